@@ -102,6 +102,7 @@ test-systemd: $(VENV)/.develop
 # Twelve virtual boards behind twelve SSH servers, with a fault in each round; some minutes. Needs sshd.
 test-fleet: $(VENV)/.develop
 	$(BIN)/python -m tests.profiler.fleet.faults
+	$(BIN)/python -m pytest -q -n0 tests/profiler/fleet/test_nat.py
 
 .PHONY: test-runtimes
 test-runtimes:

@@ -15,7 +15,7 @@ import numpy as np
 from paired import about, machine, parser, table, write
 
 from edgeprof.energy.integrate import ChannelSeries
-from edgeprof.energy.quote import measure
+from edgeprof.energy.quote import measure_spans
 from edgeprof.energy.uncertainty import t_quantile
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import WINDOW, Span, idle_span
@@ -59,7 +59,7 @@ def trial(channel: Channel, windows: int, spread: float, rng) -> tuple[bool, boo
         exact = power[np.minimum(np.round(times / 1e-3).astype(int), power.size - 1)] * gain + offset
         values = np.round((exact + rng.normal(0, 0.02, times.size)) / STEP) * STEP
     idles = [idle_span(2.0, 2.0 + idle_s), idle_span(at + 2.2, at + 2.2 + idle_s)]
-    energy = measure([ChannelSeries(channel, times, values)], [], spans, idles, covers=None, rail="it").energy
+    energy = measure_spans([ChannelSeries(channel, times, values)], [], spans, idles, covers=None, rail="it").energy
     gross, net = BUSY * length / 50, (BUSY - IDLE) * length / 50
     assert energy.gross.ci95 is not None
     low, high = energy.gross.ci95

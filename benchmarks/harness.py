@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from paired import about, machine, median_interval, parser, table, write
 
 from edgeprof.worker.language import Lengths
-from edgeprof.worker.scenario import closed_loop, quiet
+from edgeprof.worker.scenario import closed_loop, without_garbage_collection
 from edgeprof.worker.token_engine import EngineSession, TokenEngine
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def measure(call: Callable[[], object], count: int, rounds: int) -> dict[str, li
     """Seconds per call of each loop, one value per round."""
     seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     names = list(LOOPS)
-    with quiet():
+    with without_garbage_collection():
         for number in range(rounds):
             order = names[number % len(names) :] + names[: number % len(names)]
             spent = dict.fromkeys(names, 0.0)
@@ -116,7 +116,7 @@ def measure_tokens(requests: int, rounds: int) -> dict[str, list[float]]:
 
     loops = {"bare": bare_request, "edgeprof": session.bind({})}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
-    with quiet():
+    with without_garbage_collection():
         for number in range(rounds):
             order = list(loops) if number % 2 else list(loops)[::-1]
             spent = dict.fromkeys(order, 0.0)

@@ -23,7 +23,7 @@ from truth_sensors import Block, Counter, Ina3221
 from edgeprof.benchmark.plan import pause_s, settle_s
 from edgeprof.energy import filters
 from edgeprof.energy.integrate import ChannelSeries
-from edgeprof.energy.quote import measure
+from edgeprof.energy.quote import measure_spans
 from edgeprof.energy.recording import Recording
 from edgeprof.energy.stage_figures import report_stages
 from edgeprof.energy.stages import marginal_energy
@@ -146,9 +146,9 @@ def by_repetition(sensor: Any, rng: Any, *, window_s: float) -> dict[str, Quoted
     busy = [span for spans in windows.values() for span in spans]
     kept = sampled.series(None)
     series = [ChannelSeries(sensor.channel, np.asarray(kept.times), np.asarray(kept.values))]
-    series, _, _ = filters.fitted(series, filters.rests(busy, made.plant.now, 0.3))
+    series, _, _ = filters.fit_filters(series, filters.rests(busy, made.plant.now, 0.3))
     measured = {
-        member: measure(series, [], spans, [before, after], covers="module", rail="it", busy=busy).energy.net
+        member: measure_spans(series, [], spans, [before, after], covers="module", rail="it", busy=busy).energy.net
         for member, spans in windows.items()
     }
     return {

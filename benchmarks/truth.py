@@ -49,8 +49,8 @@ def use_fast_quantile() -> None:
         assert abs(uncertainty.t_quantile(0.975, nu) / student.ppf(0.975, nu) - 1) < 1e-9
     fast = lru_cache(4096)(lambda p, nu: float(student.ppf(p, nu)) if math.isfinite(nu) else 1.959963984540054)
     uncertainty.t_quantile = fast
-    quote._rails = lambda *given: {}  # not judged here
-    quote._highest = lambda *given: None
+    quote._rail_energies = lambda *given: {}  # not judged here
+    quote._highest_power = lambda *given: None
     idle_of, known = idle.measure_idle, {}
 
     def measure_idle(headline, span):
@@ -80,9 +80,9 @@ def sampled(sensors, powers, rng) -> list[ChannelSeries]:
 
 def analysed(series: list[ChannelSeries], played: Played) -> list[figures.Measured]:
     """edgeprof's figures of each variant."""
-    series, _, reasons = filters.fitted(series, filters.rests(played.busy, played.power.end, 0.3))
+    series, _, reasons = filters.fit_filters(series, filters.rests(played.busy, played.power.end, 0.3))
     measured = [
-        quote.measure(series, [], windows, played.idles, covers="module", rail="it", busy=played.busy)
+        quote.measure_spans(series, [], windows, played.idles, covers="module", rail="it", busy=played.busy)
         for windows in played.windows
     ]
     measured[0].reasons.extend(reasons)

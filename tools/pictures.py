@@ -47,7 +47,7 @@ def main() -> int:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "day.om").write_text(imagined.text(imagined.site(), END, SPAN_S, STEP_S, bench_on="sorter-1"))
+        (folder / "day.om").write_text(imagined.text(imagined.site(), END, SPAN_S, STEP_S, bench_on=("sorter-1",)))
         data = folder / "data"
         run(promtool, "tsdb", "create-blocks-from", "openmetrics", str(folder / "day.om"), str(data))
         (folder / "prometheus.yml").write_text("global: {}\n")

@@ -17,7 +17,7 @@ from edgeprof.energy.online.running_sum import BRIDGE_S, USUAL_S, History, Meter
 from edgeprof.provenance import provenance_of_sum
 from edgeprof.sensing.board.headline import is_power
 from edgeprof.sensing.clock import MonotonicClock
-from edgeprof.sensing.limits import SENTINELS, bounds
+from edgeprof.sensing.limits import SENTINELS, plausible_bounds
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.sensing.sensor import Channel, Sensor
 from edgeprof_exporters.logs import event
@@ -101,7 +101,7 @@ class Tap(Sensor):
         known = [channels.get(channel.key, channel) for channel in sensor.channels]
         #: (position in the row, channel) of what can be read
         self.watched = [(index, channel) for index, channel in enumerate(known) if channel.available]
-        self._bounds = [bounds(channel) for channel in known]
+        self._bounds = [plausible_bounds(channel) for channel in known]
         self.stale_s = max((stale_after(channel) for _, channel in self.watched), default=STALE_S)
         self.tells_power = any(c.quantity in {"power", "energy", "voltage", "current"} for _, c in self.watched)
         self.meters: list[tuple[int, Meter]] = []

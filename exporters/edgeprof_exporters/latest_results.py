@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The store's file (edgeprof.results.store.FILE).
 STORE = "results.sqlite3"
 _PATIENCE_S = 60.0
-#: More model × variant × runtime × scenario than this are not shown, and no more series than this: a result has 16, a
+#: More model × variant × runtime × scenario than this are not shown, and no more series than this: a result has 17, a
 #: language model's some 45.
 MOST_RESULTS, MOST_SERIES = 80, 1300
 

@@ -144,11 +144,25 @@ TABLE: tuple[Name, ...] = (
         "edgeprof_stage_seconds_total", "counter", _STAGE, "Seconds of these stages, inner ones included.", "inference"
     ),
     Name(
+        "edgeprof_stages_with_energy_total",
+        "counter",
+        _STAGE,
+        "Calls of stages whose energy is known: joules over these are the joules of a call.",
+        "inference",
+    ),
+    Name(
         "edgeprof_stages_without_energy_total",
         "counter",
         _STAGE,
         "Calls of stages whose energy stayed unknown for ten minutes: not separable from others, or no sensor.",
         "inference",
+    ),
+    Name(
+        "edgeprof_bench_info",
+        "info",
+        (*_BENCH, "board", "power_mode", "runtime_version", "threads", "batch", "provenance", "covers"),
+        "How the newest benchmark was measured, and what its joules cover; joules of different covers do not compare.",
+        "bench",
     ),
     Name(
         "edgeprof_bench_energy_joules_per_inference",

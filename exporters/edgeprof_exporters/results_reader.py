@@ -51,8 +51,18 @@ def rows(newest: Iterable[Newest]) -> Rows:
         add("last_run_success", labels, float(quotable))
         add("model_size_bytes", labels, variant.model.size_bytes)
         if quotable:
+            add("info", [*labels, *_circumstances(entry)], 1.0)
             _figures(add, labels, variant)
     return samples
+
+
+def _circumstances(entry: Newest) -> list[str]:
+    """What two results must share before their joules are compared; empty where it is not known."""
+    host, runtime, energy = entry.result.host, entry.variant.runtime, entry.variant.energy_j_per_inference
+    threads = "" if runtime is None or runtime.threads is None else str(runtime.threads)
+    version = (runtime.version or "") if runtime else ""
+    joules = [energy.provenance, energy.covers or ""] if energy else ["none", ""]
+    return [host.board, host.power_mode or "", version, threads, str(entry.result.protocol.batch), *joules]
 
 
 def _name(entry: Newest) -> tuple[str, str, str]:

@@ -14,11 +14,12 @@ import math
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.energy.online.running_sum import MOST_JOULES
-from edgeprof.energy.online.stage_regression import Ran, Timeline, fit_stages, shape_of
+from edgeprof.energy.online.stage_regression import fit_stages, shape_of
+from edgeprof.energy.online.stage_timeline import Ran, Timeline
 from edgeprof.stage_rings import StageRings
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.messages import is_label
@@ -68,16 +69,23 @@ class StageTally:
         self.seconds = self.joules = self.own_s = self.shared_s = 0.0
         self.since_s = now
 
-    def settle(self, joules: float, now: float) -> None:
-        """Give what waits its joules."""
+    @property
+    def known(self) -> int:
+        """Calls whose joules are known."""
+        return self.count - self.without - self.waiting
+
+    def settle(self, joules: float, now: float, unsettled: int) -> None:
+        """Give what waits its joules, but for the newest calls, whose time is not accounted for yet."""
         self.joules += max(0.0, joules)
         self.own_s = self.shared_s = 0.0
-        self.waiting, self.since_s = 0, now
+        self.waiting, self.since_s = min(self.waiting, unsettled), now
 
-    def give_up(self, now: float) -> None:
-        self.without += self.waiting
+    def give_up(self, now: float, unsettled: int) -> None:
+        """Count what waits as without energy, but for the newest calls."""
+        left = min(self.waiting, unsettled)
+        self.without += self.waiting - left
         self.own_s = self.shared_s = 0.0
-        self.waiting, self.since_s = 0, now
+        self.waiting, self.since_s = left, now
 
 
 class Stages:
@@ -158,12 +166,13 @@ class Stages:
         timeline.advance(until_s)
         powers, baseline_w = self._powers(timeline, headline, now - WINDOW_S, until_s)
         with self.lock:
+            unsettled = Counter(span.key for span in self._spans if span.end_s > until_s)
             for key, tally in self.tallies.items():
                 watts = powers.get(key)
                 if watts is not None and baseline_w is not None:
-                    tally.settle(watts * tally.own_s + baseline_w * tally.shared_s, now)
+                    tally.settle(watts * tally.own_s + baseline_w * tally.shared_s, now, unsettled[key])
                 elif tally.waiting and now - tally.since_s > PATIENCE_S:
-                    tally.give_up(now)
+                    tally.give_up(now, unsettled[key])
             if not self._spans:
                 self.is_active = False
                 self._readings.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.device.throttle import Counters, snapshot
+from edgeprof.sensing.device.throttle import Counters, read_counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ class Throttling:
     each time that it begins, and a state between two looks that left no trace is not seen.
     """
 
-    def __init__(self, roots: Roots, look: Callable[[Roots], Counters] = snapshot) -> None:
+    def __init__(self, roots: Roots, look: Callable[[Roots], Counters] = read_counters) -> None:
         self.roots = roots
         self._look = look
         self._lock = threading.Lock()

@@ -125,7 +125,9 @@ def stages(stages: Stages, engine: Engine) -> Samples:
         rows = [((model, variant, runtime, stage), t) for (stage, model, variant, runtime), t in stages.tallies.items()]
         return {
             "edgeprof_stages_total": [(key, float(t.count)) for key, t in rows],
-            "edgeprof_stage_energy_joules_total": [((*key, provenance), t.joules) for key, t in rows],
+            # Not before some are known: a stage that cannot be told from the others has no energy of 0 J.
+            "edgeprof_stage_energy_joules_total": [((*key, provenance), t.joules) for key, t in rows if t.known],
+            "edgeprof_stages_with_energy_total": [(key, float(t.known)) for key, t in rows if t.known],
             "edgeprof_stage_seconds_total": [(key, t.seconds) for key, t in rows],
             "edgeprof_stages_without_energy_total": [(key, float(t.without)) for key, t in rows],
         }

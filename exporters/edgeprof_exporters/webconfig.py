@@ -349,7 +349,7 @@ def _read_suites(path: Path, tls: dict[str, Any], context: ssl.SSLContext) -> No
     try:
         context.set_ciphers(":".join(chosen))
     except ssl.SSLError as error:
-        raise InputError(f"{path}: this machine's OpenSSL has none of the cipher_suites: {error.reason}") from None
+        raise InputError(f"{path}: this machine's OpenSSL has none of the cipher_suites: {error}") from None
     curves = tls.get("curve_preferences") or []
     if not isinstance(curves, list) or len(curves) > 1:
         raise InputError(f"{path}: curve_preferences may name one curve here", remedy=f"One of {', '.join(_CURVES)}.")

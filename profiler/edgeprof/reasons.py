@@ -62,6 +62,7 @@ class Code(str, Enum):
     NOT_REPEATABLE = "not_repeatable", Severity.REMARK
     NOT_SEPARABLE = "not_separable", Severity.REMARK
     STAGE_DIFFERS = "stage_differs", Severity.REMARK
+    RATE_BEYOND_SOURCE = "rate_beyond_source", Severity.REMARK
     NO_PHASES = "no_phases", Severity.REMARK
     STAGES_CROSS = "stages_cross", Severity.REMARK
     STAGES_UNFINISHED = "stages_unfinished", Severity.REMARK
@@ -73,6 +74,7 @@ class Code(str, Enum):
     SERVED_ELSEWHERE = "served_elsewhere"
     DEVICE_CLOCK = "device_clock"
     MEAN_LATENCY_ONLY = "mean_latency_only", Severity.REMARK
+    RESYNCHRONISED = "resynchronised", Severity.REMARK
 
     # What disturbed them.
     THROTTLED = "throttled"

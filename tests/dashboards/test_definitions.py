@@ -112,7 +112,7 @@ def test_names_of_the_imagined_site_are_the_exporters() -> None:
     from tests.dashboards import imagined
 
     devices = imagined.site()
-    text = imagined.text(devices, 86_400.0, 120.0, 60.0, bench_on="sorter-1")
+    text = imagined.text(devices, 86_400.0, 120.0, 60.0, bench_on=("sorter-1",))
     for line in text.splitlines():
         match = re.match(r"(\w+)\{(.*)\} ", line)
         if match is None or not match[1].startswith("edgeprof_"):

@@ -79,9 +79,9 @@ def settings_file(data: bytes) -> None:
 def meter_line(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(meter_lines.LineError):
-        meter_lines.header(text, meter_lines.Facts())
+        meter_lines.parse_header(text, meter_lines.Facts())
     with contextlib.suppress(meter_lines.LineError):
-        meter_lines.parse(text)
+        meter_lines.parse_line(text)
 
 
 def state_file(data: bytes) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge
 
 from edgeprof.errors import InputError
+from edgeprof_exporters import webconfig
 from edgeprof_exporters.quotas import Bucket
 from edgeprof_exporters.server import BadRequestError, Request, Response, Server, listen, parse_head
 from edgeprof_exporters.web import Web
@@ -487,6 +488,31 @@ def test_a_web_config_that_does_not_fit_is_named_with_what_to_do(
     with pytest.raises(InputError) as caught:
         read(path)
     assert said in f"{caught.value.message} {caught.value.remedy or ''}"
+
+
+@pytest.mark.parametrize("name", ["no-such-curve", "secp112r1"])
+def test_a_curve_that_this_openssl_does_not_have_is_refused_with_what_to_do(
+    tmp_path: Path, pki: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """OpenSSL answers a name it has never heard with ValueError, a curve it does not use for TLS with SSLError."""
+    monkeypatch.setattr(webconfig, "_CURVES", {"CurveP256": name})
+    keys = f"cert_file: {pki}/server.crt, key_file: {pki}/server.key"
+    path = tmp_path / "web.yml"
+    path.write_text(f"tls_server_config: {{{keys}, curve_preferences: [CurveP256]}}\n")
+    with pytest.raises(InputError, match="does not know the curve CurveP256") as caught:
+        read(path)
+    assert caught.value.remedy == "Leave curve_preferences out."
+
+
+def test_cipher_suites_that_this_openssl_does_not_have_are_refused(
+    tmp_path: Path, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webconfig, "_CIPHERS", {"TLS_OLD": "NO-SUCH-CIPHER"})
+    path = tmp_path / "web.yml"
+    keys = f"cert_file: {pki}/server.crt, key_file: {pki}/server.key"
+    path.write_text(f"tls_server_config: {{{keys}, cipher_suites: [TLS_OLD]}}\n")
+    with pytest.raises(InputError, match="has none of the cipher_suites"):
+        read(path)
 
 
 def test_certificates_may_be_in_the_file_itself(serve, pki: Path) -> None:

@@ -67,6 +67,7 @@ def test_every_collector_shows_what_there_is_and_promtool_has_no_objection(board
         "edgeprof_stage_energy_joules_total",
         "edgeprof_stage_seconds_total",
         "edgeprof_stages_total",
+        "edgeprof_stages_with_energy_total",
         "edgeprof_stages_without_energy_total",
         "edgeprof_subrail_energy_joules_total",
         "edgeprof_subrail_power_watts",
@@ -89,7 +90,7 @@ def test_names_are_base_units_with_their_suffixes_and_no_label_that_belongs_to_t
     unit = (
         r"(joules|watts|volts|amperes|celsius|ratio|bytes|hertz|seconds|joules_per_(inference|unit|token)|per_second)"
     )
-    counted = r"(inferences|samples|missed|events|without_energy|messages|stages)"
+    counted = r"(inferences|samples|missed|events|with(out)?_energy|messages|stages)"
     flags = {"edgeprof_throttled", "edgeprof_sampler_up", "edgeprof_config_last_reload_success"}
     flags |= {"edgeprof_scrape_collector_success", "edgeprof_bench_last_run_success"}
     flags |= {"edgeprof_bench_perplexity"}  # a number without a unit

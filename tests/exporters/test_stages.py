@@ -98,6 +98,27 @@ def test_stages_that_cannot_be_told_apart_wait_and_then_count_as_without_energy(
     assert (tally.waiting, tally.without) == (0, 10)
 
 
+def test_calls_whose_time_is_not_settled_wait_for_the_next_fit(run):
+    """Joules over the calls that have them are the joules of a call, while the stages go on."""
+    spans, recording = run
+    (channel,) = recording.topology.headline.channels
+    stages = Stages(None)
+    now = START_S + 60.0
+    stages.take(spans[:1], spans[0].end_s)
+    stages.take([span for span in spans[1:] if span.end_s < now], spans[0].end_s)
+    read = recording.trace.readings(channel.key)
+    for time_s, value in zip(read.times, read.values, strict=True):
+        if math.isfinite(value) and time_s < now:
+            stages.hear(channel, time_s, value)
+    stages.fit(now, [channel])
+    for stage, (length, watts) in STAGES.items():
+        tally = stages.tallies[key(stage)]
+        waiting = sum(now - daemon.SETTLE_S < span.end_s < now for span in spans if span.key == key(stage))
+        assert tally.waiting == waiting > 0
+        assert tally.known == tally.count - waiting
+        assert tally.joules / tally.known == pytest.approx(length * watts, rel=0.04)
+
+
 def test_stages_that_are_too_many_are_counted_under_other():
     stages = Stages(None, most_series=2)
     stages.take([StageSpan((name, "", "", ""), 1.0, 1.1, (1, 1)) for name in "abcd"], 2.0)

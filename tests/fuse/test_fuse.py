@@ -13,7 +13,7 @@ import time
 import pytest
 
 from edgeprof.plugins import PluginHost
-from edgeprof.sensing.device.host import difference, snapshot
+from edgeprof.sensing.device.host import describe_difference, read_counters
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.simulation.tree import set_power
@@ -171,9 +171,9 @@ def test_over_current_events_of_a_run_are_counted_by_their_difference(slow_tree)
     """The counter stood at 7 before; what happened is what was added."""
     tree = slow_tree("jetson-orin-nano")
     tree.set({"*/oc3_event_cnt": {"text": "7\n"}})
-    before = snapshot(tree.roots)
+    before = read_counters(tree.roots)
     tree.set({"*/oc3_event_cnt": {"text": "9\n"}})
-    (happened,) = difference(before, snapshot(tree.roots))
+    (happened,) = describe_difference(before, read_counters(tree.roots))
     assert "instantaneous over-current" in happened
     assert "2" in happened
 

@@ -159,10 +159,10 @@ def _read_dataset(path: Path) -> object:
     return [batch for batch, _ in zip(data.batches(2), range(2), strict=False)]
 
 
-def _read_inputs(path: Path) -> object:
-    from edgeprof.worker.handler import _read_inputs
+def _read_input_data(path: Path) -> object:
+    from edgeprof.worker.input_file import read_inputs
 
-    return _read_inputs(str(path), [TensorSpec("x", (8, 4), "float32", None)])
+    return read_inputs(str(path), [TensorSpec("x", (8, 4), "float32", None)])
 
 
 def _read_study(path: Path) -> object:
@@ -310,7 +310,7 @@ READERS = [
     Reader("engine", ".engine", lambda: [b"ftrt" + bytes(range(256)) * 4], mutations.of_bytes, _identify, USUAL),
     Reader("gguf", ".gguf", _as_list(gguf_files.gguf), mutations.of_bytes, _identify, USUAL),
     Reader("dataset npz", ".npz", _as_list(npz), mutations.of_zip, _read_dataset, USUAL),
-    Reader("input npz", ".npz", _as_list(npz), mutations.of_zip, _read_inputs, (LoadError,)),
+    Reader("input npz", ".npz", _as_list(npz), mutations.of_zip, _read_input_data, (LoadError,)),
     Reader("dataset toml", ".toml", lambda: [DATASET], mutations.of_toml, _read_dataset, USUAL),
     Reader("study toml", ".toml", lambda: [STUDY], mutations.of_toml, _read_study, USUAL),
     Reader("result", ".json", results, mutations.of_json, _report, USUAL),

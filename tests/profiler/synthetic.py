@@ -80,7 +80,7 @@ def variant(
     budget: schema.Budget | None = None,
 ) -> schema.Variant:
     """A measured variant with these joules and median latencies of its windows (one inference each)."""
-    from edgeprof.energy.figures import figure
+    from edgeprof.energy.figures import make_figure
     from edgeprof.evaluation.metric import wilson
 
     count = max(len(joules or []), len(latencies or []))
@@ -104,7 +104,7 @@ def variant(
         ],
     )
     if joules:
-        gross = figure(joules, []).figure
+        gross = make_figure(joules, []).figure
         if budget is not None:
             gross.budget = budget
         unknown = schema.EnergyFigure(value=None, expanded_uncertainty=None, ci95=None)

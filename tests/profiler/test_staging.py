@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeprof import staging
-from edgeprof.energy.online.stage_regression import Ran, Timeline
+from edgeprof.energy.online.stage_timeline import Ran, Timeline
 from edgeprof.energy.stage_figures import report_stages
 from edgeprof.stage_rings import StageRings, StageSpan, StageWatch
 from edgeprof.staging import stage

@@ -15,11 +15,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Query:
-    """One expression of a panel: PromQL, the name of each series (``{{rail}}``), and whether it is of one time."""
+    """One expression of a panel.
+
+    Attributes:
+        expr: PromQL.
+        legend: The name of each series, as ``{{rail}}``.
+        instant: Whether it is of one time.
+        min_step: Grafana's "Min step", as ``30s``, for series that change more rarely than they are scraped:
+            ``$__rate_interval`` is then at least four of it.
+    """
 
     expr: str
     legend: str = ""
     instant: bool = False
+    min_step: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,12 @@ def read_panel(panel: Json) -> Panel:
         width=place["w"],
         height=place["h"],
         queries=tuple(
-            Query(target["expr"], target["legendFormat"].replace("__auto", ""), target["instant"])
+            Query(
+                target["expr"],
+                target["legendFormat"].replace("__auto", ""),
+                target["instant"],
+                target.get("interval", ""),
+            )
             for target in panel.get("targets", ())
         ),
         unit=defaults.get("unit", "short"),

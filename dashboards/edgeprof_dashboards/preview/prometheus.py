@@ -8,7 +8,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError, UnavailableError
@@ -114,6 +114,8 @@ class Prometheus:
             QueryError: Prometheus refused it; the message has the expression as it was sent.
             UnavailableError: nobody answers there.
         """
+        if query.min_step:
+            window = replace(window, scrape_s=max(window.scrape_s, seconds(query.min_step)))
         expr = expand(query.expr, {**window.variables(), **values}, strings=True)
         if query.instant:
             answer = self._call("query", query=expr, time=f"{window.end:.3f}")

@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import threading
+import time
 from typing import Any, Callable, List, NamedTuple, Optional
 
 import numpy as np
@@ -35,12 +36,14 @@ class Clip(NamedTuple):
         note: What is to be said of them; None: nothing.
         make_decoder: Makes a decoder that gets ``frames`` in order, over and over, and returns images; None: the frames
             are what the first stage of the pipeline gets. Each decoder has a position of its own.
+        rate_hz: Frames a second of the video, or as the camera sent them; None where frames have no times.
     """
 
     name: str
     frames: List[Any]
     note: Optional[str] = None
     make_decoder: Optional[Callable[[], Callable[[Any], Any]]] = None
+    rate_hz: Optional[float] = None
 
 
 def read_clip(source: str, most: int) -> Clip:
@@ -194,11 +197,13 @@ def _video(path: str, most: int) -> Clip:
         count = 0
         while count < most and capture.grab():
             count += 1
+        stated = float(capture.get(cv2.CAP_PROP_FPS))
     finally:
         capture.release()
     if not count:
         raise LoadError("{} cannot be decoded".format(path), "Give a video that OpenCV reads: ffmpeg -i IN OUT.mp4.")
-    return Clip(os.path.basename(path), list(range(count)), make_decoder=lambda: VideoDecoder(path, count))
+    rate_hz = stated if 0 < stated < 1000 else None  # 0, 1000 or 90000 where the container states none
+    return Clip(os.path.basename(path), list(range(count)), None, lambda: VideoDecoder(path, count), rate_hz)
 
 
 def _live(source: str, most: int) -> Clip:
@@ -209,6 +214,7 @@ def _live(source: str, most: int) -> Clip:
         capture.release()
         raise LoadError("{} cannot be opened".format(source), "Look whether another program holds it, or its address.")
     frames: List[Any] = []
+    times: List[float] = []
     ended = threading.Event()
 
     def record() -> None:
@@ -217,6 +223,7 @@ def _live(source: str, most: int) -> Clip:
             if not read or ended.is_set():
                 break
             frames.append(image)
+            times.append(time.monotonic())
             if sum(frame.nbytes for frame in frames) > MOST_BYTES:
                 break
         finished.set()
@@ -237,7 +244,14 @@ def _live(source: str, most: int) -> Clip:
     if not frames:
         raise LoadError("{} gave no frame".format(source), "Look at it with another program first.")
     note = None if len(frames) == most else "{} ended after {} frames".format(source, len(frames))
-    return Clip(source, frames, note)
+    return Clip(source, frames, note, rate_hz=_rate_of(times))
+
+
+def _rate_of(times: List[float]) -> Optional[float]:
+    """Frames a second, by the median of the distances; the first frames may have waited in the driver."""
+    distances = np.diff(times)
+    typical = float(np.median(distances)) if len(distances) else 0.0
+    return 1.0 / typical if typical > 0 else None
 
 
 def _within_memory(frames: Any) -> List[Any]:

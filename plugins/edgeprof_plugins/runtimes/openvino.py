@@ -30,7 +30,7 @@ from edgeprof.worker.runtime import (
     install_command,
     library_version,
 )
-from edgeprof.worker.tensors import distinct
+from edgeprof.worker.tensors import unique_names
 
 REMEDY = install_command("openvino", "openvino")
 OPTIONS = ("hint", "streams", "requests", "precision", "static", "property.NAME")
@@ -322,7 +322,7 @@ def _fix_sizes(library: Any, model: Any, options: LoadOptions, device: str) -> N
 
 
 def _specs(ports: Sequence[Any], kind: str) -> Tuple[TensorSpec, ...]:
-    names = distinct([_name(port) for port in ports], kind)
+    names = unique_names([_name(port) for port in ports], kind)
     specs = []
     for name, port in zip(names, ports):
         element = str(port.get_element_type().get_type_name())

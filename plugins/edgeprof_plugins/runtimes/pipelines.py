@@ -122,6 +122,7 @@ class PipelineSession(Session):
         return {
             "source": self._clip.name,
             "frames": len(self._clip.frames),
+            "rate_hz": self._clip.rate_hz,
             "notes": self._notes,
             "stages": [
                 {

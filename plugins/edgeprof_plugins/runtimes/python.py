@@ -32,7 +32,7 @@ from edgeprof.worker.runtime import (
     Session,
     TensorSpec,
 )
-from edgeprof.worker.tensors import leaves
+from edgeprof.worker.tensors import nested_arrays
 
 from .pipelines import PipelineSession
 from .targets import import_target, told
@@ -165,11 +165,11 @@ def _named_outputs(result: Any) -> Dict[str, Any]:
     if _is_module(result):
         raise LoadError("the function returns a torch module, it does not run one", "Use --runtime pytorch.")
     if isinstance(result, dict):
-        named_leaves = [leaf for key, value in result.items() for leaf in leaves(str(key), value)]
+        named_leaves = [leaf for key, value in result.items() for leaf in nested_arrays(str(key), value)]
         return {name: _as_array(value) for name, value in named_leaves}
     if isinstance(result, (tuple, list)) and not _is_numbers(result):
         named_leaves = [
-            leaf for number, value in enumerate(result) for leaf in leaves("output_{}".format(number), value)
+            leaf for number, value in enumerate(result) for leaf in nested_arrays("output_{}".format(number), value)
         ]
         return {name: _as_array(value) for name, value in named_leaves}
     return {"output": _as_array(result)}

@@ -5,6 +5,7 @@ Objectives: accuracy up, joules (or seconds) down, packed size down; broken budg
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from edgeprof.study.search import Judgement
 
 
+#: Databases whose version Optuna has looked at, which takes it a second; a search on a fleet opens each many times.
+_COMPATIBLE: set[str] = set()
+
+
 class Nsga2(Searcher):
     """Optuna's NSGA-II sampler."""
 
@@ -32,10 +37,9 @@ class Nsga2(Searcher):
 
     def search(self, space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
         optuna = _load_optuna()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _opened(optuna, database) as store:
             warnings.simplefilter("ignore")  # that constraints are an experimental feature
             # The sampler's draws go on from the number of trials: a study that is resumed does not repeat itself.
-            store = optuna.storages.RDBStorage(f"sqlite:///{database}")
             study = optuna.create_study(
                 study_name="edgeprof",
                 storage=store,
@@ -63,15 +67,25 @@ class Nsga2(Searcher):
                 else:
                     trial.set_user_attr("broken", judgement[3])
                     study.tell(trial, list(judgement[:3]))
-            store.engine.dispose()
 
     def chains(self, database: Path) -> Iterator[str]:
         optuna = _load_optuna()
-        store = optuna.storages.RDBStorage(f"sqlite:///{database}")
-        study = optuna.load_study(study_name="edgeprof", storage=store)
-        judged = [trial.user_attrs["chain"] for trial in _finished_trials(optuna, study)]
-        store.engine.dispose()
+        with _opened(optuna, database) as store:
+            study = optuna.load_study(study_name="edgeprof", storage=store)
+            judged = [trial.user_attrs["chain"] for trial in _finished_trials(optuna, study)]
         yield from dict.fromkeys(judged)
+
+
+@contextlib.contextmanager
+def _opened(optuna: Any, database: Path) -> Iterator[Any]:
+    """The storage of trials, which is closed whatever becomes of the search."""
+    url = f"sqlite:///{database}"
+    store = optuna.storages.RDBStorage(url, skip_compatibility_check=url in _COMPATIBLE)
+    _COMPATIBLE.add(url)
+    try:
+        yield store
+    finally:
+        store.engine.dispose()
 
 
 def _finished_trials(optuna: Any, study: Any) -> list[Any]:

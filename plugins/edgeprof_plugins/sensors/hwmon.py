@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
-from edgeprof.sensing.board.identity import identify
+from edgeprof.sensing.board.identity import identify_board
 from edgeprof.sensing.board.placement import Origin, distinct_names, find_rails
 from edgeprof.sensing.files import FileSensor, NumberFile, listing, number_of, provenance, text_of, trouble
 from edgeprof.sensing.limits import SENTINELS
@@ -164,7 +164,7 @@ def _distinct_names(powers: list[_Power], roots: Roots) -> list[_Power]:
     powers = _acpi_powers(powers)
     channels = [power.channel for power in powers]
     origins = [Origin(c.name, c.chip, c.input) for c in channels]
-    home = find_rails(identify(roots), dict(enumerate(origins)))
+    home = find_rails(identify_board(roots), dict(enumerate(origins)))
     names = distinct_names([c.name for c in channels], origins, keep=[i for i in range(len(channels)) if i in home])
     # Energies and powers of one thing share its name: only what is alike in kind too must be told apart.
     renamed = {

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl
-from edgeprof.sensing.board.identity import identify
+from edgeprof.sensing.board.identity import identify_board
 from edgeprof.sensing.board.placement import Origin, distinct_names, find_rails
 from edgeprof.sensing.files import NumberFile, TextFile, listing, number_of, provenance, text_of, trouble
 from edgeprof.sensing.sensor import Channel, Filter, Sensor
@@ -138,7 +138,7 @@ def find(roots: Roots) -> list[Sensor]:
     chips = [*_hwmon_chips(roots), *_iio_chips(roots)]
     places = [(chip, number) for chip in chips for number in range(chip.first, chip.first + 3)]
     origins = [chip.origin(number) for chip, number in places]
-    rails = find_rails(identify(roots), dict(enumerate(origins)))
+    rails = find_rails(identify_board(roots), dict(enumerate(origins)))
     names = distinct_names(
         [
             origin.label or (rails[i].name if i in rails else _unlabelled_name(origin))

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from edgeprof import hookimpl, toml_files
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.sensing.board.files import SCOPES, config_directory
-from edgeprof.sensing.meter.lines import FACT_KEYS, Facts, LineError, header, parse
-from edgeprof.sensing.meter.link import Link, silent
+from edgeprof.sensing.meter.lines import FACT_KEYS, Facts, LineError, parse_header, parse_line
+from edgeprof.sensing.meter.link import Link, silence_error
 from edgeprof.sensing.meter.shift import Shift
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
 
@@ -68,8 +68,8 @@ class _Stream:
     def _line(self, line: str, now: float) -> None:
         with self.news:
             try:
-                facts = header(line, self.facts)
-                reading = None if facts else parse(line)
+                facts = parse_header(line, self.facts)
+                reading = None if facts else parse_line(line)
             except LineError as error:
                 self.wrong = f"{line[:60]!r}: {error}"
                 return
@@ -131,7 +131,7 @@ class Meter(Sensor):
         """
         self._stream.link.start()
         if not self._stream.wait(time.monotonic() - self._patience, self._patience):
-            raise silent(self._stream.link, time.monotonic() - self._stream.last_s)
+            raise silence_error(self._stream.link, time.monotonic() - self._stream.last_s)
         with self._stream.news:
             for queue in self._stream.queues.values():
                 while len(queue) > 1:
@@ -142,7 +142,7 @@ class Meter(Sensor):
         with stream.news:
             age = time.monotonic() - stream.last_s
             if age > self._patience:
-                raise silent(stream.link, age)
+                raise silence_error(stream.link, age)
             since = self._last_read_s
             self._last_read_s = time.monotonic()
             lines = {name: self._take(queue, self._last_read_s - since) for name, queue in stream.queues.items()}
@@ -220,7 +220,7 @@ def _connect_meter(address: str, facts: Facts, *, simulated: bool) -> Sensor:
                 f"the meter at {address} says what is no reading, {stream.wrong}",
                 remedy="docs/meters.md has the lines that it should say; a port may need its speed: /dev/ttyX@9600.",
             )
-        raise silent(stream.link, FIRST_S)
+        raise silence_error(stream.link, FIRST_S)
     end = time.monotonic() + LISTEN_S
     while len(stream.arrivals) < _ENOUGH * max(1, len(stream.latest)) and time.monotonic() < end:
         stream.wait(stream.last_s, max(0.0, end - time.monotonic()))
@@ -288,7 +288,7 @@ def _block_facts(name: str, block: Any, path: Path, text: str) -> tuple[str, Fac
         raise InputError(f"{where}: a meter needs an address", remedy='As address = "/dev/ttyUSB0@115200".')
     words = " ".join(f"{key}={value}" for key, value in block.items() if key != "address")
     try:
-        facts = header(f"#edgeprof name={name} {words}", Facts())
+        facts = parse_header(f"#edgeprof name={name} {words}", Facts())
     except LineError as error:
         raise InputError(f"{where}: {error}", remedy="Numbers in SI units; gain may be in %.") from None
     assert facts is not None

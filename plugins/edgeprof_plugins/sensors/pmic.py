@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import hookimpl
 from edgeprof.errors import UnavailableError
-from edgeprof.sensing.board.identity import identify
+from edgeprof.sensing.board.identity import identify_board
 from edgeprof.sensing.files import provenance, text_of
 from edgeprof.sensing.sensor import Channel, Sensor
 
@@ -77,7 +77,7 @@ def find(roots: Roots) -> list[Sensor]:
     """
     captured = roots.root / "vcgencmd/pmic_read_adc"
     if roots.is_live:
-        if identify(roots).id != "raspberry-pi-5":
+        if identify_board(roots).id != "raspberry-pi-5":
             return []
         program = shutil.which("vcgencmd")
         if program is None:

@@ -145,7 +145,7 @@ def _by_magic(path: Path, head: bytes) -> Content | None:
 
 def _plan_detail(path: Path, more: str = "") -> str | None:
     plan = tensorrt_plan.read_plan(str(path))
-    description = tensorrt_plan.describe(plan) if plan is not None and plan.version else ""
+    description = tensorrt_plan.describe_plan(plan) if plan is not None and plan.version else ""
     return ", ".join(filter(None, (description, more))) or None
 
 

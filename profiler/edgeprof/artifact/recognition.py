@@ -128,7 +128,7 @@ def _recognise_file(spec: str, path: Path, size: int, own_formats: Mapping[str, 
             raise
         content = Content(own_format)
     if content.format in ("pt2", "torchscript"):
-        refusal = embedded_code.refusal(os.fspath(path))
+        refusal = embedded_code.code_refusal(os.fspath(path))
         if refusal is not None:
             raise InputError(refusal.message, remedy=refusal.remedy)
     files = [path]

@@ -10,12 +10,13 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency, microcontrollers, operators, stages
+from edgeprof.benchmark import health, language, latency, loads, microcontrollers, operators, stages
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
 from edgeprof.verdicts import accuracy
+from edgeprof.worker.scenario import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgeprof.benchmark.plan import Plan
     from edgeprof.benchmark.records import Sampled, VariantRecord, WorkloadRecord
-    from edgeprof.energy.recording import Quote
+    from edgeprof.energy.figures import Quote
     from edgeprof.sensing.proofs import Proved
     from edgeprof.sensing.sampler import ChannelStats
     from edgeprof.sensing.sensor import Channel
@@ -80,6 +81,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept:
     language.add_findings(row, record)
     microcontrollers.add_findings(row, record)
     stages.add_findings(row, record, plan)
+    loads.add_findings(row, record)
     _add_accuracy(row, record)
     _judge_status(row, record)
     return row
@@ -140,11 +142,12 @@ def _workload_figures(
     windows, spans = record.windows, record.spans
     count, seconds = sum(span.count for span in spans), sum(span.seconds for span in spans)
     busy_s = sum(window.busy_s for window in windows)
+    load = record.scenario or Scenario(plan.scenario, plan.rate_hz, plan.streams or 1)
     quote = sampled.recording.quote(
         *spans[0].key,
         idles=idles,
         statistic=plan.statistic,
-        max_rate_hz=count / busy_s if plan.rate_hz and busy_s else None,
+        max_rate_hz=count / busy_s if load.rate_hz and busy_s else None,
     )
     is_estimate = quote.provenance == "estimated"
     window_joules: Sequence[float | None] = quote.windows or [None] * len(spans)
@@ -161,6 +164,8 @@ def _workload_figures(
         late=sum(known_late) if known_late else None,
         dropped=sum(known_dropped) if known_dropped else None,
         cut_short=sum(window.cut_short for window in windows),
+        rate_hz=load.rate_hz,
+        streams=load.threads if load.rate_hz else None,
         windows=[
             schema.Window(
                 start_s=window.span.start_s - sampled.start_s,
@@ -171,6 +176,7 @@ def _workload_figures(
                 mean_power_w=None if joule is None or is_estimate else joule / window.span.seconds,
                 latency_median_s=float(np.median(window.latencies)) if len(window.latencies) else None,
                 latency_mean_s=mean_s,
+                is_second_try=window.is_second_try,
             )
             for window, order, joule, mean_s in zip(
                 windows, record.orders, window_joules, microcontrollers.window_means_s(windows), strict=True
@@ -198,6 +204,14 @@ def _window_remarks(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
             code=Code.DROPPED,
             message=f"{dropped} of {due} {noun} were dropped, because the ones before them were not done",
             remedy="Lower --rate, or use a faster variant.",
+        )
+    repeated = sum(window.is_second_try for window in windows)
+    if repeated:
+        yield Reason(
+            code=Code.RESYNCHRONISED,
+            message=f"{repeated} of {len(windows)} windows are second tries: the device answered out of step, and was "
+            "brought back",
+            remedy="See that nothing else writes to its line; a shorter cable or a lower speed loses fewer bytes.",
         )
     short = sum(window.cut_short for window in windows)
     if short:
@@ -330,7 +344,9 @@ def _judge_status(row: schema.Variant, record: VariantRecord) -> None:
                 )
             )
     reasons += _standstill_reasons(record)
-    windows = [window for workload in record.workloads for window in workload.windows]
+    # Of several loads, the rate that cannot be kept is what was asked for.
+    several = loads.are_several(record)
+    windows = [] if several else [window for workload in record.workloads for window in workload.windows]
     saturated = next((window for window in windows if window.saturated), None)
     if saturated is not None:
         reasons.append(
@@ -426,6 +442,7 @@ def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: str | N
         preset=plan.preset,
         rate_hz=plan.rate_hz,
         streams=plan.streams,
+        queue=plan.queue,
         seed=plan.seed,
         inputs=inputs or "random",
     )

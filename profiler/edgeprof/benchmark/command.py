@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
 
-    from edgeprof.energy.recording import Quote
+    from edgeprof.energy.figures import Quote
     from edgeprof.launch.command import CommandRun
     from edgeprof.plugins import PluginHost
     from edgeprof.results.schema import Stage

@@ -87,7 +87,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         if not request.fast_sensor:
             return _run_bench(request, models, host, roots, progress)
         with Settings() as settings:
-            lowered = fast_sensor.lower(roots, settings)
+            lowered = fast_sensor.lower_samples(roots, settings)
             result = _run_bench(request, models, host, roots, progress)
     result.reasons += [schema.Reason(code=Code.FAST_SENSOR, message=what) for what in lowered]
     return result
@@ -135,6 +135,8 @@ def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan
         part_time=_part_time(discovery) if discovery else None,
         rate_hz=request.rate_hz,
         streams=request.streams,
+        queue=request.queue,
+        further=request.further,
         batch=request.batch,
         seed=request.seed,
     )
@@ -148,7 +150,12 @@ class _Run:
     ) -> None:
         self.request, self.plan, self.discovery, self.roots, self.progress = request, plan, discovery, roots, progress
         self.scenario = Scenario(
-            name=plan.scenario, rate_hz=plan.rate_hz, streams=plan.streams or 1, batch=plan.batch, seed=plan.seed
+            name=plan.scenario,
+            rate_hz=plan.rate_hz,
+            streams=plan.streams or 1,
+            batch=plan.batch,
+            seed=plan.seed,
+            queue=plan.queue,
         )
         self.sampler = Sampler(discovery.sensors, request.sample_rate_hz, discovery.topology.by_key())
         self.temperatures = [c.key for c in discovery.topology.channels if c.quantity == "temperature"]
@@ -295,7 +302,7 @@ class _Run:
             record.loaded = worker.load()
             if self.request.dataset is not None:
                 self._rehearse(worker, record.loaded, self.request.dataset)
-            record.workloads = stages.workload_records(record.loaded, self.scenario)
+            record.workloads = stages.workload_records(record.loaded, self.scenario, self.plan.further)
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
                 longest_s = max(60.0, self.plan.warmup_s)
@@ -312,11 +319,11 @@ class _Run:
         if self.is_elsewhere:  # what this machine does besides is nothing to it
             window = self._undisturbed(worker, position, record)
         else:
-            before = context.snapshot(self.roots)
+            before = context.read_counters(self.roots)
             variant.foreign_load.begin(self.roots)
             window = self._undisturbed(worker, position, record)
             variant.foreign_load.end(self.roots)
-            record.throttles += context.difference(before, context.snapshot(self.roots))
+            record.throttles += context.describe_difference(before, context.read_counters(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
         is_served = variant.loaded is not None and variant.loaded.is_served

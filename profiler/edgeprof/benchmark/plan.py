@@ -68,6 +68,7 @@ class Plan:
     Attributes:
         window_s: One window, seconds.
         sample_rate_hz: How often the headline is read; what was asked for, or what its filters let through.
+        further: Rates and streams at which the main workload is measured besides ``rate_hz`` and ``streams``.
         settle_s: Between work and an idle, seconds (``settle_s``).
         pause_s: Between two windows, seconds (``pause_s``).
     """
@@ -85,6 +86,8 @@ class Plan:
     streams: int | None = None
     batch: int = 1
     seed: int = 0
+    queue: int = 0
+    further: tuple[tuple[float, int], ...] = ()
     settle_s: float = SETTLE_S
     pause_s: float = 0.0
 
@@ -174,6 +177,8 @@ def make_plan(
     streams: int | None = None,
     batch: int = 1,
     seed: int = 0,
+    queue: int = 0,
+    further: Sequence[tuple[float, int]] = (),
 ) -> Plan:
     """A preset, what the user set over it, and the period of the headline sensor.
 
@@ -183,6 +188,7 @@ def make_plan(
         refresh_s: The headline sensor's refresh interval; lengthens the preset's window, never one that was asked for.
         part_time: What the headline sensor looks at of each period; the preset's windows become at least as many as it
             takes looks to cover one.
+        further: More loads of the main workload that are measured in turns with it: rates and streams.
 
     Raises:
         InputError: an unknown preset or scenario, a rate where none belongs or a missing one, a value out of range.
@@ -197,16 +203,21 @@ def make_plan(
         raise InputError(f"the scenario {scenario} needs a rate", remedy="Add --rate HZ.")
     if rate_hz is not None and not needs_rate:
         raise InputError(f"--rate has no meaning in the scenario {scenario}", remedy="Use --scenario server|periodic.")
-    if streams is not None and scenario != "multi-stream":
-        raise InputError(f"--streams has no meaning in the scenario {scenario}", remedy="Use --scenario multi-stream.")
+    if streams is not None and scenario not in {"multi-stream", "periodic"}:
+        raise InputError(
+            f"--streams has no meaning in the scenario {scenario}", remedy="Use --scenario multi-stream or periodic."
+        )
+    if queue and scenario != "periodic":
+        raise InputError(f"--queue has no meaning in the scenario {scenario}", remedy="Use --scenario periodic.")
     checks: tuple[tuple[str, float | None, float, float], ...] = (
         ("--windows", windows, 1, 1000),
         ("--window", window_s, 0.05, 3600.0),
         ("--idle", idle_s, 0.0, 3600.0),
         ("--warmup", warmup_s, 0.0, 3600.0),
         ("--sample-rate", sample_rate_hz, 0.1, 10_000.0),
-        ("--rate", rate_hz, 1e-3, 1e6),
-        ("--streams", streams, 1, 1024),
+        *(("--rate", rate, 1e-3, 1e6) for rate in (rate_hz, *(rate for rate, _ in further))),
+        *(("--streams", count, 1, 1024) for count in (streams, *(count for _, count in further))),
+        ("--queue", queue, 0, 1000),
         ("--batch", batch, 1, 65536),
     )
     for flag, value, low, high in checks:
@@ -230,6 +241,8 @@ def make_plan(
         streams=streams or (8 if scenario == "multi-stream" else None),
         batch=batch,
         seed=seed,
+        queue=queue,
+        further=tuple(further),
         settle_s=min(settle, max(_SETTLE_IDLES * idle_s, min(SETTLE_S, idle_s / 2))),
         pause_s=pause_s(channels, sample_rate_hz),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.benchmark.foreign_load import ForeignLoad
-from edgeprof.energy.influences import chip
+from edgeprof.energy.influences import chip_name
 from edgeprof.sensing.corrections import MeasuredFilter
 from edgeprof.worker.workload import INFERENCE
 
@@ -133,7 +133,7 @@ class Sampled:
         return {
             channel.key: MeasuredFilter(fit.tau_s, fit.u_s, channel.filter.tau_s or 0.0, date, fit.falls)
             for channel in self.of("power")
-            if channel.filter.kind == "exponential" and (fit := fitted.get(chip(channel))) is not None
+            if channel.filter.kind == "exponential" and (fit := fitted.get(chip_name(channel))) is not None
         }
 
     def of(self, quantity: str) -> list[Channel]:

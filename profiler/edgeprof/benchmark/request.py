@@ -55,6 +55,10 @@ class BenchRequest:
     scenario: str = "single-stream"
     rate_hz: float | None = None
     streams: int | None = None
+    #: How many frames of a camera may wait (``periodic``).
+    queue: int = 0
+    #: Rates and streams at which the main workload is measured too, in turns with the first.
+    further: Sequence[tuple[float, int]] = ()
     preset: str = "default"
     windows: int | None = None
     window_s: float | None = None
@@ -133,6 +137,11 @@ def _check_kind(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> 
         raise InputError(
             f"{given} is meant for language models, and {artifact.spec} is none",
             remedy=f"Leave {given} out; --input and --batch say how large the inputs of other models are.",
+        )
+    if request.further and runtime.is_for_language:
+        raise InputError(
+            f"--rate and --streams with a list are not for language models, as {artifact.spec} is one",
+            remedy="Run edgeprof bench once for each.",
         )
     random_weights = "random_weights" in request.language_options
     if artifact.format in LANGUAGE_FOLDERS and artifact.path is not None:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edgeprof import units
-from edgeprof.benchmark import latency
+from edgeprof.benchmark import latency, loads
 from edgeprof.benchmark.language import summarise
 from edgeprof.benchmark.records import WorkloadRecord
 from edgeprof.energy.stages import marginal_energy, rest_energy
@@ -32,24 +32,36 @@ if TYPE_CHECKING:
 BACK_TO_BACK = "frame back to back"
 #: A stage whose time differs by more than this, alone or repeated, from its time in place behaves otherwise there.
 DIFFERS = 0.15
+#: A rate that is so many times that of the source is beyond it.
+FASTER = 1.02
 #: A shorter difference (s) is the clock's and the call's own.
 LEAST_DIFFERENCE_S = 20e-6
 
 
-def workload_records(loaded: Loaded, scenario: Scenario) -> list[WorkloadRecord]:
+def workload_records(
+    loaded: Loaded, scenario: Scenario, further: Sequence[tuple[float, int]] = ()
+) -> list[WorkloadRecord]:
     """What is measured of a loaded model, the main workload first.
 
     The stages of a pipeline are told apart by windows without pauses, whatever the scenario of its frames is.
+
+    Args:
+        loaded: The model.
+        scenario: Of the main workload.
+        further: More rates and streams of the main workload.
     """
     records = [WorkloadRecord(workload) for workload in loaded.workloads]
+    if further:
+        records[:1] = loads.records(records[0].workload, scenario, further)
     if loaded.pipeline is None or scenario.name in {"single-stream", "offline"}:
         return records
     closed = Scenario(batch=scenario.batch, seed=scenario.seed)
-    frame = records[0].workload
+    frame = loaded.workloads[0]
     between = WorkloadRecord(frame._replace(name=BACK_TO_BACK), scenario=closed, asked=frame.name)
-    for record in records[1:]:
+    count = len(further) + 1
+    for record in records[count:]:
         record.scenario = closed
-    return [records[0], between, *records[1:]]
+    return [*records[:count], between, *records[count:]]
 
 
 def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None:
@@ -65,6 +77,7 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
     by_name = {workload.name: workload for workload in row.workloads}
     whole = by_name.get(BACK_TO_BACK, row.workloads[0])
     row.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
+    row.reasons += beyond_source(facts, [workload.rate_hz for workload in row.workloads if workload.rate_hz])
     for index, asked in enumerate(facts["stages"]):
         stage = _stage(asked, times, index)
         row.stages.append(stage)
@@ -74,7 +87,7 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
         _separate(stage, whole, repeated, plan)
         by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
         in_place_s = [float(np.median(block[:, index])) for block in blocks]
-        row.reasons += _differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
+        row.reasons += differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
     row.workloads = list(by_name.values())
     row.reasons += _refusals(row.stages)
     row.pipeline = schema.Pipeline(
@@ -83,6 +96,18 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
         rest=_rest(row.stages, whole, plan),
         rest_s=_rest_seconds(whole, times),
     )
+
+
+def beyond_source(facts: Mapping[str, Any], rates: Sequence[float]) -> Iterator[Reason]:
+    """Whether frames were asked for more often than their source gives them."""
+    given_hz, asked_hz = facts["rate_hz"], max(rates, default=0.0)
+    if given_hz is not None and asked_hz > FASTER * given_hz:
+        yield Reason(
+            Code.RATE_BEYOND_SOURCE,
+            f"{facts['source']} gives {units.significant(given_hz)} frames a second, and was replayed at "
+            f"{units.significant(asked_hz)}",
+            "Lower --rate to what the camera gives.",
+        )
 
 
 def _stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int) -> schema.Stage:
@@ -155,7 +180,7 @@ def _repeated_seconds(whole: schema.Workload, repeated: schema.Workload, repeats
     return [(after - before) / repeats for after, before in medians if after is not None and before is not None]
 
 
-def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
+def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
     """Whether the stage takes another time alone, or when it is repeated, than it takes in place.
 
     Args:
@@ -166,8 +191,8 @@ def _differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: S
     if not in_place_s:
         return
     for how, seconds in (("alone", [] if stage.alone_s is None else [stage.alone_s]), ("repeated", repeated_s)):
-        if not seconds:
-            continue
+        if not seconds or min(seconds) <= 0:
+            continue  # a call takes time: a difference of windows without any is how far windows differ by themselves
         slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
         # What differs does so in every window; a window that another program disturbed says nothing.
         if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeprof.calibration.fit import Level, Line, level, line
 from edgeprof.energy.integrate import window_energy
-from edgeprof.energy.online.frozen import Change, least_standstill_s, shown, unanswered
+from edgeprof.energy.online.frozen import Change, expected_answer, find_unanswered, least_standstill_s
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,12 +99,12 @@ def _require_answers(channels: Sequence[ChannelSeries], theirs: ChannelSeries, h
             # at once, it may have changed at any time in either.
             apart = following.start_s - hold.end_s > _SHORT_GAP_S
             latest_s = following.start_s if apart else following.end_s
-            latest = shown(Change(latest_s, math.inf), after - before, 3 * step, tau, refresh)
+            latest = expected_answer(Change(latest_s, math.inf), after - before, 3 * step, tau, refresh)
             if latest is not None:
                 expected.append(Change(hold.end_s if apart else hold.start_s, latest.until_s))
         times = np.asarray(series.times, dtype=np.float64).tolist()
         values = np.asarray(series.values, dtype=np.float64).tolist()
-        stood = unanswered(times, values, expected, least_standstill_s(tau, refresh))
+        stood = find_unanswered(times, values, expected, least_standstill_s(tau, refresh))
         if stood is not None:
             raise InputError(
                 f"{channel.name} repeated one value for {stood[1] - stood[0]:.3g} s while the meter saw the load move",

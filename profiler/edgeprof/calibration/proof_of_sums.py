@@ -11,7 +11,7 @@ from edgeprof.calibration.observed import Interval, interval
 from edgeprof.calibration.proof import Check, Verdict, alone, check, judged, needed_s
 from edgeprof.energy.uncertainty import t_quantile
 from edgeprof.errors import InputError
-from edgeprof.sensing.board.evidence import judge
+from edgeprof.sensing.board.evidence import judge_channels
 from edgeprof.sensing.board.headline import best_of
 from edgeprof.units import quantity
 
@@ -234,7 +234,7 @@ def _check_first_looks(seen: Observed) -> Iterator[Check]:
         t, v = seen.within(channel, moments[0] - 1.0, moments[-1])
         places = [int(t.searchsorted(moment)) - 1 for moment in moments]
         looks[channel.key] = [(float(t[i]), float(v[i])) for i in places if i >= 0]
-    for before, after in zip(seen.channels, judge(list(seen.channels), looks), strict=True):
+    for before, after in zip(seen.channels, judge_channels(list(seen.channels), looks), strict=True):
         if before.available and not after.available:
             yield check("evidence", before.name, "failed", after.reason or "its readings cannot be true")
 

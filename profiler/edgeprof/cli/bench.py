@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from edgeprof.cli.options import (
     counts,
     json_option,
     no_color_option,
+    numbers,
     output_option,
     pairs,
     resolve_roots,
@@ -57,8 +59,11 @@ class _Bench(click.Command):
     metavar="NAME",
     help="single-stream, multi-stream, offline, server or periodic.",
 )
-@click.option("--rate", "rate_hz", type=float, metavar="HZ", help="Requests per second of server and periodic.")
-@click.option("--streams", type=int, metavar="N", help="Concurrent streams of multi-stream (default 8).")
+@click.option("--rate", metavar="HZ[,HZ…]", help="Requests per second of server and periodic; each of a list in turns.")
+@click.option(
+    "--streams", metavar="N[,N…]", help="Concurrent streams of multi-stream (default 8); cameras of periodic, in turns."
+)
+@click.option("--queue", type=int, default=0, metavar="N", help="Frames of periodic that may wait (default 0).")
 @click.option("--preset", default="default", show_default=True, metavar="NAME", help="quick, default, rigorous, …")
 @click.option("--quick", is_flag=True, help="Short for --preset quick.")
 @click.option("--windows", type=int, metavar="K", help="Windows per variant, over the preset's.")
@@ -197,7 +202,7 @@ def _make_request(
     shapes, dtypes = input_shapes(flags["inputs"])
     threads, prefill_threads = _threads(flags["threads"])
     same = (
-        "runtime device scenario rate_hz streams windows window_s warmup_s idle_s sample_rate_hz rail "
+        "runtime device scenario queue windows window_s warmup_s idle_s sample_rate_hz rail "
         "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model frames profile_ops"
     )
     return BenchRequest(
@@ -221,8 +226,31 @@ def _make_request(
         ),
         threads=threads,
         isolated=not flags["no_isolation"],
+        **_loads(flags["scenario"], flags["rate"], flags["streams"]),
         **{name: flags[name] for name in same.split()},
     )
+
+
+def _loads(scenario: str, rate: str | None, streams: str | None) -> dict[str, Any]:
+    """``--rate`` and ``--streams`` as fields of a request: the first load, and each further combination.
+
+    Raises:
+        InputError: one of them is not written so, or is a list in a scenario that knows no further loads.
+    """
+    from edgeprof.errors import InputError
+
+    rates: list[float | None] = [None] if rate is None else [*numbers("--rate", rate)]
+    counted: list[int | None] = [None] if streams is None else [*counts("--streams", streams)]
+    every = list(dict.fromkeys(itertools.product(rates, counted)))
+    if len(every) > 1 and scenario not in {"server", "periodic"}:
+        raise InputError(
+            f"--rate and --streams take a list in the scenarios server and periodic, and this is {scenario}",
+            remedy="Add --scenario periodic, or give one number.",
+        )
+    further = [(value, count or 1) for value, count in every[1:] if value is not None]
+    if len(further) < len(every) - 1:
+        raise InputError(f"the scenario {scenario} needs a rate", remedy="Add --rate HZ.")
+    return {"rate_hz": every[0][0], "streams": every[0][1], "further": further}
 
 
 def _threads(text: str | None) -> tuple[int | None, int | None]:

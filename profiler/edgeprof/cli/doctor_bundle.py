@@ -66,7 +66,7 @@ def collect(host: PluginHost, roots: Roots) -> tuple[Tree, Redactor]:
     from edgeprof.cli.doctor_checks import examine
     from edgeprof.cli.sensors import document
     from edgeprof.errors import EdgeprofError
-    from edgeprof.sensing.capture import capture, opened_paths
+    from edgeprof.sensing.capture import capture_tree, opened_paths
     from edgeprof.sensing.device.host import describe_host, preflight
     from edgeprof.sensing.discover import discover
     from edgeprof.sensing.glance import glance
@@ -82,7 +82,7 @@ def collect(host: PluginHost, roots: Roots) -> tuple[Tree, Redactor]:
             manifest["sensors"] = document(discovery, glance(discovery.sensors, discovery.topology.by_key()))
         except EdgeprofError as error:
             manifest["refusal"] = {"message": error.message, "remedy": error.remedy}
-    tree = capture(roots, [*paths, str(roots.sysfs / SIMULATION_MARKER)])
+    tree = capture_tree(roots, [*paths, str(roots.sysfs / SIMULATION_MARKER)])
     tree.files |= _answers_of_vcgencmd(roots)
     manifest["unreadable"] = tree.unreadable
     text = json.dumps(manifest, indent=1, default=str, ensure_ascii=False)

@@ -251,9 +251,9 @@ def sweep(recipe: Path, **flags: Any) -> int:
     """Run a study on every device: make the variants here, measure them there, and recommend one for each device.
 
     The variants of RECIPE.toml are made once, on this machine. Each device measures the baseline and all variants in
-    turns, and is held to the study's budgets.
+    turns, and is held to the study's budgets. With [search], each device has a search of its own.
     """
-    from edgeprof.cli.fleet_bench import sweep_on_devices
+    from edgeprof.cli.fleet_sweep import sweep_on_devices
 
     return sweep_on_devices(recipe, flags)
 

@@ -1,11 +1,9 @@
-"""What ``edgeprof fleet bench`` and ``sweep`` do: one job for all devices, their results kept, one table."""
+"""What ``edgeprof fleet bench`` does: one job for all devices, their results kept, one table."""
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,22 +17,19 @@ from edgeprof.fleet.store import keep
 from edgeprof.fleet.task import Job, Watch
 from edgeprof.reporters import fleet as reporter
 from edgeprof.results import files
-from edgeprof.results.schema import model_name
 from edgeprof.verdicts.fleet_table import fleet_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from edgeprof.fleet.inventory import Device
+    from edgeprof.fleet.task import Measured
     from edgeprof.results.schema import Result
-    from edgeprof.study.conductor import Candidate, StudySweep
     from edgeprof.verdicts.fleet_table import Group
 
 #: Flags of a bench that name a file of this machine; it is sent along.
 _FILES = ("dataset", "input-data")
-#: Fields of a study's protocol whose flag is not their name without the unit.
-_FLAG_OF_FIELD = {"sensors": "sensor", "estimate_power_w": "estimate-power"}
-_UNITS = ("_s", "_hz")
 
 
 def bench_on_devices(arguments: Sequence[str], flags: Mapping[str, Any]) -> int:
@@ -50,64 +45,13 @@ def bench_on_devices(arguments: Sequence[str], flags: Mapping[str, Any]) -> int:
     data = {name: given.pop(name, [None])[-1] for name in _FILES}
     devices = chosen_devices(flags["inventory"], flags["on"])
     job = Job.of(models, given, data["dataset"], data["input-data"], flags["repeat"])
-    outcome = _Outcome()
-    _measure(devices, job, flags, outcome)
-    return _deliver(devices, outcome, flags)
-
-
-def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
-    """Make a study's variants here, measure them on the chosen devices, and return the exit code.
-
-    Raises:
-        InputError: the study or the inventory cannot be used.
-    """
-    from edgeprof.compression.target import find_target
-    from edgeprof.plugins import PluginHost
-    from edgeprof.roots import Roots
-    from edgeprof.study.conductor import default_directory, prepare
-    from edgeprof.study.recipe import load
-
-    check_outputs(flags["output"])
-    studies = load(recipe)
-    devices = chosen_devices(flags["inventory"], flags["on"])
-    roots = Roots.resolve()
-    say = (lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True))
-    prepared = prepare(
-        studies,
-        Path(flags["directory"]) if flags["directory"] else default_directory(recipe),
-        PluginHost.from_environment(),
-        roots,
-        progress=_Silent(),
-        say=say,
-        target=find_target(flags["target"], roots),
-    )
-    outcome = _Outcome()
-    for study_sweep in prepared:
-        candidates = study_sweep.make_variants()
-        able = [candidate for candidate in candidates if candidate.path is not None and candidate.failure is None]
-        job = Job.of(
-            [study_sweep.reference.spec, *(str(candidate.path) for candidate in able)],
-            _protocol_flags(study_sweep),
-            study_sweep.study.dataset,
-        )
-        _measure(devices, job, flags, outcome, functools.partial(_name, study_sweep, able, candidates))
-    return _deliver(devices, outcome, flags)
-
-
-class _Silent:
-    """The progress of a study that measures nothing here."""
-
-    def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None: ...
-
-    def stage(self, text: str, seconds: float) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
+    outcome = Outcome()
+    measure_all(devices, job, flags, outcome)
+    return deliver(devices, outcome, flags)
 
 
 @dataclass
-class _Outcome:
+class Outcome:
     """What came of one job or several.
 
     Attributes:
@@ -121,36 +65,61 @@ class _Outcome:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _measure(
+def measure_all(
     devices: Sequence[Device],
     job: Job,
     flags: Mapping[str, Any],
-    outcome: _Outcome,
+    outcome: Outcome,
     finish: Callable[[Result], None] = lambda _: None,
 ) -> None:
-    """Measure a job on every device, and keep each result as it comes."""
-    quiet = flags["quiet"]
-    watches = {device.name: Watch(_speaker(device.name, quiet=quiet)) for device in devices}
+    """Measure a job on every device, and keep each result as it comes.
+
+    Args:
+        devices: Where.
+        job: What.
+        flags: Of the command: ``quiet``, ``wait_s``.
+        outcome: What came of it is added here.
+        finish: Called with each result before it is kept.
+    """
+    watches = watch_all(devices, quiet=flags["quiet"])
     with ending_like_ctrl_c():
-        for device, measured in measure_on_each(devices, job, watches, wait_s=flags["wait_s"]):
-            try:
-                if isinstance(measured, EdgeprofError):
-                    raise measured
-                finish(measured.result)
-                result = keep(measured, device.name)
-            except EdgeprofError as error:
-                outcome.failures.append(error)
-                outcome.rows.append({"device": device.name, "state": "failed", **failure_as_json(error)})
-                say_failure(device, error)
-                continue
-            outcome.entries.append((device.name, result))
-            state = "there" if measured.was_there else "measured"
-            outcome.rows.append({"device": device.name, "state": state, "key": measured.key, "result": result.id})
-            if not quiet:
-                click.echo(f"{device.name}: {'was measured before' if measured.was_there else 'done'}", err=True)
+        for device, measured in measure_on_each(devices, lambda _: job, watches, wait_s=flags["wait_s"]):
+            result = keep_measured(device, measured, flags, outcome, finish)
+            if result is not None:
+                outcome.entries.append((device.name, result))
 
 
-def _deliver(devices: Sequence[Device], outcome: _Outcome, flags: Mapping[str, Any]) -> int:
+def watch_all(devices: Sequence[Device], *, quiet: bool) -> dict[str, Watch]:
+    """Who waits for each device, by its name."""
+    return {device.name: Watch(_speaker(device.name, quiet=quiet)) for device in devices}
+
+
+def keep_measured(
+    device: Device,
+    measured: Measured | EdgeprofError,
+    flags: Mapping[str, Any],
+    outcome: Outcome,
+    finish: Callable[[Result], None],
+) -> Result | None:
+    """Keep what a device measured; None, with a sentence for the user, where it failed."""
+    try:
+        if isinstance(measured, EdgeprofError):
+            raise measured
+        finish(measured.result)
+        result = keep(measured, device.name)
+    except EdgeprofError as error:
+        outcome.failures.append(error)
+        outcome.rows.append({"device": device.name, "state": "failed", **failure_as_json(error)})
+        say_failure(device, error)
+        return None
+    state = "there" if measured.was_there else "measured"
+    outcome.rows.append({"device": device.name, "state": state, "key": measured.key, "result": result.id})
+    if not flags["quiet"]:
+        click.echo(f"{device.name}: {'was measured before' if measured.was_there else 'done'}", err=True)
+    return result
+
+
+def deliver(devices: Sequence[Device], outcome: Outcome, flags: Mapping[str, Any]) -> int:
     """Show one table of all, and return the exit code."""
     groups = fleet_table(outcome.entries)
     write_outputs(flags["output"], groups)
@@ -194,47 +163,6 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, list
             value = following
         flags.setdefault(name, []).append(value)
     return models, flags
-
-
-def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
-    """A study's protocol as flags of a bench."""
-    study = study_sweep.study
-    protocol = dict(study.protocol)
-    shapes, dtypes = protocol.pop("shapes", {}), protocol.pop("dtypes", {})
-    flags: dict[str, list[str]] = {"seed": [str(study.seed)]}
-    for parameter, value in protocol.items():
-        name = _FLAG_OF_FIELD.get(parameter)
-        if name is None:
-            unit = next((unit for unit in _UNITS if parameter.endswith(unit)), "")
-            name = parameter.removesuffix(unit).replace("_", "-")
-        values = value if isinstance(value, list) else [value]
-        flags[name] = [f"{item:g}" if isinstance(item, float) else str(item) for item in values]
-    for name, shape in shapes.items():
-        dtype = f":{dtypes[name]}" if name in dtypes else ""
-        flags.setdefault("input", []).append(f"{name}={'x'.join(map(str, shape)) or 'scalar'}{dtype}")
-    if study.dataset is not None:
-        flags["metric"] = [study.metric]
-        if study.preprocess:
-            flags["preprocess"] = [f"{key}={value}" for key, value in study.preprocess.items()]
-    return flags
-
-
-def _name(study_sweep: StudySweep, able: Sequence[Candidate], candidates: Sequence[Candidate], result: Result) -> None:
-    """Call a device's variants as the study does, and judge them by the study's budgets."""
-    from edgeprof.verdicts.recommend import budgets, judge
-
-    names: dict[str, str] = {}
-    model = model_name(result.variants[0].model)
-    for variant, candidate in zip(result.variants, [None, *able], strict=True):
-        names[variant.name] = "baseline" if candidate is None else candidate.name
-        variant.name = names[variant.name]
-        variant.model.name = model
-        if candidate is not None:
-            variant.recipe = candidate.recipe
-    for comparison in result.comparisons:
-        comparison.variant, comparison.baseline = names[comparison.variant], names[comparison.baseline]
-    result.variants += [study_sweep.failed_variant(c) for c in candidates if c.failure is not None]
-    judge(result, budgets(result, study_sweep.limits, study_sweep.study.product))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

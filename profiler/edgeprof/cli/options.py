@@ -118,6 +118,24 @@ def counts(flag: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def numbers(flag: str, text: str) -> list[float]:
+    """``X`` or ``X,X,…`` as numbers.
+
+    Args:
+        flag: Whose value it is, for messages.
+        text: As it was given.
+
+    Raises:
+        InputError: it is not written so.
+    """
+    from edgeprof.errors import InputError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{flag} {text} is no number, and no list of them", remedy=f"As: {flag} 5,15,30") from None
+
+
 def can_ask() -> bool:
     """Whether a person sits at the other end of stdin."""
     return sys.stdin is not None and sys.stdin.isatty()

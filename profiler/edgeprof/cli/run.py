@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.benchmark.command import Outcome
-    from edgeprof.energy.recording import Quote
+    from edgeprof.energy.figures import Quote
 
 
 @click.command(

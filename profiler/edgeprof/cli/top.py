@@ -163,7 +163,7 @@ class _State:
         from edgeprof.sensing.device import throttle
 
         headline = watch.topology.headline
-        states = throttle.snapshot(self._roots).states
+        states = throttle.read_counters(self._roots).states
         return Moment(
             board=watch.topology.board.name,
             power_mode=self._mode,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import multiprocessing
 import os
 import re
@@ -20,6 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from edgeprof.compression import answers
 from edgeprof.compression.progress import report, shown_by
 from edgeprof.errors import EdgeprofError, InputError, VariantError
 from edgeprof.reasons import Code
@@ -27,7 +29,7 @@ from edgeprof.worker import sandbox
 from edgeprof.worker.main import die_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
@@ -41,7 +43,8 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
     """What ``work()`` returns, run in a child process; its progress is reported here.
 
     Args:
-        work: Its result must pickle. Its prints go to stderr: stdout belongs to the command.
+        work: What it returns is made of plain values and edgeprof's own records (``answers``). Its prints go to
+            stderr: stdout belongs to the command.
         label: What is being made, for messages.
         limit_s: How long each piece of ``user_code`` may take, seconds; the rest may take as long as it needs.
         folder: The only one in which ``work`` may write where ``--sandbox`` was given; None: one of its own.
@@ -68,7 +71,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
         os.close(lifeline[0])
         try:
             while True:
-                kind, content = ours.recv()
+                kind, content = answers.receive_answer(ours)
                 if kind == "progress":
                     report(*content)
                 elif kind == "running":
@@ -78,6 +81,11 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
                 else:
                     answer: T = content
                     return answer
+        except answers.AnswerError as error:
+            raise VariantError(
+                f"{running or label} broke the connection to its process: what came is no answer ({error})",
+                code=Code.CRASHED,
+            ) from None
         except EOFError:
             _kill_child(child)
             dump.seek(0)
@@ -150,22 +158,38 @@ def _run_child(
         sys.modules["torch"].set_num_threads(1)
 
     def watch(what: str | None) -> None:
-        pipe.send(("running", what))
+        answers.send_answer(pipe, "running", what)
         signal.setitimer(signal.ITIMER_REAL, 0.0 if what is None else limit_s)
 
     _WATCH.set(watch)
     if sandbox.is_asked_for():
         assert folder is not None
+        _close_writable({pipe.fileno(), dump.fileno()})
         sandbox.enter([os.fspath(folder)])
         tempfile.tempdir = os.environ["TMPDIR"] = os.environ["XDG_CACHE_HOME"] = os.fspath(folder)
-    with shown_by(lambda text, done: pipe.send(("progress", (text, done)))):
+    with shown_by(lambda text, done: answers.send_answer(pipe, "progress", (text, done))):
         try:
-            answer = ("made", work())
+            kind, content = "made", work()
         except SystemExit as error:
-            answer = ("raised", VariantError(f"{label} ended with sys.exit({error.code}){place(error)}"))
+            kind, content = "raised", VariantError(f"{label} ended with sys.exit({error.code}){place(error)}")
         except Exception as error:  # noqa: BLE001 - the parent raises it
-            answer = ("raised", error)
-        pipe.send(answer)
+            kind, content = "raised", error
+        answers.send_answer(pipe, kind, content)
+
+
+def _close_writable(excepted: Container[int]) -> None:
+    """Close what this fork has inherited and could write to though the sandbox forbids it: the store, locks, sockets.
+
+    Args:
+        excepted: Descriptors that stay open, beside stdout and stderr.
+    """
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    for number in (int(entry.name) for entry in list(Path("/proc/self/fd").iterdir())):
+        with contextlib.suppress(OSError):  # the one of that folder, which is closed by now
+            mode = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+            if number > 2 and number not in excepted and mode != os.O_RDONLY:
+                os.close(number)
 
 
 def _kill_child(child: BaseProcess) -> None:

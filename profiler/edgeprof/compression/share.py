@@ -49,7 +49,11 @@ def describe(account: Mapping[str, Any]) -> str:
     """``98.2 % of the weights and 99.9 % of the multiply-accumulates``."""
     weights, macs = account["weights"]["share"], account["macs"]["share"]
     weight_share = "none" if weights is None else _percent_text(weights)
-    work = f"an unknown share ({account['macs']['reason']})" if macs is None else _percent_text(macs)
+    if macs is None:  # a model that multiplies nothing has no share and no reason
+        reason = account["macs"].get("reason")
+        work = f"an unknown share ({reason})" if reason else "none"
+    else:
+        work = _percent_text(macs)
     return f"{weight_share} of the weights and {work} of the multiply-accumulates"
 
 

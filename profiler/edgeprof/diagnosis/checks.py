@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeprof import units
 from edgeprof.compression.recipe import changes_of, weight_bits_of
 from edgeprof.diagnosis.advice import made_again
@@ -26,6 +24,7 @@ from edgeprof.diagnosis.noise import (
     sqnr,
     takes,
 )  # fmt: skip
+from edgeprof.diagnosis.zeros import count_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,15 +158,12 @@ def _check_sparsity(e: Evidence) -> Iterator[Finding]:
         return
     zeros = total = idle = blocks = 0
     for layer in e.graph.layers:
-        if layer.weights is None:
-            continue
-        values = layer.weights()
-        flat = values.reshape(len(values), -1)
-        zero = flat == 0
-        zeros += int(zero.sum())
-        total += flat.size
-        idle += int(zero.all(axis=1).sum()) * flat.shape[1]
-        blocks += _two_of_four(values)
+        counts = count_zeros(layer)
+        if counts is not None:
+            total += counts.weights
+            zeros += counts.zeros
+            idle += counts.channels
+            blocks += counts.blocks
     if not total:
         return
     share, channels, patterned = zeros / total, idle / total, blocks / total
@@ -199,15 +195,6 @@ def _taken_out(e: Evidence, what: str) -> str:
     if e.methods is None or _method_chain(e, "prune-structured"):
         return f"{what}: prune-structured."
     return f"{what} before the model is converted to this format, which no method here prunes by channels."
-
-
-def _two_of_four(values: Any) -> int:
-    """Weights that lie in blocks of four input channels with two zeros or more."""
-    if values.ndim < 2 or values.shape[1] % 4:
-        return 0
-    groups = np.moveaxis(values, 1, -1).reshape(-1, 4)
-    full: int = int(((groups == 0).sum(axis=1) >= 2).sum()) * 4
-    return full
 
 
 def _check_instructions(e: Evidence) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.isolation import apart
+from edgeprof.diagnosis.zeros import with_counted_zeros
 from edgeprof.errors import InputError
 from edgeprof.launch.choose import runtimes_for
 from edgeprof.plugins import PluginHost
@@ -70,8 +71,13 @@ def _inspect_in_worker(runtime: Runtime, path: str, inputs: Mapping[str, Any]) -
     work = functools.partial(runtime.inspect_with_inputs, path, dict(inputs))
     if not runtime.inspects_apart and not sandbox.is_asked_for():
         return work()
+
+    def read() -> Graph | None:
+        graph = work()
+        return None if graph is None else with_counted_zeros(graph)
+
     try:
-        return apart(work, label=Path(path).name, limit_s=_LIMIT_S)
+        return apart(read, label=Path(path).name, limit_s=_LIMIT_S)
     except Exception:
         if not runtime.inspects_apart:
             raise

@@ -1,4 +1,4 @@
-"""The energy of a window from readings of power: at a time, over a block, or behind an exponential filter."""
+"""The energy of a window from readings of power: momentary ones, block averages, or those of an exponential filter."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeprof.energy.edges import averaged_blocks
-from edgeprof.energy.window import WindowEnergy, between, level_energy, step_energy, trapezoid
+from edgeprof.energy.edges import block_integral
+from edgeprof.energy.window import WindowEnergy, energy_between_knots, level_energy, step_energy, trapezoid_integral
 
 if TYPE_CHECKING:
     from edgeprof.energy.window import Edges, Window
 
-#: How well a clock's phase is known, in what its ticks are seen late by: how reads fall between ticks is not all known.
+#: The standard uncertainty of a clock's phase as a share of the delay with which its ticks are seen: the delays are not
+#: evenly spread.
 _PHASE = 1 / 6
-#: Fewer readings than these inside of a window leave a filter's correction to the readings beside it.
+#: With fewer readings than this inside a window, the correction of a filter uses the readings beside it.
 _FEW = 5
 
 
-def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
+def energy_of_momentary(window: Window, edges: Edges) -> WindowEnergy:
+    """The energy of a window from momentary readings, by the trapezoidal rule.
+
+    At each edge the nearest reading inside holds until the edge.
+    """
     if edges == "interpolated":
         return _integrate_interpolated(window)
     part = window.inside(window.age)
@@ -28,8 +33,9 @@ def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
     if t.size < 2:
         return _too_few(window)
     before, after = t[0] - window.start, window.end - t[-1]
-    joules = trapezoid(t, v) + v[0] * before + v[-1] * after
-    # Between two readings the power may have jumped at any moment: rectangular over their distance, |Δv|·Δt/√12 each.
+    joules = trapezoid_integral(t, v) + v[0] * before + v[-1] * after
+    # Between two readings the power may have jumped at any moment: a rectangular error of full width |Δv|·Δt for each
+    # interval, whose standard uncertainty is |Δv|·Δt/√12 (GUM 4.3.7).
     jumps = math.sqrt(float(np.sum((np.diff(v) * np.diff(t)) ** 2)) / 12)
     return WindowEnergy(
         float(joules),
@@ -40,18 +46,22 @@ def instantaneous(window: Window, edges: Edges) -> WindowEnergy:
     )
 
 
-def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
-    """An exponential filter's window: P̄ = [∫ₐᵇ y dt + τ·(y_b − y_a)] / (t_b − t_a), E = P̄·W, samples a…b."""
+def energy_behind_filter(window: Window, tau: float, edges: Edges) -> WindowEnergy:
+    """The energy of a window from readings y of an exponential filter with the time constant τ = ``tau`` (s).
+
+    The filter's input is P = y + τ·dy/dt, so its mean between the first reading a and the last reading b inside the
+    window is P̄ = [∫ₐᵇ y dt + τ·(y_b − y_a)] / (t_b − t_a). The energy is P̄ times the length of the window.
+    """
     if edges == "interpolated":
         y0, y1 = np.interp([window.start, window.end], window.t, window.v) if window.t.size else (0.0, 0.0)
-        # The reading's kink at an edge is cut by up to half the slope's change over one distance of readings.
-        kink = tau * math.hypot(_kink(window, window.start), _kink(window, window.end))
+        # The interpolated reading cuts the kink of the curve at an edge by up to half the change of slope.
+        kink = tau * math.hypot(_kink_error_w(window, window.start), _kink_error_w(window, window.end))
         return _from_edges(window, tau, float(y0), float(y1), kink)
     part = window.inside(window.age)
     t, v = window.t[part], window.v[part]
     if t.size < _FEW:
-        # What a burst leaves in the filter is read beside it: lines through the readings before and after the window
-        # meet its edges without cutting the kinks.
+        # A short burst is still visible in the filter after it. Lines through the readings before and after the window
+        # give the readings at its edges without cutting the kinks there.
         y0, before = _reading_at_edge(window, window.start, -1, tau)
         y1, after = _reading_at_edge(window, window.end, +1, tau)
         result = _from_edges(window, tau, y0, y1, tau * math.hypot(before, after))
@@ -60,9 +70,9 @@ def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
     span = t[-1] - t[0]
     stretch = window.length / span
     change = float(v[-1] - v[0])
-    joules = (trapezoid(t, v) + tau * change) * stretch
-    # Within the window the power is what it is at each moment; what is left out at the edges deviates from the mean by
-    # its standard deviation, which a filtered reading shows damped: by its slope it can be had back.
+    joules = (trapezoid_integral(t, v) + tau * change) * stretch
+    # The parts left out at the edges differ from the mean by the standard deviation of the power. A filtered reading
+    # shows that damped, so the power is recovered from the slope, and the noise that this amplifies is subtracted.
     power = v[:-1] + tau * np.diff(v) / np.diff(t)
     noise = step / math.sqrt(6) * tau / window.interval
     spread = math.sqrt(max(0.0, float(power.var()) - noise**2))
@@ -78,7 +88,15 @@ def exponential(window: Window, tau: float, edges: Edges) -> WindowEnergy:
 
 
 def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float) -> WindowEnergy:
-    """E = ∫y dt + τ·(y(t₁) − y(t₀)) with the filter's readings at the edges given (W), ``u_edges`` in joules."""
+    """E = ∫y dt + τ·(y(t₁) − y(t₀)) from given readings y at the edges (W).
+
+    Args:
+        window: The window.
+        tau: The filter's time constant, in seconds.
+        y0: The reading at the beginning of the window, in watts.
+        y1: The reading at its end, in watts.
+        u_edges: The standard uncertainty that comes from the two, in joules.
+    """
     if window.t.size == 0:
         return WindowEnergy(None, problems=("no_samples",))
     inside = (window.t > window.start) & (window.t < window.end)
@@ -86,7 +104,7 @@ def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float
     y = np.concatenate(([y0], window.v[inside], [y1]))
     step = window.channel.resolution or 0.0
     return WindowEnergy(
-        trapezoid(t, y) + tau * (y1 - y0),
+        trapezoid_integral(t, y) + tau * (y1 - y0),
         u_sync=u_edges,
         u_resolution=step_energy(window, y),
         u_level=level_energy(window, y),
@@ -97,11 +115,13 @@ def _from_edges(window: Window, tau: float, y0: float, y1: float, u_edges: float
 
 
 def _reading_at_edge(window: Window, edge: float, side: Literal[-1, 1], tau: float) -> tuple[float, float]:
-    """A filter's reading at an edge from the nearest readings outside of it, and its standard uncertainty (W)."""
+    """A filter's reading at an edge, from a line through the nearest readings outside the window, and its uncertainty
+    (W).
+    """
     outside = (window.t - edge) * side >= 0
     t, v = window.t[outside], window.v[outside]
     order = np.argsort((t - edge) * side)[:_FEW]
-    near = order[np.abs(t[order] - edge) < 0.2 * tau]  # a line is the filter's curve only for so long
+    near = order[np.abs(t[order] - edge) < 0.2 * tau]  # the curve is straight only for a short time
     if near.size < 3:
         if not order.size:
             return float(np.interp(edge, window.t, window.v)), 0.0
@@ -109,15 +129,16 @@ def _reading_at_edge(window: Window, edge: float, side: Literal[-1, 1], tau: flo
         return held, abs(held - float(np.interp(edge, window.t, window.v)))
     x = t[near] - edge
     slope, height = np.polyfit(x, v[near], 1)
-    left = v[near] - (height + slope * x)
-    return float(height), float(np.sqrt(np.sum(left**2) / (near.size - 2) / near.size))
+    residuals = v[near] - (height + slope * x)
+    return float(height), float(np.sqrt(np.sum(residuals**2) / (near.size - 2) / near.size))
 
 
-def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
-    """A block average stands for the ``length`` before its time: steps that begin where the blocks begin.
+def energy_of_blocks(window: Window, length: float, edges: Edges) -> WindowEnergy:
+    """The energy of a window from block averages: each reading is the mean power of the ``length`` seconds before it.
 
-    Blocks that follow one another without overlap hold from (tᵢ − length) until the next one's begin (a reading that
-    did not change was left out, and held). Where they overlap, each stands for its middle, half a block earlier.
+    The power is a step function. Consecutive blocks hold from tᵢ − length until the next block begins (a reading that
+    did not change was left out of the series, and its block held on). Where blocks overlap, each stands for a stretch
+    of one update interval around its middle, which lies half a block earlier.
     """
     if window.t.size < 2:
         return _too_few(window)
@@ -125,19 +146,19 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
     begins = window.t - (length + own_length) / 2
     knots = np.append(begins, begins[-1] + own_length)
     total = np.concatenate(([0.0], np.cumsum(window.v * np.diff(knots))))
-    # A reading may be one refresh old, and its block then began that much earlier.
+    # A reading may be one update interval old; its block then began that much earlier.
     part = window.inside(length + own_length)
     part = part if window.t[part].size else window.inside(length)
     if edges == "steady":
         if window.t[part].size == 0:
-            # No whole block fits: each reading mixes this window with its neighbours, in parts that no one knows.
+            # No whole block fits: each reading mixes this window with its neighbours in unknown proportions.
             return WindowEnergy(None, problems=("few_samples",))
         v = window.v[part]
-        # The next one may begin sooner: a repeat that was kept is not on the blocks' own grid.
+        # The next block may begin sooner, because a repeated reading that was kept does not lie on the grid of blocks.
         first, last = float(begins[part][0]), min(float(begins[part][-1]) + own_length, float(knots[part.stop]))
         power = float(np.diff(np.interp([first, last], knots, total))[0]) / (last - first)
-        # What whole blocks leave out at the edges is like the mean, within the spread of single blocks; where blocks
-        # overlap, the outermost ones weigh less over their own length.
+        # The parts that whole blocks leave out at the edges have the mean power, within the spread of single blocks.
+        # Where blocks overlap, the outermost ones count for less than their length.
         left_out = max(0.0, window.length - (last - first))
         return WindowEnergy(
             power * window.length,
@@ -148,23 +169,25 @@ def block(window: Window, length: float, edges: Edges) -> WindowEnergy:
             u_level=level_energy(window, v),
             samples=int(v.size),
         )
-    integral = averaged_blocks(window, length) if length <= 1.5 * own_length else None
+    integral = block_integral(window, length) if length <= 1.5 * own_length else None
     if integral is not None and integral.lag_s < own_length / 2:
-        # The chip's own clock is regular, and known better than when each of its blocks was seen to end. What its phase
-        # is off by moves both edges alike, and counts by what the power differs between them.
+        # The chip's clock is regular, and is known better than the times at which its blocks were seen to end. An error
+        # of its phase shifts both edges by the same time, and matters by the difference of the power at the two.
         y0, y1 = np.interp([window.start, window.end], window.t, window.v)
-        result = between(window, integral.t, integral.joules)
+        result = energy_between_knots(window, integral.t, integral.joules)
         return replace(result, u_sync=math.hypot(result.u_sync, float(y1 - y0) * _PHASE * integral.lag_s))
-    return between(window, knots, total)
+    return energy_between_knots(window, knots, total)
 
 
 def _integrate_interpolated(window: Window) -> WindowEnergy:
-    """Trapezoids of the readings, linear to the edges; beyond the first and last reading their value holds."""
+    """The trapezoidal integral of the readings, interpolated at the edges; the first and last readings hold beyond
+    them.
+    """
     if window.t.size == 0:
         return WindowEnergy(None, problems=("no_samples",))
     knots = np.concatenate(([min(window.t[0], window.start)], window.t, [max(window.t[-1], window.end)]))
     power = np.concatenate(([window.v[0]], window.v, [window.v[-1]]))
-    # The integrand at the edges, then trapezoids between: interpolating the running integral would bend the edges.
+    # The power is interpolated at the edges, and not the running integral, which is curved between two readings.
     first, last = np.searchsorted(knots, [window.start, window.end], side="right")
     part = slice(int(first), int(np.searchsorted(knots, window.end, side="left")))
     y0, y1 = np.interp([window.start, window.end], knots, power)
@@ -173,7 +196,7 @@ def _integrate_interpolated(window: Window) -> WindowEnergy:
     steps = [_step_at(window, window.start), _step_at(window, window.end)]
     half = max(window.interval, window.age) / 2
     return WindowEnergy(
-        float(trapezoid(t, y)),
+        float(trapezoid_integral(t, y)),
         u_sync=half / math.sqrt(3) * math.hypot(*steps),
         u_resolution=step_energy(window, window.v),
         u_level=level_energy(window, window.v),
@@ -182,9 +205,11 @@ def _integrate_interpolated(window: Window) -> WindowEnergy:
 
 
 def _too_few(window: Window) -> WindowEnergy:
-    """At most one reading speaks of the inside: it holds for all of it; without one, its neighbours are interpolated.
+    """The energy of a window with at most one reading inside: that reading holds throughout, or else the neighbours are
+    interpolated.
 
-    How far off that may be is guessed from the readings around (rectangular between them), and it is said.
+    The error is estimated from the range of the readings around (rectangular), and the problem ``few_samples`` reports
+    it.
     """
     result = _integrate_interpolated(window)
     if result.joules is None:
@@ -198,17 +223,18 @@ def _too_few(window: Window) -> WindowEnergy:
 
 
 def _step_at(window: Window, edge: float) -> float:
-    """How far apart the readings on both sides of an edge are (W)."""
+    """The difference of the readings on both sides of an edge (W)."""
     i = int(np.searchsorted(window.t, edge))
     if 0 < i < window.t.size:
         return abs(float(window.v[i] - window.v[i - 1]))
     return 0.0
 
 
-def _kink(window: Window, edge: float) -> float:
-    """Standard uncertainty (W) of a reading interpolated where its slope changes at ``edge``.
+def _kink_error_w(window: Window, edge: float) -> float:
+    """Standard uncertainty (W) of an interpolated reading where the slope of the curve changes at ``edge``.
 
-    Two straight lines that meet between two readings lie at most (slope change)·h/4 below the line through them.
+    Two straight lines that meet between two readings lie at most (change of slope)·h/4 away from the line through the
+    readings, where h is the interval of the readings.
     """
     i = int(np.searchsorted(window.t, edge))
     if not 1 < i < window.t.size - 1:

@@ -1,9 +1,9 @@
-"""The errors that all windows of a run share: what causes them, and how they add up over the channels of a sum.
+"""The errors that all windows of a run share: their causes, and how they add up over the channels of a sum.
 
-An error of one cause is one number for all that it acts on: what it does to the channels is added with its sign, and
-between two variants it cancels as far as it does the same to both. Errors of different causes are added as squares
-(GUM 5.1.2 and F.1.2.3). A gain is its channel's own (the shunt's, above all); an offset and a clock are their chip's,
-whose one converter serves all of its channels.
+An error of one cause has one value, whatever it acts on. Its effects on several channels are therefore added with their
+signs, and between two variants it cancels as far as it affects both equally. Errors of different causes are independent
+and are added as squares (GUM 5.1.2 and F.1.2.3). Each channel has a gain error of its own (mainly that of its shunt);
+an offset and a clock belong to the chip, whose one converter serves all of its channels.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
     from edgeprof.sensing.sensor import Channel
 
-#: The relative limit of a filter's time constant where its channel states none: typical times of a converter.
+#: The assumed relative limit of a filter's time constant where its channel states none, as for a typical converter.
 TAU_LIMIT = 0.1
-#: Names that begin so are no error of another variant's figure.
+#: Influences whose names begin with this word are particular to one variant, and do not cancel between variants.
 OWN = "level"
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one channel contributes to a figure.
+    """The contribution of one channel to a figure.
 
     Attributes:
         channel: The channel.
-        joules: Its part of the figure, J per inference.
-        seconds: For how long its level acts, s per inference; 0 where it cancels (net energy).
-        watts: Its mean power in the windows, W.
-        u_level: Standard uncertainty of its quantised level, J per inference.
-        tau_slope_w: What its part changes by with its filter's time constant, W per inference.
-        sag_j: What was taken off because the rail's voltage sags, J per inference.
+        joules: Its part of the figure, in J per unit.
+        seconds: For how long an offset acts, in s per unit; 0 where an offset cancels (net energy).
+        watts: Its mean power in the windows, in W.
+        u_level: The standard uncertainty of its quantised level, in J per unit.
+        tau_slope_w: The derivative of its part by the filter's time constant, in W per unit.
+        sag_j: What was subtracted because the voltage of the rail sags, in J per unit.
     """
 
     channel: Channel
@@ -54,10 +54,10 @@ class Influence:
     """An error of one cause.
 
     Attributes:
-        name: The cause; of one name is one error.
-        line: The budget's line that it belongs to.
-        u: Standard uncertainty of the figure from it, signed, J per inference.
-        rectangular: Whether it is a limit.
+        name: The cause; influences with the same name are one and the same error.
+        line: The line of the budget that it belongs to.
+        u: The standard uncertainty of the figure that it causes, with its sign, in J per unit.
+        rectangular: Whether it comes from a limit, so that its distribution is rectangular.
     """
 
     name: str
@@ -66,14 +66,20 @@ class Influence:
     rectangular: bool = False
 
     def component(self) -> Component:
+        """This influence as a line of the budget."""
         return Component(self.line, abs(self.u), rectangular=self.rectangular)
 
 
-def influences(shares: Sequence[Share]) -> list[Influence]:
-    """All that a figure's channels may be wrong by together, one of each cause."""
+def shared_influences(shares: Sequence[Share]) -> list[Influence]:
+    """The shared errors of all channels of a figure, one for each cause."""
     summed: dict[str, Influence] = {}
     for share in shares:
-        for influence in (*_scale(share), *_time_constant(share), *_level(share), *_sag(share)):
+        for influence in (
+            *_scale_influences(share),
+            *_clock_influences(share),
+            *_level_influences(share),
+            *_sag_influences(share),
+        ):
             before = summed[influence.name].u if influence.name in summed else 0.0
             summed[influence.name] = Influence(
                 influence.name, influence.line, before + influence.u, influence.rectangular
@@ -81,11 +87,12 @@ def influences(shares: Sequence[Share]) -> list[Influence]:
     return list(summed.values())
 
 
-def _scale(share: Share) -> list[Influence]:
-    """Gain and offset: of the data sheet, or of a calibration.
+def _scale_influences(share: Share) -> list[Influence]:
+    """The errors of gain and offset, from the data sheet or from a calibration.
 
-    A calibration's line turns about its pivot, where gain and level are uncorrelated: an error of the gain acts on the
-    distance from there, which is what the covariance of the two amounts to (GUM 5.2.2).
+    The gain and the offset of a calibration are correlated. At the pivot, the power at which gain and level are
+    uncorrelated, only the level is uncertain, and an error of the gain acts on the distance from the pivot. This has
+    the same effect as the covariance term of GUM 5.2.2.
     """
     channel, key = share.channel, f"{share.channel.sensor}/{share.channel.name}"
     calibration = channel.calibration
@@ -95,54 +102,57 @@ def _scale(share: Share) -> list[Influence]:
             limits.append(Influence(f"gain {key}", "gain", channel.gain_limit * RECTANGULAR * share.joules, True))
         if channel.offset_limit is not None and share.seconds and (channel.quantity == "power" or channel.offset_limit):
             u = channel.offset_limit * RECTANGULAR * share.seconds
-            limits.append(Influence(f"offset {chip(channel)}", "offset", u, True))
+            limits.append(Influence(f"offset {chip_name(channel)}", "offset", u, True))
         return limits
     if share.seconds:
-        turned = calibration.u_gain * (calibration.raw(share.watts) - calibration.pivot_w) * share.seconds
+        gain_error = calibration.u_gain * (calibration.raw(share.watts) - calibration.pivot_w) * share.seconds
         limits = [Influence(f"offset {key}", "offset", calibration.u_level_w * share.seconds)]
     else:
-        turned = calibration.u_gain / calibration.gain * share.joules
+        gain_error = calibration.u_gain / calibration.gain * share.joules
         limits = []
     meter = (calibration.meter_limit or 0.0) * RECTANGULAR * share.joules
     return [
-        Influence(f"gain {key}", "gain", turned),
+        Influence(f"gain {key}", "gain", gain_error),
         Influence(f"meter {calibration.against}", "gain", meter, True),
         *limits,
     ]
 
 
-def _time_constant(share: Share) -> list[Influence]:
+def _clock_influences(share: Share) -> list[Influence]:
     shape = share.channel.filter
     if shape.kind != "exponential" or not shape.tau_s:
         return []
     u = u_tau(share.channel) * share.tau_slope_w
-    return [Influence(f"clock {chip(share.channel)}", "filter", u, shape.tau_limit is None or shape.tau_limit >= 0.1)]
+    return [
+        Influence(f"clock {chip_name(share.channel)}", "filter", u, shape.tau_limit is None or shape.tau_limit >= 0.1)
+    ]
 
 
 def u_tau(channel: Channel) -> float:
-    """Standard uncertainty of a filter's time constant (s)."""
+    """The standard uncertainty of a filter's time constant (s)."""
     limit = channel.filter.tau_limit
     return (channel.filter.tau_s or 0.0) * (TAU_LIMIT if limit is None else limit) * RECTANGULAR
 
 
-def _level(share: Share) -> list[Influence]:
+def _level_influences(share: Share) -> list[Influence]:
     if not share.u_level:
         return []
     return [Influence(f"{OWN} {share.channel.sensor}/{share.channel.name}", "resolution", share.u_level)]
 
 
-def _sag(share: Share) -> list[Influence]:
+def _sag_influences(share: Share) -> list[Influence]:
     if not share.sag_j:
         return []
     name = f"sag {share.channel.sensor}/{share.channel.name}"
     return [Influence(name, "model", U_HIDDEN * share.sag_j)]
 
 
-def chip(channel: Channel) -> str:
-    """What shares one converter and one clock: ``ina3221 i2c 1-0040``."""
+def chip_name(channel: Channel) -> str:
+    """The chip of a channel, whose channels share a converter and a clock: ``ina3221 i2c 1-0040``."""
     place = channel.location.partition(" channel ")[0] if " channel " in channel.location else channel.location
     return f"{channel.sensor} {place}".strip()
 
 
 def as_squares(values: Sequence[float]) -> float:
+    """The root of the sum of squares, by which independent uncertainties are added (GUM 5.1.2)."""
     return math.sqrt(math.fsum(value**2 for value in values))

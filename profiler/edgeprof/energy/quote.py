@@ -1,9 +1,10 @@
-"""From traces and spans of work to joules per unit, gross and net, with the uncertainty of each.
+"""Compute joules per unit, gross and net, with their uncertainties, from channels' readings and spans of work.
 
-The unit of replication is the window (K windows, a t-interval); what the sensor may be wrong by, all windows alike, is
-added as type B (GUM 5.1.2): gains, offsets, time constants and quantised levels, each of one cause (``influences``).
-What differs from window to window (edges, steps) is in the windows' scatter, and at least as large as the sensor makes
-it. U = k·u_c, k for 95 % (``uncertainty.coverage_factor``).
+The unit of replication is the window: K windows give a t-interval (type A, GUM 4.2). Errors of the sensor that all
+windows share are added as type B (GUM 5.1.2): gains, offsets, time constants and quantised levels, each with its cause
+(``influences``). Errors that differ from window to window (edges, steps) are part of the scatter of the windows, which
+is taken to be at least as large as these errors make it. The expanded uncertainty is U = k·u_c with k for 95 %
+(``uncertainty.coverage_factor``).
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprof.energy import idle as idling
-from edgeprof.energy.estimate import estimate
+from edgeprof.energy.estimate import estimate_joules
 from edgeprof.energy.figures import (
     Estimate,
     Measured,
     Statistic,
-    figure,
-    largest,
-    nothing,
-    unknown,
-    unmeasured,
-    withheld,
+    largest_line,
+    make_figure,
+    nothing_measured,
+    unknown_figure,
+    withhold_value,
+    without_figures,
 )
-from edgeprof.energy.influences import Share, as_squares, influences
+from edgeprof.energy.influences import Share, as_squares, shared_influences
 from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
 from edgeprof.energy.sag import excess_w
 from edgeprof.energy.standstill import frozen_reasons
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
 
-__all__ = ["Measured", "estimate", "measure", "nothing"]
+__all__ = ["Measured", "estimate_joules", "measure_spans", "nothing_measured"]
 
-#: No gross joule is printed when U/E is beyond this.
+#: A gross figure is withheld if its relative expanded uncertainty U/E is larger than this.
 MAX_RELATIVE_U = 0.20
-#: No net joule is printed when it is below so many of its own standard uncertainties.
+#: A net figure is withheld if it is smaller than this many of its standard uncertainties.
 MIN_NET_U = 3.0
 
 _PROBLEMS = {
@@ -74,7 +75,7 @@ _PROBLEMS = {
 
 @dataclass(frozen=True)
 class _Total:
-    """The headline in one window: the sum of its channels, in joules."""
+    """The sum of the headline's channels in one window: joules and standard uncertainties, in J."""
 
     joules: float
     u_sync: float
@@ -82,7 +83,7 @@ class _Total:
     u_filter: float
 
 
-def measure(
+def measure_spans(
     headline: Sequence[ChannelSeries],
     parts: Sequence[ChannelSeries],
     windows: Sequence[Span],
@@ -95,59 +96,61 @@ def measure(
     busy: Sequence[Span] = (),
     expected_w: float = 0.0,
 ) -> Measured:
-    """Joules per unit of work.
+    """Measure the joules per unit of work.
 
     Args:
         headline: The channels whose sum is the total; several where a board has no total rail.
-        parts: Further channels, each told on its own and never added.
-        windows: The measured spans; all of one unit.
-        idles: The stretches without work and with the model loaded, before and after.
-        covers: What the headline covers, as ``module``.
-        rail: The headline's name.
-        statistic: What is quoted of the windows.
-        max_rate_hz: The highest rate of back-to-back units; by default that of the windows.
-        busy: Everything that ran, other variants' windows and warm-ups too: what lies between is quiet, and a window's
-            edges are taken from it. Empty: nothing is known of what lies beside the windows.
-        expected_w: What the work adds at least to the total (W); a total that shows nothing of it is frozen.
+        parts: Further channels, each reported by itself and never added.
+        windows: The measured spans, all of one unit.
+        idles: The stretches without work and with the model loaded, before and after the work.
+        covers: What the headline covers, such as ``module``.
+        rail: The name of the headline.
+        statistic: Which statistic of the windows is quoted.
+        max_rate_hz: The highest rate of back-to-back units, in Hz; by default that of the windows.
+        busy: Everything that ran, including other variants' windows and warm-ups. The time between is quiet, and the
+            edges of windows are taken from it. Empty: what ran beside the windows is unknown.
+        expected_w: The least power (W) that the work adds to the total; a total that does not show it is stuck.
 
     Returns:
-        The figures; unknown ones are None with a reason.
+        The figures; unknown ones are None, with a reason.
     """
     provenance = provenance_of_sum([series.channel.provenance for series in headline])
     if not headline:
-        return nothing("nothing measures energy or power here")
+        return nothing_measured("nothing measures energy or power here")
     if not windows or any(window.count <= 0 for window in windows):
         unit = windows[0].unit if windows else "inference"
         article = "an" if unit[:1] in "aeiou" else "a"
         why = schema.Reason(Code.NO_INFERENCES, f"a window without {article} {unit} has no joules per {unit}")
-        return unmeasured(provenance, covers, rail, [why])
+        return without_figures(provenance, covers, rail, [why])
     frozen = frozen_reasons(headline, busy, windows, idles, expected_w)
     if frozen:
-        return unmeasured(provenance, covers, rail, frozen)
+        return without_figures(provenance, covers, rail, frozen)
     reasons: list[schema.Reason] = []
-    quiet = [_quiet(window, busy) for window in windows]
+    quiet = [_quiet_beside(window, busy) for window in windows]
     by_channel = [_windows_of(series, windows, reasons, quiet) for series in headline]
-    totals = [_add(column) for column in zip(*by_channel, strict=True)]
+    totals = [_sum_channels(column) for column in zip(*by_channel, strict=True)]
     usable = [(window, total) for window, total in zip(windows, totals, strict=True) if total is not None]
     joules = [None if total is None else total.joules for total in totals]
     before_after = [idle for span in idles if (idle := idling.measure_idle(headline, span)) is not None]
-    power = _power(headline, usable, before_after)
+    power = _headline_power(headline, usable, before_after)
     if not usable:
-        return Measured(unmeasured(provenance, covers, rail, ()).energy, power, joules, reasons)
+        return Measured(without_figures(provenance, covers, rail, ()).energy, power, joules, reasons)
     channels = [series.channel for series in headline]
     reasons += [*_unstated_limits(channels), *_estimated_parts(channels, provenance)]
     columns = [[e for e, total in zip(column, totals, strict=True) if total is not None] for column in by_channel]
-    reasons += _beyond(usable, columns, channels)
+    reasons += _beyond_calibration(usable, columns, channels)
     if len(usable) == 1:
         reasons.append(
             schema.Reason(Code.ONE_WINDOW, "a single window: how far it repeats is unknown and not in the uncertainty")
         )
-    gross = _gross(usable, _shares(usable, columns, channels), statistic, reasons)
-    reasons += _correlated(gross)
-    net = unknown()
+    gross = _gross_figure(usable, _channel_shares(usable, columns, channels), statistic, reasons)
+    reasons += _correlation_reasons(gross)
+    net = unknown_figure()
     if before_after:
         baseline = idling.Baseline(before_after)
-        net = _net(usable, _shares(usable, columns, channels, baseline.parts()), baseline, statistic, reasons)
+        net = _net_figure(
+            usable, _channel_shares(usable, columns, channels, baseline.parts()), baseline, statistic, reasons
+        )
     else:
         reasons.append(
             schema.Reason(
@@ -164,7 +167,7 @@ def measure(
         covers=covers,
         gross=gross,
         net=net,
-        rails=_rails([*headline, *parts], windows, quiet),
+        rails=_rail_energies([*headline, *parts], windows, quiet),
         marginal=marginal,
     )
     return Measured(energy, power, joules, reasons)
@@ -173,8 +176,8 @@ def measure(
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-def _quiet(window: Span, busy: Sequence[Span]) -> tuple[float, float]:
-    """How long nothing runs before a window and after it (s); 0 where nothing is known."""
+def _quiet_beside(window: Span, busy: Sequence[Span]) -> tuple[float, float]:
+    """For how long (s) nothing runs before a window and after it; 0 where that is unknown."""
     if not busy:
         return 0.0, 0.0
     before = [span.end_s for span in busy if span.end_s <= window.start_s]
@@ -188,6 +191,7 @@ def _windows_of(
     reasons: list[schema.Reason] | None = None,
     quiet: Sequence[tuple[float, float]] = (),
 ) -> list[WindowEnergy]:
+    """The energy of each window from one channel; problems are added to ``reasons``, one for each kind."""
     energies = [
         window_energy(series.times, series.values, window.start_s, window.end_s, series.channel, quiet=beside)
         for window, beside in zip(windows, quiet or [(0.0, 0.0)] * len(windows), strict=True)
@@ -205,7 +209,7 @@ def _windows_of(
 
 
 def _without_sag(series: ChannelSeries, window: Span, energy: WindowEnergy) -> WindowEnergy:
-    """A window's energy without what a sagging voltage adds to it behind a filter (``energy.sag``)."""
+    """Subtract from a window's energy what a sagging voltage adds to it behind a filter (``energy.sag``)."""
     shape = series.channel.filter
     if series.sag is None or energy.joules is None or shape.kind != "exponential" or not shape.tau_s:
         return energy
@@ -216,14 +220,14 @@ def _without_sag(series: ChannelSeries, window: Span, energy: WindowEnergy) -> W
     return replace(energy, joules=energy.joules - joules, sag_j=joules)
 
 
-def _add(column: Sequence[WindowEnergy]) -> _Total | None:
-    """The sum over channels of one window; a missing part makes it unavailable, not smaller."""
+def _sum_channels(column: Sequence[WindowEnergy]) -> _Total | None:
+    """The sum over the channels of one window; None if a part is missing: the sum would be too small."""
     joules = [energy.joules for energy in column if energy.joules is not None]
     if len(joules) < len(column):
         return None
     return _Total(
         joules=math.fsum(joules),
-        # Rails share their edges and their clock: what is left out is left out in all of them.
+        # Rails share their edges and their clock, so these errors have the same sign in all of them and add linearly.
         u_sync=math.fsum(energy.u_sync for energy in column),
         u_resolution=math.hypot(*(energy.u_resolution for energy in column)),
         u_filter=math.hypot(*(energy.u_filter for energy in column)),
@@ -233,8 +237,8 @@ def _add(column: Sequence[WindowEnergy]) -> _Total | None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _random(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
-    """Standard uncertainties of the mean (J per inference) that differ from window to window: they fall with √K."""
+def _random_components(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
+    """Standard uncertainties of the mean (J per unit) from errors that differ by window: they fall with √K."""
     lines = {"sync": "u_sync", "resolution": "u_resolution", "filter": "u_filter"}
     return [
         Component(
@@ -246,11 +250,11 @@ def _random(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     ]
 
 
-def _edges(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
-    """What spans whose ends were reported from elsewhere may be wrong by (J per unit), all of them alike.
+def _edge_components(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
+    """The shared error of spans whose ends were reported by another device (J per unit).
 
-    A report that is late by up to ``edge_s`` moves the whole span: work at its beginning is exchanged for rest at its
-    end. The power of the work is taken for the difference of the two, which it cannot exceed.
+    A report that is late by up to ``edge_s`` shifts the whole span: it loses work at its beginning and gains idle time
+    at its end. The power of the work is an upper limit for the difference of the two.
     """
     limits = [span.edge_s * total.joules / span.seconds / span.count for span, total in usable if span.edge_s > 0]
     if not limits:
@@ -258,13 +262,13 @@ def _edges(usable: Sequence[tuple[Span, _Total]]) -> list[Component]:
     return [Component("sync", RECTANGULAR * math.fsum(limits) / len(usable), rectangular=True)]
 
 
-def _shares(
+def _channel_shares(
     usable: Sequence[tuple[Span, _Total]],
     columns: Sequence[Sequence[WindowEnergy]],
     channels: Sequence[Channel],
     idle: Sequence[tuple[float, float, float]] = (),
 ) -> list[Share]:
-    """What each channel contributes: to the gross energy, or with its idle (``Idle.parts``) to the net one."""
+    """The contribution of each channel to the gross energy or, with its ``Idle.parts``, to the net energy."""
     k = len(usable)
     counts = [window.count for window, _ in usable]
     seconds = math.fsum(window.seconds / window.count for window, _ in usable) / k
@@ -291,17 +295,18 @@ def _shares(
     return shares
 
 
-def _gross(
+def _gross_figure(
     usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
+    """The gross energy per unit, withheld with a reason if it is too uncertain."""
     values = [total.joules / window.count for window, total in usable]
-    quoted = _figure(values, [], usable, shares, statistic)
+    quoted = _combine_windows(values, [], usable, shares, statistic)
     if quoted.value > 0 and quoted.total.expanded <= MAX_RELATIVE_U * quoted.value:
         return quoted.figure
-    source = largest(quoted.figure.budget)
+    source = largest_line(quoted.figure.budget)
     share = (
         f"{100 * quoted.total.expanded / quoted.value:.0f} % of it"
         if quoted.value > 0
@@ -317,29 +322,38 @@ def _gross(
             else "Use more and longer windows: --windows K --window S.",
         )
     )
-    return withheld(quoted)
+    return withhold_value(quoted)
 
 
-def _figure(
+def _combine_windows(
     values: Sequence[float],
     components: Sequence[Component],
     usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     statistic: Statistic,
 ) -> Estimate:
-    shared = influences(shares)
-    parts = [*components, *_random(usable), *_edges(usable), *(influence.component() for influence in shared)]
-    return figure(values, parts, statistic, {influence.name: influence.u for influence in shared})
+    """The mean or median of the windows, with all lines of its budget."""
+    shared = shared_influences(shares)
+    parts = [
+        *components,
+        *_random_components(usable),
+        *_edge_components(usable),
+        *(influence.component() for influence in shared),
+    ]
+    return make_figure(values, parts, statistic, {influence.name: influence.u for influence in shared})
 
 
-def _net(
+def _net_figure(
     usable: Sequence[tuple[Span, _Total]],
     shares: Sequence[Share],
     baseline: idling.Baseline,
     statistic: Statistic,
     reasons: list[schema.Reason],
 ) -> schema.EnergyFigure:
-    """E_net = E − P_idle·W. An additive offset of the sensor cancels; its gain acts on the net energy."""
+    """The net energy per unit, E − P_idle·W for a window of W seconds, withheld with a reason if it is too uncertain.
+
+    An additive offset of the sensor cancels in it; the sensor's gain acts on the net energy.
+    """
     reason = baseline.drift_reason()
     if reason is not None:
         reasons.append(reason)
@@ -349,8 +363,8 @@ def _net(
         seconds.append(window.seconds / window.count)
     length = math.fsum(seconds) / len(seconds)
     components = [Component("idle", part.u * length, part.nu) for part in baseline.components()]
-    quoted = _figure(values, components, usable, shares, statistic)
-    source = largest(quoted.figure.budget)
+    quoted = _combine_windows(values, components, usable, shares, statistic)
+    source = largest_line(quoted.figure.budget)
     if quoted.value < MIN_NET_U * quoted.total.u:
         why = f"is less than {MIN_NET_U:g} of its own standard uncertainties ({source} above all), so it is not quoted"
     elif quoted.total.expanded > MAX_RELATIVE_U * quoted.value:
@@ -360,10 +374,11 @@ def _net(
         return quoted.figure
     remedy = "Use longer windows and idles: --window S --idle S."
     reasons.append(schema.Reason(Code.NET_UNCERTAIN, f"the net energy {why}", remedy))
-    return withheld(quoted)
+    return withhold_value(quoted)
 
 
 def _unstated_limits(channels: Sequence[Channel]) -> list[schema.Reason]:
+    """The reason that sources state no limit of their gain error, so that it is missing from the uncertainty."""
     silent = sorted(
         {c.sensor for c in channels if c.gain_limit is None and c.calibration is None and c.provenance != "simulated"}
     )
@@ -378,8 +393,12 @@ def _unstated_limits(channels: Sequence[Channel]) -> list[schema.Reason]:
     ]
 
 
-def _correlated(gross: schema.EnergyFigure) -> list[schema.Reason]:
-    """Whether windows follow one another more than windows that are independent do but once in forty times."""
+def _correlation_reasons(gross: schema.EnergyFigure) -> list[schema.Reason]:
+    """The reason that consecutive windows are correlated.
+
+    Independent windows exceed the limit once in forty times: their lag-one correlation has the mean −1/K and the
+    standard deviation 1/√K (Bartlett 1946).
+    """
     correlation, count = gross.autocorrelation, len(gross.windows)
     if correlation is None or correlation <= -1 / count + 1.96 / math.sqrt(count):
         return []
@@ -390,7 +409,7 @@ def _correlated(gross: schema.EnergyFigure) -> list[schema.Reason]:
 
 
 def _estimated_parts(channels: Sequence[Channel], provenance: Provenance) -> list[schema.Reason]:
-    """Which parts of a sum that is no estimate are models."""
+    """The reason that parts of a measured sum are estimates."""
     names = [c.name for c in channels if c.provenance == "estimated"]
     if not names or provenance == "estimated":
         return []
@@ -399,10 +418,10 @@ def _estimated_parts(channels: Sequence[Channel], provenance: Provenance) -> lis
     return [schema.Reason(Code.ESTIMATED_PART, text)]
 
 
-def _beyond(
+def _beyond_calibration(
     usable: Sequence[tuple[Span, _Total]], by_channel: Sequence[Sequence[WindowEnergy]], channels: Sequence[Channel]
 ) -> list[schema.Reason]:
-    """Where a calibration was used outside of the powers that it was made at."""
+    """The reason that a calibration was used outside the range of powers in which it was made."""
     length = math.fsum(window.seconds for window, _ in usable)
     reasons = []
     for column, channel in zip(by_channel, channels, strict=True):
@@ -426,12 +445,12 @@ def _beyond(
 # --- around -----------------------------------------------------------------------------------------------------------
 
 
-def _rails(
+def _rail_energies(
     series: Sequence[ChannelSeries], windows: Sequence[Span], quiet: Sequence[tuple[float, float]]
 ) -> dict[str, float]:
-    """Joules per inference of each rail on its own; those that could not be measured in every window are left out.
+    """Joules per unit of each rail by itself; a rail that could not be measured in every window is left out.
 
-    A rail that has both a counter and a power is told once, by the first of them in ``series``.
+    A rail that has both a counter and a power is reported once, by the one that comes first in ``series``.
     """
     sources: dict[str, set[str]] = {}
     for rail in series:
@@ -449,7 +468,7 @@ def _rails(
     return rails
 
 
-def _power(
+def _headline_power(
     headline: Sequence[ChannelSeries], usable: Sequence[tuple[Span, _Total]], idles: Sequence[Idle]
 ) -> schema.Power:
     mean = None
@@ -457,7 +476,7 @@ def _power(
         mean = math.fsum(t.joules for _, t in usable) / math.fsum(w.seconds for w, _ in usable)
     return schema.Power(
         mean=mean,
-        max=_highest(headline, [window for window, _ in usable]),
+        max=_highest_power(headline, [window for window, _ in usable]),
         idle=math.fsum(i.power for i in idles) / len(idles) if idles else None,
         idle_before=idles[0].power if idles else None,
         idle_after=idles[-1].power if len(idles) > 1 else None,
@@ -466,8 +485,10 @@ def _power(
     )
 
 
-def _highest(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
-    """The highest reading of the headline's sum inside the windows (W); counters have no momentary power."""
+def _highest_power(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
+    """The highest reading of the headline's sum inside the windows (W); None for counters, which have no momentary
+    power.
+    """
     if any(series.channel.quantity != "power" for series in headline):
         return None
     highest = None

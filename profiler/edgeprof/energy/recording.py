@@ -1,26 +1,25 @@
-"""A recording: sensors sampled over a time, the spans of work that happened in it, and the idles.
+"""A recording: sensors that are sampled over a time, the spans of work in it, and the idles.
 
-``Recording.quote`` is the one way from readings to joules: a bench, ``edgeprof run``, a calibration and a user's own
-code all stand on it.
+``Recording.quote`` is the only way from readings to joules: benchmarks, ``edgeprof run``, calibrations and users' own
+programs all use it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-import msgspec
 import numpy as np
 
-from edgeprof import units
 from edgeprof.energy import spans as joining
-from edgeprof.energy.estimate import estimate
-from edgeprof.energy.filters import fitted, rests, with_time_constant
-from edgeprof.energy.influences import chip
+from edgeprof.energy.estimate import estimate_joules
+from edgeprof.energy.figures import Quote
+from edgeprof.energy.filters import fit_filters, rests, with_time_constant
+from edgeprof.energy.influences import chip_name
 from edgeprof.energy.integrate import ChannelSeries
-from edgeprof.energy.quote import measure, nothing
+from edgeprof.energy.quote import measure_spans, nothing_measured
 from edgeprof.energy.sag import sag_of
 from edgeprof.energy.standstill import least_work_w
 from edgeprof.errors import unknown
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from edgeprof.energy.figures import Measured, Statistic
     from edgeprof.energy.filters import TimeConstant
     from edgeprof.energy.sag import Sag
-    from edgeprof.provenance import Provenance
-    from edgeprof.results.schema import Energy, EnergyFigure, Power
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.sensor import Channel, Quantity
     from edgeprof.sensing.trace import Key, Series
@@ -47,12 +44,12 @@ if TYPE_CHECKING:
 #: The longest that a quote waits for the readings of a span that has just ended (s).
 _CATCH_UP_S = 5.0
 _VOLTS_AND_AMPERES: tuple[Quantity, Quantity] = ("voltage", "current")
-#: A stretch without work that is shorter shows no fall of a filter (s).
+#: A shorter stretch without work (s) is not searched for the fall of a filter.
 _LEAST_REST_S = 0.3
 
 
 class Readings(Protocol):
-    """What was sampled: a ``Trace``, or what a sampler in another process has sent of one."""
+    """The sampled readings: a ``Trace``, or the part of one that a sampler in another process has sent."""
 
     channels: list[Channel]
 
@@ -64,101 +61,23 @@ class Readings(Protocol):
 
 
 class AnySampler(Protocol):
-    """What a recording needs of a sampler."""
+    """The interface of a sampler that a recording uses."""
 
     def start(self) -> None:
         """Start sampling."""
 
     def stop(self) -> None:
-        """Stop sampling; what was sampled stays."""
+        """Stop sampling; the readings stay available."""
 
     @property
     def trace(self) -> Readings:
         """What was sampled so far."""
 
 
-@dataclass(frozen=True)
-class Quote:
-    """Joules per unit of work, how sure they are, and why anything is missing.
-
-    Attributes:
-        key: What was asked for.
-        unit: What the joules are for one of.
-        count: How many units were done.
-        seconds: How long they took together.
-        energy: Gross and net energy per unit, each with its interval and its budget, and the energy of every rail.
-        power: Watts while the work was done, and without it.
-        windows: Joules of each span, None where it could not be measured; empty where none could.
-        reasons: What degrades the figures, or why there are none.
-    """
-
-    key: tuple[str, ...]
-    unit: str
-    count: int
-    seconds: float
-    energy: Energy
-    power: Power
-    windows: Sequence[float | None] = ()
-    reasons: Sequence[Reason] = field(default_factory=list)
-
-    @property
-    def value(self) -> float | None:
-        """Gross joules per unit; None where they are unknown, and ``reasons`` say why."""
-        return self.energy.gross.value
-
-    @property
-    def uncertainty(self) -> float | None:
-        """The half-width (J per unit) of the value's 95 % interval; None without a value."""
-        return None if self.value is None else self.energy.gross.expanded_uncertainty
-
-    @property
-    def net(self) -> EnergyFigure:
-        """The energy per unit beyond what the device draws without work; unknown without an idle."""
-        return self.energy.net
-
-    @property
-    def budget(self) -> dict[str, float]:
-        """The standard uncertainties (J per unit) that make up ``uncertainty``, by their cause."""
-        lines = self.energy.gross.budget
-        known = msgspec.structs.asdict(lines) if lines is not None else {}
-        return {name: u for name, u in known.items() if u is not None}
-
-    @property
-    def provenance(self) -> Provenance:
-        """How the joules came about: ``counter``, ``measured``, ``estimated``, ``simulated`` or ``none``."""
-        return self.energy.provenance
-
-    @property
-    def rail(self) -> str | None:
-        """The rails that the joules were read from."""
-        return self.energy.rail
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, for JSON."""
-        return {
-            "key": list(self.key),
-            "unit": self.unit,
-            "count": self.count,
-            "seconds": self.seconds,
-            "energy_j_per_unit": msgspec.to_builtins(self.energy),
-            "power_w": msgspec.to_builtins(self.power),
-            "windows_j": list(self.windows),
-            "reasons": msgspec.to_builtins(list(self.reasons)),
-        }
-
-    def __str__(self) -> str:
-        """``4.20 ± 0.10 mJ/frame, measured, VDD_IN``."""
-        if self.value is None:
-            why = self.reasons[0].message if self.reasons else "nothing was measured"
-            return f"no joules per {self.unit}: {why}"
-        joules = units.plus_minus(self.value, self.uncertainty, "J")
-        return ", ".join(part for part in (f"{joules}/{self.unit}", self.provenance, self.rail) if part)
-
-
 class OpenSpan:
-    """A span that is being recorded, as a context manager; ``count`` may be set until it ends.
+    """A context manager that records a span; ``count`` may be set until it ends.
 
-    Work that raises is not recorded: it did not do what its units say.
+    Work that raises an exception is not recorded, because it may not have done all of its units.
     """
 
     __slots__ = ("_cpu_s", "_key", "_recording", "_start_s", "count", "kind", "unit")
@@ -184,7 +103,7 @@ class OpenSpan:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _RecordedSpan:
     span: Span
     cpu_s: float | None
     thread: int
@@ -193,17 +112,17 @@ class _Kept:
 
 
 class Recording:
-    """Sensors that are sampled from ``start`` to ``stop`` (or within ``with``), and what was done meanwhile.
+    """Samples sensors from ``start`` to ``stop`` (or within ``with``), and keeps the spans of work in that time.
 
-    Spans may be nested and come from several threads.
+    Spans may be nested and may come from several threads.
 
     Args:
         topology: The board and its headline.
-        sampler: Not started.
-        core_watts: What a busy core is taken to draw where nothing measures; None: nothing is estimated.
-        is_quiet_between: Whether nothing runs but what is added or occupied: the edges of spans and the time constants
-            of filters are then taken from the quiet between them.
-        clock: For tests.
+        sampler: A sampler that was not started yet.
+        core_watts: The assumed power of a busy core where nothing measures; None: nothing is estimated.
+        is_quiet_between: Whether nothing runs beside the added spans and the occupied times. The edges of spans and the
+            time constants of filters are then taken from the quiet time between them.
+        clock: Replaces the clock in tests.
     """
 
     def __init__(
@@ -222,7 +141,7 @@ class Recording:
         self._clock = clock
         #: Seconds of CLOCK_MONOTONIC, which spans and readings share.
         self.now: Callable[[], float] = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
-        self._kept: list[_Kept] = []
+        self._recorded: list[_RecordedSpan] = []
         self._idles: list[Span] = []
         self._occupied: list[Span] = []
         self._filters: tuple[dict[str, TimeConstant], list[Reason]] | None = None
@@ -231,7 +150,7 @@ class Recording:
     # --- recording ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start sampling; return when each sensor was tried once."""
+        """Start sampling; return after each sensor was tried once."""
         self._sampler.start()
         self._is_live = True
 
@@ -250,16 +169,16 @@ class Recording:
         self.stop()
 
     def hold(self, seconds: float, stop: threading.Event | None = None) -> Span:
-        """Wait, and return the span that has passed; it ends early when ``stop`` is set."""
+        """Wait for ``seconds``, or until ``stop`` is set, and return the span that has passed."""
         start_s = self.now()
         self._clock.wait(start_s + seconds, stop or threading.Event())
         return idle_span(start_s, self.now())
 
     def idle(self, seconds: float, stop: threading.Event | None = None) -> Span:
-        """Wait without work for so many seconds; net energies are counted from the power of the idles.
+        """Wait without work; the power of the idles is the baseline of net energies.
 
         Args:
-            seconds: How long.
+            seconds: How long to wait, in seconds.
             stop: Ends the wait early when it is set.
         """
         span = self.hold(seconds, stop)
@@ -267,31 +186,32 @@ class Recording:
         return span
 
     def span(self, *key: str, count: int = 1, unit: str = "call", kind: str = BLOCK) -> OpenSpan:
-        """Record what happens within ``with`` as work of that key.
+        """Record the body of a ``with`` statement as work of a key.
 
         Args:
-            key: What it is quoted by; spans of one key have one unit.
-            count: How many units of work it does.
-            unit: What they are, in the singular: ``frame``, ``output token`` …
-            kind: What sort of span it is.
+            key: The key by which the work is quoted; all spans of one key have the same unit.
+            count: How many units of work the body does.
+            unit: The unit in the singular: ``frame``, ``output token`` …
+            kind: The kind of the span (``worker.span``).
         """
         return OpenSpan(self, key, count, unit, kind)
 
     def add(
         self, span: Span, *, cpu_s: float | None = None, busy_s: float | None = None, is_elsewhere: bool = False
     ) -> None:
-        """Take a span that somebody else has timed on CLOCK_MONOTONIC.
+        """Add a span that was timed elsewhere on CLOCK_MONOTONIC.
 
         Args:
             span: The work.
-            cpu_s: The CPU time that it used, for an estimate where nothing measures.
-            busy_s: How long of the span work was being done, where that is less than its length.
-            is_elsewhere: Whether another process or a GPU did the work: its CPU time says nothing of its joules.
+            cpu_s: The CPU time that it used (s), for an estimate where nothing measures.
+            busy_s: For how many seconds of the span work was done, if that is less than its length.
+            is_elsewhere: Whether another process or a GPU did the work, so that ``cpu_s`` says nothing about its
+                joules.
         """
-        self._kept.append(_Kept(span, cpu_s, threading.get_ident(), busy_s, is_elsewhere))
+        self._recorded.append(_RecordedSpan(span, cpu_s, threading.get_ident(), busy_s, is_elsewhere))
 
     def occupy(self, start_s: float, end_s: float) -> None:
-        """Take work that nobody quotes, as the loading of a model: the device was not quiet then."""
+        """Note work that is not quoted, such as the loading of a model, because the device was not quiet then."""
         self._occupied.append(Span(BLOCK, start_s, end_s))
 
     # --- what there is ------------------------------------------------------------------------------------------------
@@ -319,19 +239,19 @@ class Recording:
         return list(self._idles)
 
     def recorded_keys(self) -> list[tuple[str, ...]]:
-        """What can be quoted, in the order in which it was first done."""
-        return list(dict.fromkeys(recorded.span.key for recorded in self._kept))
+        """The keys that can be quoted, in the order of their first spans."""
+        return list(dict.fromkeys(recorded.span.key for recorded in self._recorded))
 
     def spans(self, *key: str) -> list[Span]:
         """The spans of a key, in order of time."""
         return sorted(
-            (recorded.span for recorded in self._kept if recorded.span.key == key), key=lambda span: span.start_s
+            (recorded.span for recorded in self._recorded if recorded.span.key == key), key=lambda span: span.start_s
         )
 
     @property
     def busy(self) -> list[Span]:
         """Everything that ran, quoted or not."""
-        return [*(recorded.span for recorded in self._kept), *self._occupied]
+        return [*(recorded.span for recorded in self._recorded), *self._occupied]
 
     @property
     def last_work_s(self) -> float | None:
@@ -339,28 +259,28 @@ class Recording:
         return max((span.end_s for span in self.busy), default=None)
 
     def series(self, channel: Channel) -> ChannelSeries:
-        """A channel and its readings, without repeats, behind the filter that its falls after work show."""
+        """A channel with its readings, without repeats; its filter has the fitted time constant."""
         filters, _ = self.fitted_filters()
-        return _series(self.trace, channel, filters)
+        return _filtered_series(self.trace, channel, filters)
 
     def fitted_filters(self) -> tuple[dict[str, TimeConstant], list[Reason]]:
-        """By chip, the time constants that falls after work show, and a reason where one contradicts what is stated.
+        """The time constants that were fitted to falls after work, by chip, and a reason for each contradiction.
 
-        Nothing where it is not known that the device was quiet between the spans.
+        Both are empty if it is not known that the device was quiet between the spans.
         """
         if not self._is_quiet_between:
             return {}, []
         if self._filters is not None:
             return self._filters
         trace = self.trace
-        series = [_series(trace, channel, {}) for channel in self.of("power")]
+        series = [_filtered_series(trace, channel, {}) for channel in self.of("power")]
         ends = [
             float(times[-1])
             for channel_series in series
             if (times := np.asarray(channel_series.times, dtype=np.float64)).size
         ]
-        _, filters, reasons = fitted(series, rests(self.busy, max(ends, default=0.0), _LEAST_REST_S))
-        if not self._is_live:  # nothing comes any more
+        _, filters, reasons = fit_filters(series, rests(self.busy, max(ends, default=0.0), _LEAST_REST_S))
+        if not self._is_live:  # no more readings will come
             self._filters = filters, reasons
         return filters, reasons
 
@@ -378,13 +298,13 @@ class Recording:
         statistic: Statistic = "mean",
         max_rate_hz: float | None = None,
     ) -> Quote:
-        """Joules per unit of the work of a key, gross and net, with their uncertainty.
+        """Quote joules per unit of the work of a key, gross and net, with their uncertainties.
 
         Args:
-            key: As given to ``span``. Without one it is the only key that there is.
-            idles: The stretches without work that its net energy is counted from; all of the recording by default.
-            statistic: What is quoted of the spans.
-            max_rate_hz: The highest rate of back-to-back units, where the spans ran at a lower one.
+            key: The key that was given to ``span``; it may be left out if the recording has only one.
+            idles: The stretches without work that are the baseline of the net energy; by default all of the recording.
+            statistic: Which statistic of the spans is quoted.
+            max_rate_hz: The highest rate of back-to-back units (Hz), where the spans ran at a lower one.
 
         Raises:
             InputError: there is no span of that key, or there are several and none is named.
@@ -392,27 +312,29 @@ class Recording:
         keys = self.recorded_keys()
         if not key and len(keys) == 1:
             key = keys[0]
-        recorded = sorted((k for k in self._kept if k.span.key == key), key=lambda k: k.span.start_s)
+        recorded = sorted((k for k in self._recorded if k.span.key == key), key=lambda k: k.span.start_s)
         if not recorded:
             raise unknown("span", " ".join(key), [" ".join(known) for known in keys])
         reasons = [] if len({k.span.unit for k in recorded}) == 1 else [_mixed_units(recorded)]
         last_s = max([k.span.end_s for k in recorded] + [idle.end_s for idle in self._idles])
         trace = self._caught_up(last_s)
-        spans, cpu_seconds = joining.merged([(k.span, k.cpu_s) for k in recorded])
-        beside = joining.overlap(
-            spans, [k.span for k in self._kept if k.span.key != key and self._is_apart(k, recorded)]
+        spans, cpu_seconds = joining.merge_overlaps([(k.span, k.cpu_s) for k in recorded])
+        beside = joining.overlap_reason(
+            spans, [k.span for k in self._recorded if k.span.key != key and self._is_apart(k, recorded)]
         )
         if beside is not None:
             reasons.append(beside)
         count, seconds = sum(span.count for span in spans), sum(span.seconds for span in spans)
-        spans, joined = joining.joined(spans, self._least_span_s(trace))
+        spans, joined = joining.join_short_spans(spans, self._least_span_s(trace))
         if joined is not None:
             reasons.append(joined)
             cpu_seconds = [sum(s for s in cpu_seconds if s is not None)] if len(spans) == 1 else [None] * len(spans)
         idles = self._idles if idles is None else idles
-        measured = self._measure(trace, spans, cpu_seconds, idles=idles, statistic=statistic, max_rate_hz=max_rate_hz)
+        measured = self._measure_headline(
+            trace, spans, cpu_seconds, idles=idles, statistic=statistic, max_rate_hz=max_rate_hz
+        )
         if measured is None:
-            measured = self._estimate(recorded, spans, cpu_seconds)
+            measured = self._estimate_from_cpu(recorded, spans, cpu_seconds)
         return Quote(
             key=key,
             unit=spans[0].unit,
@@ -424,7 +346,7 @@ class Recording:
             reasons=[*measured.reasons, *reasons],
         )
 
-    def _measure(
+    def _measure_headline(
         self,
         trace: Readings,
         spans: Sequence[Span],
@@ -434,16 +356,19 @@ class Recording:
         statistic: Statistic,
         max_rate_hz: float | None,
     ) -> Measured | None:
-        """What the headline measured; None where there is no headline."""
+        """Measure the spans with the headline; None if there is no headline."""
         headline = self.topology.headline
         filters, _ = self.fitted_filters()
         if not headline.channels:
             return None
         chosen = {channel.key for channel in headline.channels}
         parts = [c for quantity in ("power", "energy") for c in self.of(quantity) if c.key not in chosen]
-        return measure(
-            [_series(trace, channel, filters, self._sag(trace, channel)) for channel in headline.channels],
-            [_series(trace, channel, filters, self._sag(trace, channel)) for channel in parts],
+        return measure_spans(
+            [
+                _filtered_series(trace, channel, filters, self._rail_sag(trace, channel))
+                for channel in headline.channels
+            ],
+            [_filtered_series(trace, channel, filters, self._rail_sag(trace, channel)) for channel in parts],
             spans,
             idles,
             covers=headline.covers,
@@ -454,16 +379,16 @@ class Recording:
             expected_w=least_work_w(headline.channels, cpu_seconds, sum(span.seconds for span in spans)),
         )
 
-    def _estimate(
-        self, recorded: Sequence[_Kept], spans: Sequence[Span], cpu_seconds: Sequence[float | None]
+    def _estimate_from_cpu(
+        self, recorded: Sequence[_RecordedSpan], spans: Sequence[Span], cpu_seconds: Sequence[float | None]
     ) -> Measured:
-        """An estimate from CPU time that says so, else nothing and why."""
+        """Estimate the spans from CPU time, marked as an estimate; otherwise no figure and the reason."""
         reason = self.topology.headline.reason or "nothing measures power here"
         if self._core_watts is None:
-            return nothing(reason)
+            return nothing_measured(reason)
         is_elsewhere = any(work.is_elsewhere for work in recorded)
         busy_seconds = [work.busy_s for work in recorded if work.busy_s is not None]
-        return estimate(
+        return estimate_joules(
             spans,
             [None] * len(spans) if is_elsewhere else cpu_seconds,
             self._core_watts.core_w,
@@ -473,8 +398,8 @@ class Recording:
             working_s=sum(busy_seconds) if len(busy_seconds) == len(recorded) else None,
         )
 
-    def _sag(self, trace: Readings, channel: Channel) -> Sag | None:
-        """How a rail's voltage falls with its current, where its source tells both behind one filter."""
+    def _rail_sag(self, trace: Readings, channel: Channel) -> Sag | None:
+        """How a rail's voltage falls with its current, if its source reads both behind one filter; otherwise None."""
         if channel.quantity != "power" or channel.filter.kind != "exponential":
             return None
         keys = [(channel.sensor, channel.name, quantity) for quantity in _VOLTS_AND_AMPERES]
@@ -483,12 +408,14 @@ class Recording:
         volts, amperes = (np.asarray(trace.readings(key).values, dtype=np.float64) for key in keys)
         return sag_of(volts, amperes) if volts.size == amperes.size else None
 
-    def _is_apart(self, other: _Kept, others: Sequence[_Kept]) -> bool:
-        """Whether a span belongs to none of the threads of ``others``: within one thread spans are nested."""
+    def _is_apart(self, other: _RecordedSpan, others: Sequence[_RecordedSpan]) -> bool:
+        """Whether a span ran in none of the threads of ``others``; within one thread spans are nested."""
         return other.thread not in {k.thread for k in others}
 
     def _caught_up(self, until_s: float) -> Readings:
-        """The trace, once the headline has a reading after a time: its sampler may be a moment behind."""
+        """Wait until the headline has a reading after a time, because its sampler may be a moment behind; return the
+        trace.
+        """
         keys = [channel.key for channel in self.topology.headline.channels]
         deadline = time.monotonic() + _CATCH_UP_S
         while True:
@@ -499,7 +426,7 @@ class Recording:
             time.sleep(0.01)
 
     def _least_span_s(self, trace: Readings) -> float:
-        """The shortest span (s) that the headline's readings can tell something of."""
+        """The shortest span (s) that the headline can measure."""
         intervals = [0.0]
         for channel in self.topology.headline.channels:
             times = np.asarray(trace.series(channel.key).times, dtype=np.float64)
@@ -508,14 +435,14 @@ class Recording:
         return joining.LEAST_READINGS * max(intervals)
 
 
-def _series(
+def _filtered_series(
     trace: Readings, channel: Channel, filters: Mapping[str, TimeConstant], sag: Sag | None = None
 ) -> ChannelSeries:
     samples = trace.series(channel.key)
-    known = with_time_constant(channel, filters.get(chip(channel)))
+    known = with_time_constant(channel, filters.get(chip_name(channel)))
     return ChannelSeries(known, samples.times, samples.values, sag)
 
 
-def _mixed_units(recorded: Sequence[_Kept]) -> Reason:
+def _mixed_units(recorded: Sequence[_RecordedSpan]) -> Reason:
     units = ", ".join(dict.fromkeys(k.span.unit for k in recorded))
     return Reason("mixed_units", f"the spans of {' '.join(recorded[0].span.key)} count different units: {units}")

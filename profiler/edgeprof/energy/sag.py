@@ -1,9 +1,10 @@
-"""What a chip's two averages make too much of on a rail whose voltage sags with its current.
+"""Correct the power of a rail whose voltage sags with its current, where a monitor averages the two separately.
 
-A monitor averages volts and amperes each for itself, and their product is taken for the power. Where V = V₀ − R·I, the
-mean power is V₀·mean(I) − R·mean(I²), and the product of the means V₀·mean(I) − R·mean(I)²: too much by R·var(I), of
-what the filter hides. R shows in how volts and amperes move together, since both are behind the same filter; the hidden
-variance shows in how fast the readings rise and fall, since the filter's input is y + τ·dy/dt.
+Such a monitor averages volts and amperes, and the product of the averages is read as the power. Where V = V₀ − R·I, the
+mean power is V₀·mean(I) − R·mean(I²), but the product of the means is V₀·mean(I) − R·mean(I)². It is too large by
+R·var(I), where the variance is that of the fluctuations which the filter hides. R follows from how volts and amperes
+change together, because both are behind the same filter. The hidden variance follows from the slope of the readings,
+because the filter's input is y + τ·dy/dt.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import numpy as np
 if TYPE_CHECKING:
     from edgeprof.energy.window import Floats
 
-#: A voltage that moves by less (V) tells no resistance: a step of an INA3221's bus register.
+#: A voltage that changes by less than this (V), one step of an INA3221's bus register, determines no resistance.
 _LEAST_VOLTS = 0.0075
-#: So does a current that moves by less than this part of its mean: its steps and ripple would make the resistance.
+#: Nor does a current that changes by less than this share of its mean: its steps and ripple would dominate the fit.
 _LEAST_SWING = 0.25
-#: Readings closer together than this part of a time constant show the filter's input between them.
+#: Readings closer together than this share of a time constant determine the filter's input between them.
 _CLOSE_TAUS = 0.05
-#: The hidden variance is known no better than this (relative, standard uncertainty): what varies faster than readings
-#: follow one another stays hidden, and few of them are close together.
+#: The relative standard uncertainty of the hidden variance: fluctuations between two readings stay hidden, and few
+#: readings are close together.
 U_HIDDEN = 0.3
 
 
@@ -32,8 +33,8 @@ class Sag:
     """How a rail's voltage falls with its current.
 
     Attributes:
-        ohm: R, as its volts and amperes show it.
-        volts: The rail's mean voltage.
+        ohm: The resistance R before the rail, in ohms.
+        volts: The mean voltage of the rail, in volts.
     """
 
     ohm: float
@@ -41,11 +42,11 @@ class Sag:
 
 
 def sag_of(volts: Floats, amperes: Floats) -> Sag | None:
-    """The resistance before a rail by least squares; None where the voltage does not move with the current.
+    """Fit the resistance before a rail by least squares; None where the voltage does not follow the current.
 
     Args:
-        volts: Readings, V.
-        amperes: Readings of the same times, A, same shape.
+        volts: Readings in volts, shape ``(n,)``.
+        amperes: Readings in amperes at the same times, same shape.
     """
     good = np.isfinite(volts) & np.isfinite(amperes)
     u, i = volts[good], amperes[good]
@@ -53,20 +54,20 @@ def sag_of(volts: Floats, amperes: Floats) -> Sag | None:
         return None
     centred = i - i.mean()
     ohm = -float(np.dot(centred, u)) / float(np.dot(centred, centred))
-    # Only a voltage that follows the current sags by it; one that wanders by itself correlates little.
+    # A voltage that drifts for other reasons correlates little with the current.
     correlation = float(np.corrcoef(u, i)[0, 1])
     return Sag(ohm, float(u.mean())) if ohm > 0 and correlation < -0.5 else None
 
 
 def excess_w(t: Floats, v: Floats, tau: float, step: float, sag: Sag) -> float:
-    """By how much (W) a window's mean reading is too high: R·var(I) of what the filter hides.
+    """By how much (W) a window's mean reading is too high: R·var(I) of the fluctuations that the filter hides.
 
     Args:
-        t: Times of the window's readings, s, rising.
-        v: The readings, W, same shape.
-        tau: Time constant of the filter, s.
-        step: The sensor's step, W.
-        sag: Of the rail.
+        t: The times of the window's readings in seconds, rising, shape ``(n,)``.
+        v: The readings in watts, same shape.
+        tau: The time constant of the filter, in seconds.
+        step: The sensor's step, in watts.
+        sag: The sag of the rail.
     """
     apart = np.diff(t)
     close = (apart > 0) & (apart < _CLOSE_TAUS * tau)
@@ -74,10 +75,10 @@ def excess_w(t: Floats, v: Floats, tau: float, step: float, sag: Sag) -> float:
         return 0.0
     amplified = tau / apart[close]
     inputs = v[:-1][close] + amplified * np.diff(v)[close]
-    # Two readings are each off by a step's uniform error, which their difference carries, amplified.
+    # Each of the two readings has a rounding error of variance step²/12 (GUM F.2.2.1), which the inversion amplifies.
     noise = step**2 / 6 * amplified**2
     squares = (inputs - v[:-1][close]) ** 2 - noise
-    # Pairs count by how little their steps disturb them, beside what the load itself scatters by.
+    # Pairs are weighted by the inverse variance: the rounding noise plus a typical scatter of the load itself.
     typical = max(float(np.median(noise)), float(np.mean(np.abs(squares))), 1e-12)
     weights = 1 / (noise + typical) ** 2
     hidden = float(np.dot(weights, squares)) / float(weights.sum())

@@ -1,4 +1,4 @@
-"""Spans of one key made fit to be integrated: overlaps taken once, and those too short to be seen joined. Pure."""
+"""Prepare the spans of one key for integration: merge overlapping ones, and join those that are too short. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
     from edgeprof.worker.span import Span
 
-#: A span with fewer readings than this tells too little on its own.
+#: A span with fewer readings than this is too short to be measured by itself.
 LEAST_READINGS = 8
-#: Spans are joined only where they fill at least this share of the stretch: what lies between is not theirs.
+#: Spans are joined only if they fill at least this share of the stretch, because the time between belongs to none.
 LEAST_FILL = 0.99
-#: So many stretches are made where the spans suffice, so that their scatter shows.
+#: The number of stretches that are made from enough spans, so that their scatter can be seen.
 STRETCHES = 10
 
 
-def merged(spans: Sequence[tuple[Span, float | None]]) -> tuple[list[Span], list[float | None]]:
-    """The spans with overlapping ones as one: the device draws its power once, however many are at work.
+def merge_overlaps(spans: Sequence[tuple[Span, float | None]]) -> tuple[list[Span], list[float | None]]:
+    """Merge overlapping spans into one, because the device draws its power only once.
 
     Args:
         spans: Spans of one key in order of their start, and the CPU seconds of each.
 
     Returns:
-        The spans, and the CPU seconds of each; None for one that was made of several.
+        The spans, and the CPU seconds of each; None for a merged span.
     """
     result: list[Span] = []
     cpu_seconds: list[float | None] = []
@@ -43,14 +43,14 @@ def merged(spans: Sequence[tuple[Span, float | None]]) -> tuple[list[Span], list
     return result, cpu_seconds
 
 
-def overlap(spans: Sequence[Span], others: Sequence[Span]) -> Reason | None:
-    """The reason ``concurrent``, where other work ran beside this.
+def overlap_reason(spans: Sequence[Span], others: Sequence[Span]) -> Reason | None:
+    """The reason ``concurrent`` if other work ran at the same time; otherwise None.
 
     Args:
-        spans: Without overlaps, in order of time.
+        spans: Spans without overlaps, in order of time.
         others: Spans of other keys.
     """
-    beside, _ = merged([(other, None) for other in sorted(others, key=lambda span: span.start_s)])
+    beside, _ = merge_overlaps([(other, None) for other in sorted(others, key=lambda span: span.start_s)])
     shared_s, position = 0.0, 0
     for span in spans:
         while position < len(beside) and beside[position].end_s <= span.start_s:
@@ -67,14 +67,17 @@ def overlap(spans: Sequence[Span], others: Sequence[Span]) -> Reason | None:
     return Reason("concurrent", f"{names} ran beside it for {share} of its time: those joules are in these too")
 
 
-def joined(spans: list[Span], least_s: float) -> tuple[list[Span], Reason | None]:
-    """Spans that are too short for the sensor, as stretches that they fill; as they are where they do not.
+def join_short_spans(spans: list[Span], least_s: float) -> tuple[list[Span], Reason | None]:
+    """Join spans that are too short for the sensor into stretches, if they fill these stretches.
 
-    Only blocks of a user's code are joined: windows and commands are repetitions whose scatter is wanted.
+    Only blocks of a user's code are joined, because windows and commands are repetitions whose scatter is needed.
 
     Args:
-        spans: Of one key, without overlaps, in order of time.
-        least_s: The shortest span (s) that the sensor can tell something of.
+        spans: Spans of one key, without overlaps, in order of time.
+        least_s: The shortest span (s) that the sensor can measure.
+
+    Returns:
+        The stretches and the reason ``joined``; or the spans as they are and None.
     """
     if len(spans) < 2 or spans[0].kind != BLOCK or min(span.seconds for span in spans) >= least_s:
         return spans, None
@@ -89,7 +92,7 @@ def joined(spans: list[Span], least_s: float) -> tuple[list[Span], Reason | None
             stretches.append(stretch := [])
         stretch.append(span)
     whole = [_merge_stretch(stretch) for stretch in stretches]
-    # The last one is what was left over.
+    # The last stretch may be a remainder.
     if len(whole) > 1 and whole[-1].seconds < least_s:
         whole = whole[:-1]
         stretches = stretches[:-1]

@@ -1,7 +1,7 @@
-"""Stages that a program marked, with their times and their joules by regression of the sensors' readings. Pure.
+"""Times and joules of the stages that a program marked, by regression of the sensors' readings. Pure.
 
-A stage is far shorter than what most sensors show; ``online.stage_regression`` says how its power is found all the
-same, and when it cannot be.
+A stage is much shorter than most sensors can resolve. ``online.stage_regression`` describes how its power is determined
+nevertheless, and when that is impossible.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprof.energy.online.stage_regression import Ran, Timeline, fit_stages, shape_of
+from edgeprof.energy.online.stage_regression import fit_stages, shape_of
+from edgeprof.energy.online.stage_timeline import Ran, Timeline
 from edgeprof.energy.stages import MOST_RELATIVE_U
-from edgeprof.energy.uncertainty import RECTANGULAR, Component, combine
+from edgeprof.energy.uncertainty import RECTANGULAR, Component, combine_components
 from edgeprof.provenance import worst
 from edgeprof.reasons import Code
 from edgeprof.results import schema
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from edgeprof.stage_rings import StageRings, StageSpan
     from edgeprof.staging import Key
 
-#: The stage around all others of a frame, by whose number calls are counted.
+#: The stage that contains all others of a frame; calls are counted per frame.
 FRAME = "frame"
-#: At most so many reasons of one kind are given by name.
+#: The most names in one reason.
 _MOST_NAMED = 5
 
 
@@ -39,8 +40,8 @@ class StageReport:
     """The stages of a program.
 
     Attributes:
-        stages: In the order in which they first ended.
-        reasons: What is to be said of them.
+        stages: The stages, in the order in which they first ended.
+        reasons: What limits their figures.
     """
 
     stages: list[schema.Stage] = field(default_factory=list)
@@ -49,7 +50,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What the channels of the headline together say of one stage: W beyond the baseline, and how sure that is."""
+    """The power (W) of one stage beyond the baseline, summed over the headline's channels."""
 
     watts: float
     components: list[Component]
@@ -62,11 +63,11 @@ def report_stages(recording: Recording, spans: Sequence[StageSpan], rings: Stage
     """Times and joules of each stage.
 
     Args:
-        recording: Of the sensors, while the stages ran.
-        spans: The stages.
-        rings: What was seen of them beside.
+        recording: The recording of the sensors while the stages ran.
+        spans: The spans of the stages.
+        rings: The rings that the spans were read from, which know of lost and unfinished ones.
     """
-    reasons = list(_oddities(spans, rings))
+    reasons = list(_marking_reasons(spans, rings))
     if not spans:
         return StageReport([], reasons)
     timeline = Timeline()
@@ -76,7 +77,7 @@ def report_stages(recording: Recording, spans: Sequence[StageSpan], rings: Stage
     for span in spans:
         calls.setdefault(span.key, []).append(span.end_s - span.start_s)
     headline = recording.topology.headline
-    draws, why = _draws(recording, timeline, spans)
+    draws, why = _fit_draws(recording, timeline, spans)
     frames = len(calls.get((FRAME, "", "", ""), []))
     total_s = math.fsum(timeline.own_s.values())
     stages = []
@@ -84,7 +85,7 @@ def report_stages(recording: Recording, spans: Sequence[StageSpan], rings: Stage
         stage = schema.Stage(
             name=" ".join(part for part in key if part),
             calls_per_frame=len(seconds) / frames if frames else None,
-            seconds=_times(seconds),
+            seconds=_time_statistics(seconds),
             frame_share=timeline.own_s.get(key, 0.0) / total_s if total_s else None,
             calls=len(seconds),
         )
@@ -92,15 +93,15 @@ def report_stages(recording: Recording, spans: Sequence[StageSpan], rings: Stage
         if draw is None:
             stage.reason = why or "more stages ran than can be told apart"
         else:
-            _quote(stage, draw, timeline, key)
+            _quote_stage(stage, draw, timeline, key)
             if stage.energy_j_per_call is not None:
                 stage.energy_j_per_call.rail, stage.energy_j_per_call.covers = headline.rail, headline.covers
                 stage.energy_j_per_call.provenance = worst([channel.provenance for channel in headline.channels])
         stages.append(stage)
-    return StageReport(stages, [*reasons, *_refusals(stages)])
+    return StageReport(stages, [*reasons, *_refusal_reasons(stages)])
 
 
-def _times(seconds: Sequence[float]) -> schema.TokenTime:
+def _time_statistics(seconds: Sequence[float]) -> schema.TokenTime:
     values = np.asarray(seconds, float)
 
     def quantile(p: float) -> float | None:
@@ -115,17 +116,17 @@ def _times(seconds: Sequence[float]) -> schema.TokenTime:
     )
 
 
-def _draws(
+def _fit_draws(
     recording: Recording, timeline: Timeline, spans: Sequence[StageSpan]
 ) -> tuple[dict[Hashable, _Draw], str | None]:
-    """For each stage what all channels of the headline say of it; or why there is nothing."""
+    """The power of each stage from all channels of the headline; or an empty dict and the reason."""
     channels = recording.topology.headline.channels
     if not channels:
         return {}, recording.topology.headline.reason or "nothing measures power here"
     first_s, last_s = min(span.start_s for span in spans), max(span.end_s for span in spans)
     fits: list[tuple[Channel, StageFit]] = []
     for channel in channels:
-        known = recording.series(channel).channel  # behind the filter that its falls show
+        known = recording.series(channel).channel  # with the fitted filter
         read = recording.trace.readings(channel.key)
         readings = [
             (time_s, value)
@@ -136,10 +137,10 @@ def _draws(
         if fit is None:
             return {}, f"{channel.name} was read for too short a time: half a minute of stages is needed"
         fits.append((known, fit))
-    return {key: _draw(fits, key) for key in fits[0][1].powers}, None
+    return {key: _combine_fits(fits, key) for key in fits[0][1].powers}, None
 
 
-def _draw(fits: Sequence[tuple[Channel, StageFit]], key: Hashable) -> _Draw:
+def _combine_fits(fits: Sequence[tuple[Channel, StageFit]], key: Hashable) -> _Draw:
     powers: list[tuple[Channel, Power]] = [(channel, fit.powers[key]) for channel, fit in fits]
     baseline_w = math.fsum(fit.baseline_w for _, fit in fits)
     components = [Component("repeatability", power.u_w, power.degrees_of_freedom) for _, power in powers]
@@ -168,8 +169,8 @@ def _relative_gain(channel: Channel) -> float:
     return (channel.gain_limit or 0.0) * RECTANGULAR
 
 
-def _quote(stage: schema.Stage, draw: _Draw, timeline: Timeline, key: Key) -> None:
-    """Joules of a call: net beyond the baseline, and gross with its part of the baseline."""
+def _quote_stage(stage: schema.Stage, draw: _Draw, timeline: Timeline, key: Key) -> None:
+    """Set the joules of one call: net is the energy beyond the baseline, gross adds its part of the baseline."""
     assert stage.calls
     own_s, shared_s = timeline.own_s[key] / stage.calls, timeline.shared_s[key] / stage.calls
     stage.method = "regression"
@@ -181,24 +182,26 @@ def _quote(stage: schema.Stage, draw: _Draw, timeline: Timeline, key: Key) -> No
             if draw.is_collinear
             else "its joules are not separable: their standard error is above 20 % of them"
         )
-    net = _figure(draw.watts * own_s, [(draw.components, own_s)], quoted=stage.separable)
+    net = _stage_figure(draw.watts * own_s, [(draw.components, own_s)], quoted=stage.separable)
     joules = draw.watts * own_s + draw.baseline_w * shared_s
-    gross = _figure(
+    gross = _stage_figure(
         joules, [(draw.components, own_s), (draw.baseline_components, shared_s)], quoted=not draw.is_collinear
     )
     if gross.value is not None and gross.expanded_uncertainty is not None:
         is_sure = gross.expanded_uncertainty <= 2 * MOST_RELATIVE_U * gross.value
-        gross = gross if is_sure else _figure(joules, [(draw.components, own_s)], quoted=False)
+        gross = gross if is_sure else _stage_figure(joules, [(draw.components, own_s)], quoted=False)
     stage.energy_j_per_call = schema.StageEnergy(provenance="none", rail=None, covers=None, gross=gross, net=net)
 
 
-def _figure(joules: float, parts: Sequence[tuple[Sequence[Component], float]], *, quoted: bool) -> schema.EnergyFigure:
+def _stage_figure(
+    joules: float, parts: Sequence[tuple[Sequence[Component], float]], *, quoted: bool
+) -> schema.EnergyFigure:
     scaled = [
         Component(part.name, part.u * seconds, part.nu, part.rectangular)
         for components, seconds in parts
         for part in components
     ]
-    total = combine(scaled)
+    total = combine_components(scaled)
     return schema.EnergyFigure(
         value=joules if quoted else None,
         expanded_uncertainty=total.expanded if quoted else None,
@@ -209,7 +212,7 @@ def _figure(joules: float, parts: Sequence[tuple[Sequence[Component], float]], *
     )
 
 
-def _refusals(stages: Sequence[schema.Stage]) -> Iterator[schema.Reason]:
+def _refusal_reasons(stages: Sequence[schema.Stage]) -> Iterator[schema.Reason]:
     for stage in stages:
         if stage.method == "regression" and not stage.separable:
             yield schema.Reason(
@@ -219,9 +222,9 @@ def _refusals(stages: Sequence[schema.Stage]) -> Iterator[schema.Reason]:
             )
 
 
-def _oddities(spans: Sequence[StageSpan], rings: StageRings | None) -> Iterator[schema.Reason]:
-    """What a program did with its stages that is worth a sentence."""
-    crossing = _crossing(spans)
+def _marking_reasons(spans: Sequence[StageSpan], rings: StageRings | None) -> Iterator[schema.Reason]:
+    """Reasons for the ways in which a program may have marked its stages wrongly."""
+    crossing = _find_crossing(spans)
     if crossing is not None:
         first, second = crossing
         yield schema.Reason(
@@ -253,8 +256,8 @@ def _oddities(spans: Sequence[StageSpan], rings: StageRings | None) -> Iterator[
         )
 
 
-def _crossing(spans: Sequence[StageSpan]) -> tuple[Key, Key] | None:
-    """Two stages of one thread that overlap without one being within the other; None where there are none."""
+def _find_crossing(spans: Sequence[StageSpan]) -> tuple[Key, Key] | None:
+    """Two stages of one thread that overlap without one containing the other; None if there are none."""
     threads: dict[tuple[int, int], list[StageSpan]] = {}
     for span in spans:
         threads.setdefault(span.thread, []).append(span)

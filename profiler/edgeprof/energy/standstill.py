@@ -1,4 +1,4 @@
-"""Channels that do not answer the load: what a bench expects of them, held against what they said."""
+"""Find channels that are stuck: compare their readings with the changes of load in a benchmark."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprof.energy.online.frozen import LEAST_STEPS, Change, least_standstill_s, shown, unanswered
+from edgeprof.energy.online.frozen import LEAST_STEPS, Change, expected_answer, find_unanswered, least_standstill_s
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
     from edgeprof.worker.span import Span
 
-#: What one busy core draws at least, on the smallest board (W); and scopes that it does not draw from.
+#: The least power (W) of one busy core on the smallest board; and the scopes of channels that do not contain it.
 _LEAST_CORE_W = 0.3
 _WITHOUT_CORES = frozenset({"gpu", "accelerator", "memory", "unknown"})
 _REMEDY = "Reload the sensor's driver or restart the device; edgeprof sensors shows whether it moves."
 
 
 def least_work_w(channels: Sequence[Channel], cpu_seconds: Sequence[float | None], seconds: float) -> float:
-    """What work adds at least to the sum of some channels (W), by the cores that it kept busy.
+    """The least power (W) that work adds to the sum of some channels, from the CPU time that it used.
 
     Returns:
-        0 where no core is in the sum, or where its CPU time is not known.
+        Watts; 0 if the sum contains no core, or if no CPU time is known.
     """
     if seconds <= 0 or any(channel.scope in _WITHOUT_CORES for channel in channels):
         return 0.0
@@ -44,16 +44,16 @@ def frozen_reasons(
 
     Args:
         headline: The channels whose sum is the total.
-        busy: Everything that ran; empty where nothing is known of it.
+        busy: Everything that ran; empty if that is unknown.
         windows: The measured windows.
         idles: The stretches without work.
-        expected_w: What the work adds at least to the total, W; 0 where nothing is known of it.
+        expected_w: The least power (W) that the work adds to the total; 0 if unknown.
     """
     reasons = []
-    # Where it is not known what else ran, nothing is known of when the load changed.
+    # If it is unknown what else ran, it is also unknown when the load changed.
     changes = load_changes(busy, idles) if busy else []
     for series in headline:
-        stood = _standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
+        stood = _find_standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
         if stood is not None:
             name = series.channel.name
             reasons.append(
@@ -68,7 +68,7 @@ def frozen_reasons(
 
 
 def load_changes(busy: Sequence[Span], idles: Sequence[Span]) -> list[Change]:
-    """Each beginning and end of work, and how long what followed lasted."""
+    """The changes of load: each beginning and end of work, and until when the new state lasted."""
     ordered = sorted(busy, key=lambda span: span.start_s)
     last_s = max([span.end_s for span in (*busy, *idles)], default=0.0)
     changes = []
@@ -78,7 +78,7 @@ def load_changes(busy: Sequence[Span], idles: Sequence[Span]) -> list[Change]:
     return changes
 
 
-def _standstill(
+def _find_standstill(
     series: ChannelSeries,
     changes: Sequence[Change],
     windows: Sequence[Span],
@@ -89,14 +89,14 @@ def _standstill(
     times, values = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
     tau, refresh = channel.filter.tau_s, channel.update_interval_s
     if channel.kind == "counter":
-        # Whatever runs, a counter of energy goes on.
+        # A counter of energy must go on, whatever runs.
         always = [Change(window.start_s, window.start_s) for window in windows]
-        return unanswered(times.tolist(), values.tolist(), always, least_standstill_s(None, refresh))
+        return find_unanswered(times.tolist(), values.tolist(), always, least_standstill_s(None, refresh))
     watts = max(_level_change(times, values, windows, idles), expected_w)
     step = channel.resolution or 0.0
-    answers = [shown(change, watts, step, tau, refresh) for change in changes]
+    answers = [expected_answer(change, watts, step, tau, refresh) for change in changes]
     expected = [change for change in answers if change is not None]
-    return unanswered(times.tolist(), values.tolist(), expected, least_standstill_s(tau, refresh))
+    return find_unanswered(times.tolist(), values.tolist(), expected, least_standstill_s(tau, refresh))
 
 
 def _level_change(
@@ -105,7 +105,7 @@ def _level_change(
     windows: Sequence[Span],
     idles: Sequence[Span],
 ) -> float:
-    """How far the reading usually is from idle in a window (W): the median over windows of each one's end."""
+    """The difference (W) between the readings at work and at idle, from the medians over the ends of the spans."""
 
     def levels(spans: Sequence[Span]) -> list[float]:
         ends = [values[(times >= span.middle_s) & (times <= span.end_s)] for span in spans]
@@ -121,7 +121,7 @@ def _level_change(
 def _frozen_total(
     headline: Sequence[ChannelSeries], windows: Sequence[Span], idles: Sequence[Span], expected_w: float
 ) -> list[schema.Reason]:
-    """A sum of which no part has moved at all, from the first idle to the last window."""
+    """The reason that no channel of a sum has changed at all, from the first idle to the last window."""
     steps = [series.channel.resolution or 0.0 for series in headline if series.channel.quantity == "power"]
     if len(headline) < 2 or len(steps) < len(headline) or expected_w < LEAST_STEPS * max(steps):
         return []

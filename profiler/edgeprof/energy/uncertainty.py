@@ -1,6 +1,6 @@
-"""Student's t, the incomplete beta function, budgets and their degrees of freedom, without scipy.
+"""Student's t, the incomplete beta function, uncertainty budgets and their degrees of freedom, without scipy.
 
-A board with 2 GB has no room for scipy; three formulas are all that is needed of it. The tests hold them to scipy.
+A board with 2 GB has no room for scipy, of which three formulas would be needed. The tests compare them with scipy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: Standard deviation of a rectangular distribution of half-width 1 (GUM 4.3.7).
 RECTANGULAR = 1 / math.sqrt(3)
 
-#: Degrees of freedom from which the normal distribution with one correction is better than the beta function.
+#: From this many degrees of freedom on, the normal distribution with one correction is more exact than the beta
+#: function.
 _NEARLY_NORMAL = 1e7
 _TINY = 1e-300
 _EPSILON = 1e-15
@@ -30,9 +31,9 @@ def betainc(a: float, b: float, x: float) -> float:
     The continued fraction of Abramowitz and Stegun 26.5.8, evaluated by Lentz's method.
 
     Args:
-        a: Greater than 0.
-        b: Greater than 0.
-        x: 0 to 1.
+        a: The first parameter, greater than 0.
+        b: The second parameter, greater than 0.
+        x: The upper limit of the integral, 0 to 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -44,13 +45,14 @@ def betainc(a: float, b: float, x: float) -> float:
     # log1p(-x) and not log(1 - x): 1 - x loses its digits for a small x
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     front = math.exp(log_front)
+    # The fraction converges quickly below this x; above it, I_x(a, b) = 1 − I_{1−x}(b, a) (A&S 26.5.2).
     if x < (a + 1) / (a + b + 2):
-        return front * _fraction(a, b, x) / a
-    return 1 - front * _fraction(b, a, 1 - x) / b
+        return front * _continued_fraction(a, b, x) / a
+    return 1 - front * _continued_fraction(b, a, 1 - x) / b
 
 
-def _fraction(a: float, b: float, x: float) -> float:
-    """The continued fraction of ``betainc``; needs about sqrt(max(a, b)) steps."""
+def _continued_fraction(a: float, b: float, x: float) -> float:
+    """The continued fraction of ``betainc``, which needs about sqrt(max(a, b)) steps (modified Lentz method)."""
     c, d = 1.0, 1 - (a + b) * x / (a + 1)
     d = 1 / (d if abs(d) > _TINY else _TINY)
     value = d
@@ -88,12 +90,12 @@ def t_quantile(p: float, nu: float) -> float:
     if math.isinf(nu):
         return NormalDist().inv_cdf(p)
     if nu > _NEARLY_NORMAL:
-        # ν/(ν + t²) loses its digits and then equals 1; Cornish and Fisher's first term is exact to 1/ν² here.
+        # ν/(ν + t²) loses its digits and then equals 1; the first Cornish–Fisher term is exact to 1/ν² (A&S 26.7.5).
         z = NormalDist().inv_cdf(p)
         return z + (z**3 + z) / (4 * nu)
     if p < 0.5:
         return -t_quantile(1 - p, nu)
-    # The upper tail is searched, not the CDF: 1 - p keeps its digits where the CDF is all nines.
+    # The bisection uses the upper tail and not the CDF, because 1 − p keeps its digits where the CDF is all nines.
     tail = 1 - p
     low, high = 0.0, 2.0
     while 0.5 * betainc(nu / 2, 0.5, nu / (nu + high * high)) > tail:
@@ -114,11 +116,11 @@ class Component:
     """One line of a budget.
 
     Attributes:
-        name: A field of ``schema.Budget``.
-        u: Standard uncertainty (k = 1), in the unit of the figure; not negative.
-        nu: Degrees of freedom; infinite for a type B evaluation (GUM G.4.3).
-        rectangular: Whether the error lies anywhere within a limit, which is √3·u, and never beyond.
-        random: Whether it differs from window to window, so that the windows' own scatter already shows it.
+        name: The line of the budget: a field of ``schema.Budget``.
+        u: The standard uncertainty (k = 1), in the unit of the figure; not negative.
+        nu: Its degrees of freedom; infinite for a type B evaluation (GUM G.4.3).
+        rectangular: Whether the error lies anywhere within a limit, which is √3·u, and never beyond it (GUM 4.3.7).
+        random: Whether the error differs from window to window, so that the scatter of the windows already contains it.
     """
 
     name: str
@@ -147,8 +149,8 @@ class Combined:
     budget: Budget = field(repr=False)
 
 
-def combine(components: Iterable[Component]) -> Combined:
-    """Put a budget together at 95 % coverage. Components of one name are added as squares, into one line."""
+def combine_components(components: Iterable[Component]) -> Combined:
+    """Combine the components of a budget at 95 % coverage; components of the same name are added as squares."""
     listed = list(components)
     u = math.sqrt(math.fsum(c.u**2 for c in listed))
     nu = welch_satterthwaite(listed)
@@ -162,10 +164,10 @@ def combine(components: Iterable[Component]) -> Combined:
 def coverage_factor(components: Sequence[Component]) -> float:
     """The factor k for which k·u_c covers 95 %.
 
-    Without a limit that dominates it is Student's t(0.975, ν_eff). A rectangular error is never beyond its limit, so
-    that t would make the interval too wide: the largest one is convolved exactly with all the others, which are taken
-    to be normal, widened for their degrees of freedom (GUM Supplement 1, 5.3 and 6.4.2). A rectangle alone has
-    k = 0.95·√3.
+    Without a rectangular component it is Student's t(0.975, ν_eff) (GUM G.4.1). A rectangular error never exceeds its
+    limit, so that t would make the interval too wide. The largest rectangular component is therefore convolved exactly
+    with all others, which are taken to be normal and are widened for their degrees of freedom (GUM Supplement 1, 5.3
+    and 6.4.2). A rectangle alone has k = 0.95·√3.
     """
     limit = max((c.u for c in components if c.rectangular), default=0.0)
     total = math.sqrt(math.fsum(c.u**2 for c in components))
@@ -179,9 +181,10 @@ def coverage_factor(components: Sequence[Component]) -> float:
 
 
 def _half_width(limit: float, sigma: float) -> float:
-    """What 95 % of the sum of a rectangular error (± ``limit``) and a normal one (``sigma``) lie within.
+    """The half-width that contains 95 % of the sum of a rectangular error (± ``limit``) and a normal one (``sigma``).
 
-    With G(x) = x·Φ(x) + φ(x), the sum is below U with probability σ/(2a)·(G((U + a)/σ) − G((U − a)/σ)).
+    With the limit a and G(x) = x·Φ(x) + φ(x), which is the integral of Φ, the sum is below U with the probability
+    σ/(2a)·(G((U + a)/σ) − G((U − a)/σ)). Bisection finds the U for which this is 97.5 %.
     """
     if sigma < 1e-6 * limit:
         return 0.95 * limit
@@ -199,7 +202,7 @@ def _half_width(limit: float, sigma: float) -> float:
 
 
 def welch_satterthwaite(components: Sequence[Component]) -> float:
-    """Effective degrees of freedom: u_c⁴ / Σ(u_i⁴/ν_i) (GUM G.2b); infinite where nothing is limited."""
+    """The effective degrees of freedom u_c⁴ / Σ(u_i⁴/ν_i) (GUM G.4.1, equation G.2b); infinite if all are infinite."""
     total = math.fsum(c.u**2 for c in components)
     if total == 0:
         return math.inf
@@ -209,7 +212,7 @@ def welch_satterthwaite(components: Sequence[Component]) -> float:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and its standard error s/√K; None for a single value, whose spread is unknown."""
+    """The mean and its standard error s/√K (GUM 4.2.3); the error of a single value is unknown, None."""
     count = len(values)
     mean = math.fsum(values) / count
     if count < 2:

@@ -1,4 +1,4 @@
-"""One window, the readings around it, and what every way of integrating them needs."""
+"""One window, the readings around it, and the calculations that every method of integration needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-#: So many readings show a signal's shape between two steps, and whether it moves: over more than so many steps.
+#: A signal is smoothed over this many readings; it moves if it changes by more than this many steps in them.
 _SHAPE_READINGS, _MOVING_STEPS = 5, 2.5
-#: A signal of which at least this share of readings turns goes up and down.
+#: A moving signal oscillates if at least this share of its readings are turning points.
 _TURNING = 0.2
-#: Where the shape is laid, in steps.
+#: The offsets at which a shape is placed between two steps, in steps.
 _PLACES = (np.arange(16) + 0.5) / 16
 
 Edges = Literal["steady", "interpolated"]
@@ -30,16 +30,16 @@ class WindowEnergy:
     """The energy of a window.
 
     Attributes:
-        joules: None where the readings do not tell; ``problems`` says why.
-        u_sync: Standard uncertainty (J) from not knowing how readings and edges lie to each other.
-        u_resolution: Standard uncertainty (J) from the sensor's step, another one in each window.
-        u_level: Standard uncertainty (J) from the sensor's step at a level that nothing moves: the same in every
+        joules: The energy (J); None where the readings do not determine it, and ``problems`` says why.
+        u_sync: The standard uncertainty (J) from the unknown position of the edges relative to the readings.
+        u_resolution: The standard uncertainty (J) from the sensor's step, with another error in each window.
+        u_level: The standard uncertainty (J) from the sensor's step at a constant level, with the same error in every
             window at that level.
-        u_filter: Standard uncertainty (J) from the sensor's step through the correction of an exponential filter.
-        tau_slope_w: What the energy changes by with the filter's time constant (J/s), signed.
-        sag_j: What was taken off the readings' energy (J), because the rail's voltage sags with its current.
-        samples: Valid readings used.
-        max_gap_s: The longest stretch of the window without a valid reading; None without any.
+        u_filter: The standard uncertainty (J) from the sensor's step through the correction of an exponential filter.
+        tau_slope_w: The derivative of the energy by the filter's time constant (J/s), with its sign.
+        sag_j: What was subtracted (J) because the rail's voltage sags with its current.
+        samples: How many valid readings were used.
+        max_gap_s: The longest stretch of the window without a valid reading (s); None without any reading.
         problems: ``no_samples``, ``few_samples`` (the sensor is too slow for this window), ``gaps``, ``counter_reset``,
             ``counter_jumped`` (it rose by more than can have flowed).
     """
@@ -65,30 +65,33 @@ class Window:
     start: float
     end: float
     channel: Channel
-    #: median distance of the readings, seconds
+    #: the median interval of the readings, in seconds
     interval: float
-    #: how long nothing else runs before the window and after it, seconds
+    #: for how long nothing else runs before the window and after it, in seconds
     quiet: tuple[float, float] = (0.0, 0.0)
-    #: whether ``u_level`` is wanted
+    #: whether ``u_level`` is computed
     judges_level: bool = True
 
     @property
     def length(self) -> float:
+        """The length of the window, in seconds."""
         return self.end - self.start
 
     @property
     def age(self) -> float:
-        """How old a reading may be: the source's update interval (a quarter of a window that is too short for it)."""
+        """How old (s) a reading may be: the source's update interval, but at most a quarter of the window."""
         return min(self.channel.update_interval_s or 0.0, self.length / 4)
 
     def inside(self, lead: float = 0.0) -> slice:
-        """The readings that speak of the inside alone: not before ``start + lead``, not after ``end``."""
+        """The readings that describe only the inside: not before ``start + lead``, not after ``end``."""
         first = int(np.searchsorted(self.t, self.start + lead, side="left"))
         last = int(np.searchsorted(self.t, self.end, side="right"))
         return slice(first, max(first, last))
 
     def max_gap(self) -> float:
-        """The longest distance between valid readings that touches the window; an edge without one counts too."""
+        """The longest time (s) between valid readings that overlaps the window; an edge without a reading nearby counts
+        too.
+        """
         first = max(0, int(np.searchsorted(self.t, self.start, side="right")) - 1)
         last = int(np.searchsorted(self.t, self.end, side="left"))
         t = self.t[first : last + 1]
@@ -103,35 +106,37 @@ class Window:
 
 
 def typical_interval(t: Floats, start: float, end: float) -> float | None:
-    """The median distance of readings in and around the window; None where none is near enough to tell."""
+    """The median interval (s) of the readings in and around the window; None if none is near."""
     first, last = np.searchsorted(t, [start, end])
     near = t[max(0, int(first) - 2) : int(last) + 2]
     if near.size == 0:
         return None
-    if near[0] > end or near[-1] < start:  # all on one side: nothing is known of the window
+    if near[0] > end or near[-1] < start:  # all on one side: the window is unknown
         return None
     return float(np.median(np.diff(near))) if near.size > 1 else end - start
 
 
 def level_energy(window: Window, v: Floats) -> float:
-    """Standard uncertainty (J) of a mean of readings from levels that nothing moves: W·step/√12 where all are on one.
+    """The standard uncertainty (J) of the mean of quantised readings at constant levels: W·step/√12 if all have one
+    code.
 
-    Readings that stay on one code are off by the same part of a step however many there are; where a signal moves over
-    several steps, each reading is off by another part, and the errors average out. What lies between (a filter that
-    settles, noise that toggles a code) is found by trying: the signal's shape, smoothed, is laid at several places
-    between two steps and rounded again, and the root mean square of the mean's error is what is not known (Widrow and
-    Kollár, Quantization Noise, ch. 4). Stretches on different levels are at different places, and add as squares.
+    Readings that stay at one code all have the same rounding error, however many there are (GUM F.2.2.1). Where a
+    signal moves over several steps, the rounding errors differ and average out. The cases in between (a filter that
+    settles, noise that toggles a code) are simulated: the smoothed shape of the signal is placed at several offsets
+    between two steps and rounded again, and the root mean square of the error of the mean is the uncertainty (Widrow
+    and Kollár, Quantization Noise, ch. 4). Stretches at different levels have independent offsets and are added as
+    squares.
     """
     step = window.channel.resolution
     if not step or v.size == 0 or not window.judges_level:
         return 0.0
     shape, moves = _shape_between_steps(v / step)
-    squares = _oscillation(v / step, moves)
+    squares = _oscillation_square(v / step, moves)
     if window.channel.filter.tau_s:
         _mark_approaches(moves, np.rint(v / step), math.ceil(window.channel.filter.tau_s / window.interval))
     squares += np.count_nonzero(moves) / 12
     if not moves.all():
-        # Stretches that were left and come back to one level are off by one and the same part of a step.
+        # Stretches that return to the same level have the same rounding error.
         jumps = np.abs(np.diff(v, prepend=v[0])) > _MOVING_STEPS / 2 * step
         _, stretch = np.unique(np.cumsum(moves | jumps)[~moves], return_inverse=True)
         still = shape[~moves]
@@ -145,9 +150,9 @@ def level_energy(window: Window, v: Floats) -> float:
 
 
 def _shape_between_steps(y: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """A signal smoothed over a few readings, in steps, and which readings move too fast for that.
+    """Smooth a signal over a few readings, in steps, and mark the readings that move too fast for that.
 
-    Beside a jump, the calmer side of a reading says where it is.
+    Beside a jump, only the calmer side of a reading is used.
     """
     half = _SHAPE_READINGS // 2
     around = np.lib.stride_tricks.sliding_window_view(np.pad(y, half, mode="edge"), _SHAPE_READINGS)
@@ -158,8 +163,11 @@ def _shape_between_steps(y: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     return shape, np.minimum(*ranges) > _MOVING_STEPS / 2
 
 
-def _oscillation(y: Floats, moves: npt.NDArray[np.bool_]) -> float:
-    """The square of the summed error of readings that go up and down: √(1/(π²·A)) of a level's, a sine of A steps."""
+def _oscillation_square(y: Floats, moves: npt.NDArray[np.bool_]) -> float:
+    """The squared sum of the rounding errors of oscillating readings.
+
+    The mean of a quantised sine of A steps has √(1/(π²·A)) of the error of a constant level (Widrow and Kollár).
+    """
     changes = np.sign(np.diff(y))
     turns = np.zeros(y.size, dtype=np.bool_)
     turns[1:-1] = changes[1:] * changes[:-1] < 0
@@ -171,11 +179,12 @@ def _oscillation(y: Floats, moves: npt.NDArray[np.bool_]) -> float:
 
 
 def _mark_approaches(moves: npt.NDArray[np.bool_], codes: Floats, tau_readings: int) -> None:
-    """Mark as moving what an exponential filter, on its way to a level, spends near it for a time constant.
+    """Mark as moving the last time constant that an exponential filter needs to approach a level.
 
-    On its way through a code it is off in one direction and then in the other; only what it stays beyond a time
-    constant is off as a level is: ∫(c − y)dt over a stay T in the last code c is (c − f)·(T − τ) + τ/2 steps, and the
-    τ/2 is what the codes before were off by, the other way round. What goes up and down again is no such approach.
+    On its way through a code, the rounding error of the filter's output has one sign and then the other, and cancels.
+    Only the time beyond one time constant in the last code counts as a constant level. With the final value f and a
+    stay T in the last code c, ∫(c − y)dt is (c − f)·(T − τ) + τ/2 steps, and the errors of the earlier codes cancel the
+    τ/2. A signal that goes up and down again is no such approach.
     """
     edges = np.flatnonzero(np.diff(np.concatenate(([1], moves, [1]))))
     for begin, end in zip(edges[::2], edges[1::2], strict=True):
@@ -187,9 +196,9 @@ def _mark_approaches(moves: npt.NDArray[np.bool_], codes: Floats, tau_readings: 
 
 
 def step_energy(window: Window, v: Floats) -> float:
-    """Standard uncertainty (J) of a mean of quantised readings: W·step/√(12 n), n of them independent.
+    """The standard uncertainty (J) of the mean of n independent quantised readings: W·step/√(12·n) (GUM F.2.2.1).
 
-    A reading that does not move is wrong by the same part of a step each time, so only changes count as new ones.
+    A constant reading has the same rounding error each time, so that only changes count as independent readings.
     """
     step = window.channel.resolution
     if not step or v.size == 0:
@@ -198,8 +207,16 @@ def step_energy(window: Window, v: Floats) -> float:
     return window.length * step / math.sqrt(12 * independent)
 
 
-def between(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
-    """The difference of a running integral, linear between its knots and with its end slopes beyond them."""
+def energy_between_knots(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
+    """The energy of a window as the difference of a running integral.
+
+    The integral is linear between its knots, and continues with its first and last slopes beyond them.
+
+    Args:
+        window: The window.
+        knots: The times of the knots in seconds, rising, shape ``(n,)``.
+        total: The running integral at the knots in joules, same shape.
+    """
     rates = np.diff(total) / np.diff(knots)
 
     def at(time: float) -> float:
@@ -209,8 +226,8 @@ def between(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
             return float(total[-1] + rates[-1] * (time - knots[-1]))
         return float(np.interp(time, knots, total))
 
-    # The power changes somewhere within the distance that an edge cuts; a step there moves up to f(1 − f)·ΔP·h, whose
-    # mean square over f is (ΔP·h)²/30.
+    # The power changes somewhere within the interval h that an edge cuts. A step ΔP at the fraction f of the interval
+    # causes an error of up to f·(1 − f)·ΔP·h, whose mean square over f is (ΔP·h)²/30.
     moved = 0.0
     for edge in (window.start, window.end):
         i = int(np.searchsorted(knots, edge)) - 1
@@ -226,5 +243,6 @@ def between(window: Window, knots: Floats, total: Floats) -> WindowEnergy:
     )
 
 
-def trapezoid(t: Floats, y: Floats) -> float:
+def trapezoid_integral(t: Floats, y: Floats) -> float:
+    """The integral of y over t by the trapezoidal rule."""
     return float(np.dot(np.diff(t), y[1:] + y[:-1]) / 2)

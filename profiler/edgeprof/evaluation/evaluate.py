@@ -9,7 +9,7 @@ import numpy as np
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.evaluation.preprocess import quantised
 from edgeprof.reasons import Code
-from edgeprof.worker.dtypes import carrier, is_foreign
+from edgeprof.worker.dtypes import carrier_dtype, is_foreign
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE
 
 if TYPE_CHECKING:
@@ -215,12 +215,12 @@ def _cast_to_input(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, 
         )
     if array.dtype.kind in "SU" and spec.dtype == "object":
         return array.astype(object)
-    if is_foreign(spec.dtype) and array.dtype.kind == "f" and carrier(spec.dtype) == "float32":
+    if is_foreign(spec.dtype) and array.dtype.kind == "f" and carrier_dtype(spec.dtype) == "float32":
         return array.astype(np.float32)
     if spec.dtype not in {ANY_DTYPE, str(array.dtype)}:
         quantisable = spec.quantization is not None and np.dtype(spec.dtype).kind in "iu"
         if several:  # an .npz with an array for each input, which are fed as they are
-            remedy = f"Save the array as {carrier(spec.dtype) or spec.dtype}."
+            remedy = f"Save the array as {carrier_dtype(spec.dtype) or spec.dtype}."
             raise InputError(
                 f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}", remedy=remedy
             )

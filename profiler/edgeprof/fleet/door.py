@@ -277,7 +277,7 @@ class Door:
 
     def _wait_and_measure(self, request: Bench, key: str, what: str, arguments: list[str]) -> None:
         """Take the device's lock, look once more whether the job was done meanwhile, and become the benchmark."""
-        from edgeprof.sensing.device.settings import recover  # noqa: PLC0415 - hello and status answer without it
+        from edgeprof.sensing.device.settings import restore_settings  # noqa: PLC0415 - hello and status answer without it
 
         deadline = time.monotonic() + request.wait_s
         while True:
@@ -296,7 +296,7 @@ class Door:
                 if self.spool.is_done(key):
                     self._say({"key": key, "state": "done"})
                     return
-                recover()
+                restore_settings()
                 check_expected(request.expected, device.describe(self.roots))
                 self._rest(request)
                 self.spool.result_path(key).unlink(missing_ok=True)  # of a job that was interrupted

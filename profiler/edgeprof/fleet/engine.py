@@ -50,16 +50,16 @@ def on_each(
 
 
 def measure_on_each(
-    devices: Sequence[Device], job: Job, watches: dict[str, Watch], *, wait_s: float
+    devices: Sequence[Device], job_of: Callable[[Device], Job], watches: dict[str, Watch], *, wait_s: float
 ) -> Iterator[tuple[Device, Measured | EdgeprofError]]:
-    """Measure a job on every device.
+    """Measure on every device.
 
     Where the caller is interrupted, the benchmarks on the devices are ended too; what they measured stays there as an
     interrupted result.
 
     Args:
         devices: Where.
-        job: What.
+        job_of: What, of each device.
         watches: Who waits for each device, by its name.
         wait_s: How long to wait while somebody else measures on a device.
 
@@ -68,7 +68,7 @@ def measure_on_each(
     """
     yield from on_each(
         devices,
-        lambda device: task.measure(device, job, watches[device.name], wait_s=wait_s),
+        lambda device: task.measure(device, job_of(device), watches[device.name], wait_s=wait_s),
         lambda: _stop(devices, watches),
     )
 

@@ -54,12 +54,14 @@ class _Failure:
         sentence: What it means.
         remedy: What to do; ``HOST`` stands for the device's host, ``REMOVE`` for the command that forgets its key.
         may_pass: Whether trying again may help.
+        while_starting: Whether a device that starts anew says this too.
     """
 
     pattern: str
     sentence: str
     remedy: str
     may_pass: bool = False
+    while_starting: bool = False
 
 
 _FAILURES = (
@@ -84,7 +86,12 @@ _FAILURES = (
         'Install the fleet\'s key there (docs/fleet.md), or name the right user: ssh = "user@host".',
     ),
     _Failure(r"Could not resolve hostname", "its name cannot be resolved", "Mend address or ssh in the inventory."),
-    _Failure(r"Connection refused", "nothing answers SSH there", "Is sshd running on the device, on this port?"),
+    _Failure(
+        r"Connection refused",
+        "nothing answers SSH there",
+        "Is sshd running on the device, on this port?",
+        while_starting=True,
+    ),
     _Failure(
         r"timed out|No route to host|Network is unreachable",
         "it cannot be reached",
@@ -114,11 +121,15 @@ class LinkError(UnavailableError):
         message: One sentence.
         remedy: What to do about it.
         may_pass: Whether trying again may help: the link broke, nobody refused anything.
+        while_starting: Whether trying again may help with a device that was reached a moment ago: it starts anew, or
+            its tunnel does.
     """
 
-    def __init__(self, message: str, *, remedy: str | None = None, may_pass: bool = False) -> None:
+    def __init__(
+        self, message: str, *, remedy: str | None = None, may_pass: bool = False, while_starting: bool = False
+    ) -> None:
         super().__init__(message, remedy=remedy)
-        self.may_pass = may_pass
+        self.may_pass, self.while_starting = may_pass, while_starting
 
 
 class RefusedError(EdgeprofError):
@@ -342,7 +353,9 @@ class Link:
             if re.search(failure.pattern, words):
                 host = self.device.ssh.rpartition("@")[2]
                 remedy = failure.remedy.replace("REMOVE", _removal(words, host)).replace("HOST", host)
-                return LinkError(failure.sentence, remedy=remedy, may_pass=failure.may_pass)
+                return LinkError(
+                    failure.sentence, remedy=remedy, may_pass=failure.may_pass, while_starting=failure.while_starting
+                )
         lines = [line.strip() for line in words.splitlines()]
         for number, line in enumerate(lines):
             if line.startswith("edgeprof: "):  # the door's own sentence, and its remedy below it

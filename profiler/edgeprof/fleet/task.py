@@ -134,6 +134,7 @@ class Watch:
     def __init__(self, say: Callable[[str], None] = lambda _text: None) -> None:
         self.say = say
         self.stopped = threading.Event()
+        self.was_reached = False
         self.key: str | None = None
 
 
@@ -156,7 +157,8 @@ def measure(device: Device, job: Job, watch: Watch, *, wait_s: float = 3600.0) -
             key, was_there = _run(device, job, watch, wait_s)
             return replace(fetch_result(device, key, job), was_there=was_there)
         except LinkError as error:  # noqa: PERF203 - few rounds, each of minutes
-            if not error.may_pass or pause_s is None or watch.stopped.is_set():
+            may_pass = error.may_pass or (error.while_starting and watch.was_reached)
+            if not may_pass or pause_s is None or watch.stopped.is_set():
                 raise
             watch.say(f"{error.message}; trying again in {pause_s:.0f} s")
             watch.stopped.wait(pause_s)
@@ -227,6 +229,7 @@ def _run(device: Device, job: Job, watch: Watch, wait_s: float) -> tuple[str, bo
     """The key of the job, once its device has a result, and whether it had it before."""
     with Link(device) as link:
         link.hello()
+        watch.was_reached = True
         for sha256, path in dict(job.files()).items():
             link.put(sha256, path)
         answer = link.ask(job.request(device, wait_s=wait_s), timeout_s=None)

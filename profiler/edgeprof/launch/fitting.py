@@ -1,7 +1,7 @@
 """What an ONNX graph shows of its inputs' values: indices into a table, sizes, lengths, masks, choices.
 
 Random numbers do not suit such inputs. The graph is read here, in the parent, by its wire format alone; the worker,
-which knows the shapes, draws the values (``worker.inputs.fitting``).
+which knows the shapes, draws the values (``worker.inputs.fit_values``).
 """
 
 from __future__ import annotations

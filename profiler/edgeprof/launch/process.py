@@ -20,7 +20,7 @@ from edgeprof.launch.interpreter import probe
 from edgeprof.reasons import Code
 from edgeprof.roots import Roots
 from edgeprof.worker import sandbox
-from edgeprof.worker.handler import MORE_MEMORY, OUT_OF_MEMORY
+from edgeprof.worker.failures import MORE_MEMORY, OUT_OF_MEMORY
 from edgeprof.worker.wire import Connection
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class WorkerProcess:
         Raises:
             ValueError: what came is not the answer to this request.
         """
-        if self._connection.unasked():
+        if self._connection.has_unread():
             raise ValueError("something came that was not asked for")
         self._asking = True  # and stays so when Ctrl-C ends the wait: the answer is still to come
         self._requests += 1

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from edgeprof.energy.recording import OpenSpan, Quote
+    from edgeprof.energy.figures import Quote
+    from edgeprof.energy.recording import OpenSpan
     from edgeprof.energy.stage_figures import StageReport
     from edgeprof.results.schema import Reason
     from edgeprof.worker.span import Span

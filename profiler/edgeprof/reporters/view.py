@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof import units
 from edgeprof.reporters.language_text import language_lines
+from edgeprof.reporters.loads_text import load_lines
 from edgeprof.reporters.stages_text import stage_lines
 from edgeprof.reporters.terminal import Column
 from edgeprof.results import schema
@@ -490,6 +491,7 @@ def notes(result: Result) -> list[str]:
         lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the quantiles that were seen.")
     lines += language_lines(result.variants)
     lines += stage_lines(result.variants)
+    lines += load_lines(result.variants)
     if result.interrupted:
         lines.append("Interrupted: what had been measured until then is here.")
     front = [v for v in result.variants if v.name in result.pareto]

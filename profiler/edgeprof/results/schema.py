@@ -81,6 +81,8 @@ class Window(Struct):
     latency_median_s: float | None = None
     #: Of a window in which a device repeated the calls by itself: the mean of each is known, and no median.
     latency_mean_s: float | None = None
+    #: Whether a device had to be brought back in step in this window, and repeated the calls after that.
+    is_second_try: bool = False
 
 
 class Workload(Struct):
@@ -98,6 +100,8 @@ class Workload(Struct):
         dropped: Calls that were due and not made; None in a scenario without due times.
         cut_short: Windows that ended early, because they held more calls than there was room to time.
         windows: Each window; ``inferences`` counts units.
+        rate_hz: Calls per second of each stream that were due; None in a scenario without a rate.
+        streams: Cameras or threads at once, where there is a rate.
     """
 
     name: str
@@ -111,6 +115,42 @@ class Workload(Struct):
     dropped: int | None = None
     cut_short: int = 0
     windows: list[Window] = []
+    rate_hz: float | None = None
+    streams: int | None = None
+
+
+class Saturation(Struct):
+    """Which rates a number of streams kept.
+
+    Attributes:
+        streams: At once.
+        kept_hz: The highest rate of each stream at which at least 99 % of the calls that were due were made; None: at
+            none.
+        saturated_hz: The lowest rate at which fewer were made; None: at none.
+        achieved_per_s: Calls per second, of all streams together, that were made at ``saturated_hz``.
+    """
+
+    streams: int
+    kept_hz: float | None = None
+    saturated_hz: float | None = None
+    achieved_per_s: float | None = None
+
+
+class Loads(Struct):
+    """What several rates and streams of one workload show.
+
+    Attributes:
+        saturation: For each number of streams, the fewest first.
+        stream_power_w: Watts that each further stream takes at ``stream_rate_hz``; None where that was not asked for,
+            or nothing measured it.
+        stream_power_ci95: Its interval.
+        stream_rate_hz: The highest rate that both the fewest and the most streams kept.
+    """
+
+    saturation: list[Saturation] = []
+    stream_power_w: float | None = None
+    stream_power_ci95: tuple[float, float] | None = None
+    stream_rate_hz: float | None = None
 
 
 class TokenTime(Struct):
@@ -329,6 +369,8 @@ class Variant(Struct):
     #: Of a pipeline, in the order in which a frame passes through them.
     stages: list[Stage] = []
     pipeline: Pipeline | None = None
+    #: Of a workload that was measured at several rates or with several streams.
+    loads: Loads | None = None
 
     @property
     def unit(self) -> str:

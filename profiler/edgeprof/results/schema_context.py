@@ -96,6 +96,8 @@ class Protocol(Struct):
     seed: int = 0
     #: "random", or the file that the inputs came from
     inputs: str = "random"
+    #: How many frames of ``periodic`` could wait.
+    queue: int = 0
 
 
 class Model(Struct):

@@ -44,7 +44,7 @@ _watchers: list[list[str]] = []
 _is_listening = False
 
 
-def _listen(event: str, arguments: tuple[Any, ...]) -> None:
+def _note_path(event: str, arguments: tuple[Any, ...]) -> None:
     if _watchers and event in _EVENTS and arguments and isinstance(arguments[0], str | os.PathLike):
         path = os.fspath(arguments[0])
         if isinstance(path, str):
@@ -60,7 +60,7 @@ def opened_paths() -> Iterator[list[str]]:
     """
     global _is_listening  # noqa: PLW0603 - the hook is the process's, once
     if not _is_listening:
-        sys.addaudithook(_listen)
+        sys.addaudithook(_note_path)
         _is_listening = True
     paths: list[str] = []
     _watchers.append(paths)
@@ -101,23 +101,25 @@ class Tree:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
             for path in sorted(self.directories):
-                _add(archive, path, tarfile.DIRTYPE, mode=0o755)
+                _add_entry(archive, path, tarfile.DIRTYPE, mode=0o755)
             for path, data in sorted(self.files.items()):
-                _add(archive, path, tarfile.REGTYPE, data, mode=0o644)
+                _add_entry(archive, path, tarfile.REGTYPE, data, mode=0o644)
             for path in sorted(self.unreadable):
-                _add(archive, path, tarfile.REGTYPE, mode=0)
+                _add_entry(archive, path, tarfile.REGTYPE, mode=0)
             for path, target in sorted(self.links.items()):
-                _add(archive, path, tarfile.SYMTYPE, link=target, mode=0o777)
+                _add_entry(archive, path, tarfile.SYMTYPE, link=target, mode=0o777)
         return buffer.getvalue()
 
 
-def _add(archive: tarfile.TarFile, path: str, kind: bytes, data: bytes = b"", *, mode: int, link: str = "") -> None:
+def _add_entry(
+    archive: tarfile.TarFile, path: str, kind: bytes, data: bytes = b"", *, mode: int, link: str = ""
+) -> None:
     entry = tarfile.TarInfo(f"{FOLDER}/{path}")
     entry.type, entry.size, entry.mode, entry.linkname = kind, len(data), mode, link
     archive.addfile(entry, io.BytesIO(data))
 
 
-def capture(roots: Roots, paths: Iterable[str]) -> Tree:
+def capture_tree(roots: Roots, paths: Iterable[str]) -> Tree:
     """The tree of these paths, as far as they lie below the roots.
 
     Args:
@@ -195,7 +197,7 @@ class _Copy:
         self.tree.directories.add(place)
         if place.split("/")[0] == "proc" and not with_files:
             return  # its listing names processes
-        for entry in _entries(path):
+        for entry in _sorted_entries(path):
             if entry.is_symlink():
                 target = self._follow(entry)
                 if target is not None and target.is_dir() and (goal := self._place(target)) is not None:
@@ -222,7 +224,7 @@ class _Copy:
             self.tree.unreadable[place] = error.strerror or type(error).__name__
 
 
-def _entries(directory: Path) -> list[Path]:
+def _sorted_entries(directory: Path) -> list[Path]:
     try:
         return sorted(directory.iterdir())
     except OSError:

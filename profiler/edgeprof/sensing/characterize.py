@@ -70,9 +70,9 @@ def characterise(
     known = cache.get(sensor) if cache else None
     if known is not None:
         return known
-    columns, failure = _poll(sensor, seconds, clock or MonotonicClock())
+    columns, failure = _read_fast(sensor, seconds, clock or MonotonicClock())
     characteristics: dict[Key, Characteristic] = {
-        channel.key: _characterise(channel, series, failure)
+        channel.key: _characterise_channel(channel, series, failure)
         for channel, series in zip(sensor.channels, columns, strict=True)
     }
     by_key = {channel.key: (channel, series) for channel, series in zip(sensor.channels, columns, strict=True)}
@@ -87,7 +87,7 @@ def characterise(
     return characteristics
 
 
-def annotated(channels: Iterable[Channel], characteristics: Mapping[Key, Characteristic]) -> dict[Key, Channel]:
+def annotate_channels(channels: Iterable[Channel], characteristics: Mapping[Key, Characteristic]) -> dict[Key, Channel]:
     """The channels with what was found out filled in, by key, as ``Sampler(channels=…)`` takes them.
 
     A declared resolution stays, and so does a declared refresh that is quicker than a gauge was seen to change: the
@@ -102,14 +102,14 @@ def annotated(channels: Iterable[Channel], characteristics: Mapping[Key, Charact
         elif known is not None:
             channel = replace(  # noqa: PLW2901 - the same one, annotated
                 channel,
-                update_interval_s=_interval(channel, known.update_interval_s),
+                update_interval_s=_refresh_interval(channel, known.update_interval_s),
                 resolution=channel.resolution or known.step,
             )
         result[channel.key] = channel
     return result
 
 
-def _interval(channel: Channel, seen: float | None) -> float | None:
+def _refresh_interval(channel: Channel, seen: float | None) -> float | None:
     declared = channel.update_interval_s
     if declared is None or seen is None:
         return declared or seen
@@ -129,7 +129,7 @@ def check_counter(counter: Channel, energy: Series, gauge: Channel, power: Serie
         Why the counter is not to be trusted; None where it agrees to ``COUNTER_TOLERANCE`` beyond what both resolve,
         or where there is too little to say.
     """
-    ticks = _changes(energy)
+    ticks = _value_changes(energy)
     if len(ticks) < _MIN_GAPS:
         return None
     start, end = ticks[0][0], ticks[-1][0]
@@ -174,7 +174,7 @@ def smallest_step(values: Iterable[float]) -> float | None:
     return min(b - a for a, b in pairwise(distinct))
 
 
-def _poll(sensor: Sensor, seconds: float, clock: Clock) -> tuple[list[Series], str | None]:
+def _read_fast(sensor: Sensor, seconds: float, clock: Clock) -> tuple[list[Series], str | None]:
     """All channels' readings over some seconds, and what the sensor raised, if it did."""
     width = len(sensor.channels)
     nan = array("d", [math.nan] * width)
@@ -196,26 +196,26 @@ def _poll(sensor: Sensor, seconds: float, clock: Clock) -> tuple[list[Series], s
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is the finding
         return columns, f"{type(error).__name__}: {error}"
     finally:
-        _close(sensor)
+        _close_quietly(sensor)
     return columns, None
 
 
-def _close(sensor: Sensor) -> None:
+def _close_quietly(sensor: Sensor) -> None:
     with suppress(Exception, SystemExit):  # nothing more is wanted of it
         sensor.close()
 
 
-def _characterise(channel: Channel, series: Series, failure: str | None) -> Characteristic:
+def _characterise_channel(channel: Channel, series: Series, failure: str | None) -> Characteristic:
     good = [value for value in series.values if math.isfinite(value)]
     if not good:
         tries = len(series)
         why = failure or (f"all {tries} readings failed" if tries else "it was never read")
         return Characteristic(None, None, 0.0, plausible=False, reason=why)
-    changes = _changes(series)
+    changes = _value_changes(series)
     span = series.times[-1] - series.times[0]
     reads_apart = span / max(1, len(series) - 1)
-    interval, why_not = _refresh(changes, reads_apart, span)
-    wrong = _implausible(channel, good)
+    interval, why_not = _find_refresh(changes, reads_apart, span)
+    wrong = _why_implausible(channel, good)
     return Characteristic(
         update_interval_s=interval,
         step=smallest_step(good),
@@ -225,7 +225,7 @@ def _characterise(channel: Channel, series: Series, failure: str | None) -> Char
     )
 
 
-def _changes(series: Series) -> list[tuple[float, float]]:
+def _value_changes(series: Series) -> list[tuple[float, float]]:
     """Time and value of the first good reading and of each that differs from the good one before."""
     changes: list[tuple[float, float]] = []
     for time, value in zip(series.times, series.values, strict=True):
@@ -234,7 +234,7 @@ def _changes(series: Series) -> list[tuple[float, float]]:
     return changes
 
 
-def _refresh(
+def _find_refresh(
     changes: Sequence[tuple[float, float]], reads_apart: float, span: float
 ) -> tuple[float | None, str | None]:
     """The refresh interval (s), or why there is none."""
@@ -245,17 +245,17 @@ def _refresh(
     median = statistics.median(gaps)
     if median <= 1.5 * reads_apart:
         return median, None  # new at every read: it refreshes at least this often
-    if _share(gaps, median, reads_apart, multiples=False) >= _AGREE:
+    if _agreeing_share(gaps, median, reads_apart, multiples=False) >= _AGREE:
         return median, None
     # It may refresh regularly and now and then find the same value again: the gaps are then multiples of the interval.
     base = sorted(gaps)[len(gaps) // 10]
-    if base > 3 * reads_apart and _share(gaps, base, reads_apart, multiples=True) >= (1 + _AGREE) / 2:
+    if base > 3 * reads_apart and _agreeing_share(gaps, base, reads_apart, multiples=True) >= (1 + _AGREE) / 2:
         # A gap under half the interval is none of its own: it counts as one.
         return statistics.median(gap / max(1, round(gap / base)) for gap in gaps), None
     return None, "it changes at irregular times: that is the signal, and its refresh cannot be told from it"
 
 
-def _share(gaps: Sequence[float], interval: float, reads_apart: float, *, multiples: bool) -> float:
+def _agreeing_share(gaps: Sequence[float], interval: float, reads_apart: float, *, multiples: bool) -> float:
     """The share of gaps that agree with an interval, or with a multiple of it, to ``_WITHIN`` or two reads."""
     within = min(max(_WITHIN * interval, 2 * reads_apart), 0.4 * interval)
     agree = 0
@@ -265,7 +265,7 @@ def _share(gaps: Sequence[float], interval: float, reads_apart: float, *, multip
     return agree / len(gaps)
 
 
-def _implausible(channel: Channel, good: Sequence[float]) -> str | None:
+def _why_implausible(channel: Channel, good: Sequence[float]) -> str | None:
     """Why the values cannot be true; None if they can. A single wild one is the sampler's to refuse."""
     if len(set(good)) == 1 and any(math.isclose(good[0], s * k, rel_tol=1e-9) for s in _SENTINELS for k in _SCALES):
         return f"it says {good[0]:g} {channel.unit} all the time, which is what a register without a reading says"

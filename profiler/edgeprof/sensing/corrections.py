@@ -97,7 +97,7 @@ class Calibrations:
         """
         path = self.path
         try:
-            entries = _entries(path.read_text(encoding="utf-8"))
+            entries = _parse_entries(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -162,14 +162,14 @@ class Uncalibrated(Calibrations):
         return []
 
 
-def _entries(text: str) -> list[Entry]:
+def _parse_entries(text: str) -> list[Entry]:
     content = json.loads(text)
     if content["version"] != _VERSION:
         raise ValueError(f"version {content['version']}")
-    return [_entry(block) for block in content["entries"]]
+    return [_parse_entry(block) for block in content["entries"]]
 
 
-def _entry(block: dict[str, Any]) -> Entry:
+def _parse_entry(block: dict[str, Any]) -> Entry:
     line, measured = block.get("line"), block.get("filter")
     return Entry(
         board=block["board"],
@@ -262,7 +262,7 @@ class Calibrated(Sensor):
         )
 
 
-def apply(
+def apply_calibrations(
     sensors: Sequence[Sensor], board: Board, roots: Roots, calibrations: Calibrations | None = None
 ) -> list[Sensor]:
     """The sensors, those that something is known of corrected.
@@ -283,7 +283,7 @@ def apply(
     ]
 
 
-def filtered(
+def apply_filters(
     channels: Sequence[Channel], board: Board, roots: Roots, calibrations: Calibrations | None = None
 ) -> list[Channel]:
     """The channels, with time constants that were measured in place of those that the driver's settings give.

@@ -13,8 +13,8 @@ from edgeprof.errors import EdgeprofError, InputError, unknown
 from edgeprof.sensing import corrections
 from edgeprof.sensing.board.evidence import is_doubtful
 from edgeprof.sensing.board.headline import is_power
-from edgeprof.sensing.board.topology import Topology, arrange, identify, place_channels
-from edgeprof.sensing.renamed import distinct
+from edgeprof.sensing.board.topology import Topology, arrange, identify_board, place_channels
+from edgeprof.sensing.renamed import rename_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -86,21 +86,21 @@ def discover(
         UnavailableError: ``rail`` cannot be read, or nothing answers at an address in ``only``.
     """
     sources = host.of("sensors")
-    addresses = _addresses(only or (), sources)
-    board = identify(roots)
+    addresses = _parse_addresses(only or (), sources)
+    board = identify_board(roots)
     calibrations = calibrations or corrections.Calibrations()
     failures: list[Failure] = []
     candidates: list[Sensor] = []
     for name, factory in sources.items():
         if (not only or name in addresses) and (among is None or name in among):
             candidates += _ask_source(name, factory, roots, addresses.get(name, []), failures)
-    candidates = corrections.apply(distinct(candidates), board, roots, calibrations)
+    candidates = corrections.apply_calibrations(rename_duplicates(candidates), board, roots, calibrations)
     # An instrument that was asked for by its address is opened once: that may start a program or take seconds.
     instruments = {name for name, places in addresses.items() if places}
     channels, looks = _first_looks(board, candidates, instruments, failures)
     if roots.is_simulated:
         channels = [replace(channel, provenance="simulated") for channel in channels]
-    channels = corrections.filtered(channels, board, roots, calibrations)
+    channels = corrections.apply_filters(channels, board, roots, calibrations)
     characteristics = study(candidates) if study is not None else {}
     topology = arrange(board, channels, rail, looks=looks, characteristics=characteristics)
     usable = {channel.key for channel in topology.channels if channel.available}
@@ -138,7 +138,9 @@ def _ask_source(
     return []
 
 
-def _addresses(only: Sequence[str], sources: Mapping[str, Callable[..., Iterable[Sensor]]]) -> dict[str, list[str]]:
+def _parse_addresses(
+    only: Sequence[str], sources: Mapping[str, Callable[..., Iterable[Sensor]]]
+) -> dict[str, list[str]]:
     """Source → where ``--sensor SOURCE:ADDRESS`` says that its devices are; none for a plain ``--sensor SOURCE``."""
     devices: dict[str, list[str]] = {}
     for text in only:
@@ -170,7 +172,7 @@ def _first_looks(
     looks: dict[Key, list[tuple[float, float]]] = {}
     working: list[Sensor] = []
     for sensor in sensors:
-        readable = _look(sensor, looks, failures)
+        readable = _read_first_row(sensor, looks, failures)
         channels += readable
         channels += [replace(channel, available=False) for channel in sensor.unavailable]
         if any(channel.available for channel in readable) and sensor.name not in instruments:
@@ -229,7 +231,9 @@ def _read_row(sensor: Sensor, looks: dict[Key, list[tuple[float, float]]]) -> No
         looks.setdefault(channel.key, []).append((middle if math.isnan(at) else at, value))
 
 
-def _look(sensor: Sensor, looks: dict[Key, list[tuple[float, float]]], failures: list[Failure]) -> list[Channel]:
+def _read_first_row(
+    sensor: Sensor, looks: dict[Key, list[tuple[float, float]]], failures: list[Failure]
+) -> list[Channel]:
     """Read one row of the sensor into ``looks``; its channels, all unavailable where it fails as a whole."""
     channels = list(sensor.channels)
     if not channels:

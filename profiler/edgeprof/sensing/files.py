@@ -141,10 +141,10 @@ class NumberFile(TextFile):
         try:
             return int(text) * self.scale
         except ValueError:
-            return _decimal(text) * self.scale
+            return _parse_decimal(text) * self.scale
 
 
-def _decimal(text: bytes) -> float:
+def _parse_decimal(text: bytes) -> float:
     try:
         return float(text)
     except ValueError:
@@ -264,13 +264,13 @@ def trouble(path: Path) -> tuple[str, str | None] | None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        return _explain(path, error)
-    if math.isnan(_decimal(text.split()[0] if text.split() else b"")):
+        return _explain_error(path, error)
+    if math.isnan(_parse_decimal(text.split()[0] if text.split() else b"")):
         return f"{path.name} holds no number: {text[:20]!r}", None
     return None
 
 
-def _explain(path: Path, error: OSError) -> tuple[str, str | None]:
+def _explain_error(path: Path, error: OSError) -> tuple[str, str | None]:
     code = error.errno
     if code in {errno.EACCES, errno.EPERM}:
         return f"{path} is not readable by this user", f"sudo chmod a+r {path}"

@@ -60,11 +60,11 @@ def glance(sensors: Iterable[Sensor], channels: Mapping[Key, Channel], seconds: 
         seconds: Time between the two readings.
     """
     sensors = list(sensors)
-    first = [_row(sensor, opening=True) for sensor in sensors]
+    first = [_read_row(sensor, opening=True) for sensor in sensors]
     time.sleep(seconds)
     seen = Glance()
     for sensor, before in zip(sensors, first, strict=True):
-        after = _row(sensor)
+        after = _read_row(sensor)
         with suppress(OSError, EdgeprofError):
             sensor.close()
         for index, declared in enumerate(sensor.channels):
@@ -78,7 +78,7 @@ def glance(sensors: Iterable[Sensor], channels: Mapping[Key, Channel], seconds: 
     return seen
 
 
-def _row(sensor: Sensor, *, opening: bool = False) -> list[tuple[float, float]]:
+def _read_row(sensor: Sensor, *, opening: bool = False) -> list[tuple[float, float]]:
     count = len(sensor.channels)
     values, times = [math.nan] * count, [math.nan] * count
     begin = time.monotonic()

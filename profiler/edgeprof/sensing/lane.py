@@ -88,11 +88,11 @@ class Lane:
                 self.cpu_s = time.thread_time()
             wakes += 1
             if long and len(self.probes) > 1:
-                self._part()
+                self._separate_long_probes()
                 follow = not any(probe.leads for probe in self.probes)
                 wake = min(probe.next_s for probe in self.probes)
 
-    def _part(self) -> None:
+    def _separate_long_probes(self) -> None:
         """Give each probe that holds the others up a thread of its own; it is opened anew there."""
         for probe in [probe for probe in self.probes if probe.is_long]:
             if len(self.probes) > 1:

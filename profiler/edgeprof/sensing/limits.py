@@ -35,7 +35,7 @@ def power_limit(channel: Channel) -> float:
     return min(most, channel.plausible[1]) if channel.quantity == "power" else most
 
 
-def bounds(channel: Channel) -> tuple[float, float]:
+def plausible_bounds(channel: Channel) -> tuple[float, float]:
     """The lowest and highest value (in the channel's unit) that can be true, with the power that can flow as a bound.
 
     A power below zero is a sensor's offset, or comes back from a motor or a battery: as much is possible either way.
@@ -51,7 +51,7 @@ def why_impossible(channel: Channel, value: float) -> str | None:
     """Return why a reading is impossible, as a clause; None if it is possible."""
     if value in SENTINELS:
         return f"it reads {value:.10g} {channel.unit}, which is what a register without a reading says"
-    low, high = bounds(channel)
+    low, high = plausible_bounds(channel)
     if not low <= value <= high:
         return f"it reads {value:.6g} {channel.unit}, outside {low:g} to {high:g}"
     return None

@@ -44,7 +44,7 @@ def prepare(
     Raises:
         InputError: see ``discover``.
     """
-    for problem in settings.recover():
+    for problem in settings.restore_settings():
         note(f"an earlier run was killed and left something changed: {problem}")
     cache = BootCache(roots)
 

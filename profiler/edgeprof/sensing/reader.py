@@ -11,7 +11,7 @@ from operator import le
 from typing import TYPE_CHECKING
 
 from edgeprof.errors import EdgeprofError
-from edgeprof.sensing.limits import SENTINELS, bounds
+from edgeprof.sensing.limits import SENTINELS, plausible_bounds
 from edgeprof.sensing.trace import Record
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Probe:
         self._nan = array("d", [math.nan] * width)
         self._nan_bytes = self._nan.tobytes()
         self._values, self._stamps = array("d", self._nan), array("d", self._nan)
-        limits = [bounds(channel) for channel in self.channels]
+        limits = [plausible_bounds(channel) for channel in self.channels]
         self._lows = array("d", [max(low, -_MAX) for low, _ in limits])
         self._highs = array("d", [min(high, _MAX) for _, high in limits])
         self._low, self._high = max(self._lows, default=0.0), min(self._highs, default=0.0)
@@ -184,7 +184,7 @@ class Probe:
             self.sensor.open()
             self.is_open = True
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
-            self.reason = _sentence(error)
+            self.reason = _error_sentence(error)
         self._origin = self.next_s = clock.now()
 
     @property
@@ -197,7 +197,7 @@ class Probe:
         try:
             self.sensor.close()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
-            self.reason = self.reason or _sentence(error)
+            self.reason = self.reason or _error_sentence(error)
 
     def service(self, clock: Clock) -> None:
         """Read one row at the deadline that is due; deadlines that passed unserved are missed, not made up for.
@@ -222,11 +222,11 @@ class Probe:
             self.sensor.read(values, stamps)
             after = clock.now()
             if len(values) != len(nan) or len(stamps) != len(nan):
-                values, stamps = self._wrong("its read() changed the length of the row")
+                values, stamps = self._discard_row("its read() changed the length of the row")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; the others go on
             after = clock.now()
-            values, stamps = self._wrong(_sentence(error))
-        if self._keep(values, stamps, before, after):
+            values, stamps = self._discard_row(_error_sentence(error))
+        if self._keep_row(values, stamps, before, after):
             self._in_a_row = 0
         else:
             self._back_off()
@@ -235,12 +235,12 @@ class Probe:
             self._wake = max(self._wake, int((after - origin) / period + 1e-6) + 1)
             self.next_s = origin + self._wake * period
         else:
-            self._draw(after)
+            self._draw_next_time(after)
         took = after - before
         if took > LONG_READ_S or self._long or self._overruns:
-            self._learn(took, after)
+            self._notice_duration(took, after)
 
-    def _draw(self, now: float) -> None:
+    def _draw_next_time(self, now: float) -> None:
         """Draw the next reading's time within its period, or within what is left of it.
 
         The end of the period is left out, so that a reading that comes a little late is still within its own.
@@ -254,13 +254,13 @@ class Probe:
         first = max(0.0, passed - self._wake)
         self.next_s = self._origin + (self._wake + first + (last - first) * self._phase()) * period
 
-    def _wrong(self, reason: str) -> tuple[array[float], array[float]]:
+    def _discard_row(self, reason: str) -> tuple[array[float], array[float]]:
         """New rows, because the sensor may have half filled, lengthened or kept the old ones."""
         self.reason = reason
         self._values, self._stamps = array("d", self._nan), array("d", self._nan)
         return self._values, self._stamps
 
-    def _keep(self, values: array[float], stamps: array[float], before: float, after: float) -> bool:
+    def _keep_row(self, values: array[float], stamps: array[float], before: float, after: float) -> bool:
         """Check and store the row; whether any of its values is good.
 
         Nearly every row is good throughout. That is found out in C, and such rows are counted as rows: a loop over
@@ -269,7 +269,7 @@ class Probe:
         middle = (before + after) / 2
         stamped = stamps.tobytes() != self._nan_bytes and any(map(isfinite, stamps))
         usual = not stamped or (before <= min(stamps) and max(stamps) <= after and isfinite(sum(stamps)))
-        if usual and isfinite(sum(values)) and (not self._bounded or self._inside(values)):
+        if usual and isfinite(sum(values)) and (not self._bounded or self._is_within_limits(values)):
             if self._smooth:
                 self._row_gap = max(self._row_gap, middle - self._row_time)
                 self._rows += 1
@@ -289,7 +289,7 @@ class Probe:
         self.record.append(values, middle, stamps if stamped else None)
         return good
 
-    def _inside(self, values: array[float]) -> bool:
+    def _is_within_limits(self, values: array[float]) -> bool:
         low, high = min(values), max(values)
         # Between the narrowest limits lies what is between each channel's own.
         within = (self._low <= low and high <= self._high) or (
@@ -303,14 +303,14 @@ class Probe:
         for index, (value, time) in enumerate(zip(values, times, strict=True)):
             if self._lows[index] <= value <= self._highs[index] and value not in SENTINELS:
                 any_good = True
-                self._count(index, time)
+                self._count_reading(index, time)
             else:
                 self._failed[index] += 1
                 self._refused[index] += not math.isnan(value)
                 values[index] = math.nan
         return any_good
 
-    def _count(self, index: int, time: float) -> None:
+    def _count_reading(self, index: int, time: float) -> None:
         if math.isnan(self._first[index]):
             self._first[index] = time
         else:
@@ -326,7 +326,7 @@ class Probe:
         if self.is_open and self._in_a_row >= _REOPEN_AFTER:
             self.close()
 
-    def _learn(self, took: float, now: float) -> None:
+    def _notice_duration(self, took: float, now: float) -> None:
         """Notice reads that are too long for company, or for the period."""
         self._long = self._long + 1 if took > LONG_READ_S else 0
         self.is_long = self.is_long or took > _BLOCKING_READ_S or self._long >= _LONG_READS
@@ -364,21 +364,21 @@ class Probe:
             missed=max(0, self._counted - samples),
             max_gap_s=max(self._gap[index], self._row_gap) if several else None,
             failed=failed,
-            reason=self._why(index) if failed else None,
+            reason=self._failure_text(index) if failed else None,
         )
 
-    def _why(self, index: int) -> str:
+    def _failure_text(self, index: int) -> str:
         channel, failed, refused = self.channels[index], self._failed[index], self._refused[index]
         total = self._samples[index] + self._rows + failed
         share = f"all {total}" if failed == total else f"{failed} of {total}"
         if refused == failed:
-            low, high = bounds(channel)
+            low, high = plausible_bounds(channel)
             return f"{share} readings were outside {low:g} to {high:g} {channel.unit} and refused"
         reason = f": {self.reason}" if self.reason else ""
         return f"{share} readings failed{reason}"
 
 
-def _sentence(error: BaseException) -> str:
+def _error_sentence(error: BaseException) -> str:
     if isinstance(error, EdgeprofError):
         return error.message
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -99,9 +99,9 @@ class Redactor:
         self._versions = frozenset(versions)
         self.counts: Counter[Kind] = Counter()
         self._kinds = {text.lower(): kind for text, kind in secrets.items() if text.lower() not in GENERIC}
-        self._known = _pattern(self._kinds)
+        self._known = _compile_pattern(self._kinds)
         in_paths = {t: k for t, k in self._kinds.items() if k != "name" or len(t) >= _SHORTEST_NAME_IN_PATH}
-        self._known_in_paths = _pattern(in_paths)
+        self._known_in_paths = _compile_pattern(in_paths)
 
     def content(self, name: str, data: bytes) -> bytes:
         """The content of a file: replaced as a whole where the file's name says that it names a device."""
@@ -162,7 +162,7 @@ class Redactor:
         return self._placeholders[key]
 
 
-def _pattern(kinds: Mapping[str, Kind]) -> re.Pattern[str] | None:
+def _compile_pattern(kinds: Mapping[str, Kind]) -> re.Pattern[str] | None:
     """What finds these texts, the longest first; None without any.
 
     A serial number is found inside of longer words too; a name, which may be short, as a word alone.

@@ -184,7 +184,7 @@ class _Child:
         self._connection = Connection(ours.detach())
         _children.add(self)
         # A sampler that is forgotten without a stop: the closed connection ends the child.
-        self.finish = weakref.finalize(owner, _finish, self._connection, self._process, self._pid)
+        self.finish = weakref.finalize(owner, _finish_child, self._connection, self._process, self._pid)
 
     @property
     def is_ours(self) -> bool:
@@ -217,7 +217,7 @@ class _Child:
         self._process.returncode = 0  # it is no child of this process: there is nothing to wait for
 
 
-def _finish(connection: Connection, process: subprocess.Popen[bytes], pid: int) -> None:
+def _finish_child(connection: Connection, process: subprocess.Popen[bytes], pid: int) -> None:
     if os.getpid() != pid:
         return
     connection.close()

@@ -47,13 +47,13 @@ class Renamed(Sensor):
         self._inner.close()
 
 
-def distinct(sensors: Sequence[Sensor]) -> list[Sensor]:
+def rename_duplicates(sensors: Sequence[Sensor]) -> list[Sensor]:
     """The sensors, those renamed whose channels have a key that another channel has too.
 
     Most sources tell their chips apart themselves; this is for two devices of a source that does not. A name bears the
     place then, or the number of the channel among its likes where no place is known.
     """
-    channels = [(index, channel) for index, sensor in enumerate(sensors) for channel in _all(sensor)]
+    channels = [(index, channel) for index, sensor in enumerate(sensors) for channel in _all_channels(sensor)]
     counts = Counter(channel.key for _, channel in channels)
     if all(count == 1 for count in counts.values()):
         return list(sensors)
@@ -69,10 +69,10 @@ def distinct(sensors: Sequence[Sensor]) -> list[Sensor]:
             name = name if number == 1 and place else f"{name} #{number}"
         names[index].append(name)
     return [
-        sensor if names[index] == [channel.name for channel in _all(sensor)] else Renamed(sensor, names[index])
+        sensor if names[index] == [channel.name for channel in _all_channels(sensor)] else Renamed(sensor, names[index])
         for index, sensor in enumerate(sensors)
     ]
 
 
-def _all(sensor: Sensor) -> list[Channel]:
+def _all_channels(sensor: Sensor) -> list[Channel]:
     return [*sensor.channels, *sensor.unavailable]

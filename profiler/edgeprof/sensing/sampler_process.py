@@ -51,7 +51,9 @@ def main(descriptor: int) -> None:
                 newest = _next_request(connection, parent)
                 if newest is None:
                     return
-                connection.send(("answer", {c.key: _newer(trace, c.key, newest.get(c.key)) for c in trace.channels}))
+                connection.send(
+                    ("answer", {c.key: _newer_readings(trace, c.key, newest.get(c.key)) for c in trace.channels})
+                )
 
 
 def _next_request(connection: Connection, parent: int) -> Any:
@@ -65,7 +67,7 @@ def _next_request(connection: Connection, parent: int) -> Any:
         return None
 
 
-def _newer(trace: Trace, key: Key, last_s: float | None) -> tuple[bytes, bytes]:
+def _newer_readings(trace: Trace, key: Key, last_s: float | None) -> tuple[bytes, bytes]:
     """Readings after that time, as float64 of times and values."""
     readings = trace.readings_after(key, last_s)
     return readings.times.tobytes(), readings.values.tobytes()

@@ -110,7 +110,7 @@ class Record:
     def _forget(self, now: float) -> None:
         if self.keep_s is None:
             return
-        while len(self._blocks) > 2 and max(_times(self._blocks[0], 0, self._width)) < now - self.keep_s:
+        while len(self._blocks) > 2 and max(_column_times(self._blocks[0], 0, self._width)) < now - self.keep_s:
             del self._blocks[0]
 
     def last(self) -> tuple[list[float], list[float]] | None:
@@ -130,7 +130,7 @@ class Record:
             blocks = [(block, block.rows) for block in self._blocks]
         times, values = array("d"), array("d")
         for block, rows in blocks:
-            times.extend(_times(block, index, self._width)[:rows])
+            times.extend(_column_times(block, index, self._width)[:rows])
             values.extend(block.values[index :: self._width][:rows])
         # A source with time-stamps of its own that has nothing new says its last one again: the same reading.
         if all(map(operator.lt, times, memoryview(times)[1:])):
@@ -138,7 +138,7 @@ class Record:
         return _only_later(times, values)
 
 
-def _times(block: _Block, index: int, width: int) -> array[float]:
+def _column_times(block: _Block, index: int, width: int) -> array[float]:
     return block.times[index::width] if block.stamped else block.times
 
 

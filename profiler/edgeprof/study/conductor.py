@@ -36,7 +36,7 @@ from edgeprof.verdicts.cost import Costs
 from edgeprof.verdicts.recommend import budgets, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from edgeprof.artifact import Artifact
     from edgeprof.benchmark.progress import Progress
@@ -204,28 +204,21 @@ class StudySweep:
                 raise
             done[-1].interrupted = True
         names = list(dict.fromkeys(candidate.name for candidate in candidates))
-        result = _merge_results(done, names)
+        result = merge_results(done, names)
         for candidate in candidates:
             self._explain_disappointment(result, candidate)
         result.variants += [self.failed_variant(candidate) for candidate in candidates if candidate.failure is not None]
         return self._write_outcome(result, skipped)
 
-    def make_variants(self) -> list[Candidate]:
-        """Make every variant and measure none, for a fleet that measures them elsewhere.
+    def make_reference(self) -> None:
+        """Make the baseline that the study names, if it names one, for a fleet that measures it elsewhere.
 
         Raises:
-            InputError: the study searches, which needs measurements in between; or files cannot be written.
+            InputError: it cannot be made, or files cannot be written.
         """
-        if self.study.search is not None:
-            raise InputError(
-                f"{self.study.path}: a fleet cannot follow [search], which chooses each variant by the last one's "
-                "measurement",
-                remedy="Name the variants in [recipes], or run edgeprof sweep on one device.",
-            )
         self._make_directory()
         if self.study.baseline is not None:
             self._make_reference(self.study.baseline)
-        return [self._make_candidate(chain) for chain in self.study.chains]
 
     def _measure_all(
         self, candidates: list[Candidate], done: list[schema.Result], skipped: dict[str, str], *, prune_hopeless: bool
@@ -234,7 +227,7 @@ class StudySweep:
         if self.study.baseline is not None:
             self._make_reference(self.study.baseline)
         for chain in self.study.chains:
-            candidates.append(self._make_candidate(chain))
+            candidates.append(self.make_candidate(chain))
             self._look_at(candidates[-1])
         # The promising first, so that an early end still has them.
         able = [candidate for candidate in candidates if candidate.failure is None]
@@ -255,7 +248,7 @@ class StudySweep:
 
     def _make_reference(self, chain: str) -> None:
         """Make the variant that the study names as its baseline, and compare the others with it."""
-        candidate = self._make_candidate(chain)
+        candidate = self.make_candidate(chain)
         if candidate.failure is not None or candidate.path is None:
             why = candidate.failure.message if candidate.failure else "no file"
             raise InputError(
@@ -295,7 +288,7 @@ class StudySweep:
         seen = {candidate.name for candidate in candidates}
 
         def judge(chain: str) -> Judgement | None:
-            candidate = self._make_candidate(chain)
+            candidate = self.make_candidate(chain)
             if candidate.name not in seen:
                 seen.add(candidate.name)
                 candidates.append(candidate)
@@ -305,13 +298,27 @@ class StudySweep:
             if candidate.failure is not None:
                 return None
             result = next((r for r in done if r.variants[-1].name == candidate.name), None)
-            return None if result is None else self._judgement_of(result)
+            return None if result is None else self.judgement_of(result)
 
         for chain in study_search.chains(database, self.host):
             judge(chain)
         study_search.search(space, database, self.study.seed, judge, self.host)
 
-    def _judgement_of(self, result: schema.Result) -> Judgement | None:
+    def searched_chains(self, device: str) -> list[str]:
+        """The chains that an earlier run's search judged for a device of a fleet."""
+        return list(study_search.chains(self._database_of(device), self.host))
+
+    def next_chain(self, device: str, judgements: Mapping[str, Judgement | None]) -> str | None:
+        """The next chain that the search of a device of a fleet proposes; None at its end."""
+        assert self.study.search is not None
+        database = self._database_of(device)
+        return study_search.next_chain(self.study.search, database, self.study.seed, judgements, self.host)
+
+    def _database_of(self, device: str) -> Path:
+        return self.directory / f"search-{safe(device)}.db"
+
+    def judgement_of(self, result: schema.Result) -> Judgement | None:
+        """What a search learns of a result's last variant; None where it cannot be judged."""
         if result.interrupted:
             raise KeyboardInterrupt
         variant = result.variants[-1]
@@ -333,7 +340,12 @@ class StudySweep:
                 f"cannot write to {self.directory}: {error.strerror}", remedy="Choose another --dir DIR."
             ) from None
 
-    def _make_candidate(self, chain: str) -> Candidate:
+    def make_candidate(self, chain: str) -> Candidate:
+        """Make a variant, or find it where an earlier run made it; one that cannot be made says why.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         name = chain_name(parse_chain(chain))
         try:
             manifest = compress(
@@ -462,7 +474,7 @@ class StudySweep:
         return outcome
 
 
-def _merge_results(results: list[schema.Result], order: list[str]) -> schema.Result:
+def merge_results(results: list[schema.Result], order: list[str]) -> schema.Result:
     """Merge the results of several pairs: the first pair's baseline, and every variant compared within its pair."""
     created = datetime.now(timezone.utc)
     merged = schema.Result(

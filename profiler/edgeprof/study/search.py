@@ -9,7 +9,7 @@ from edgeprof.errors import UnavailableError
 from edgeprof.plugins import PluginHost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from edgeprof.study.recipe import Search
@@ -79,6 +79,45 @@ def search(
 ) -> None:
     """``Searcher.search`` of the search that can be used here."""
     find_searcher(host).search(space, database, seed, judge)
+
+
+class _NotJudgedError(Exception):
+    """Ends a search at a chain that was not judged yet."""
+
+    def __init__(self, chain: str) -> None:
+        super().__init__(chain)
+        self.chain = chain
+
+
+def next_chain(
+    space: Search,
+    database: Path,
+    seed: int,
+    judgements: Mapping[str, Judgement | None],
+    host: PluginHost | None = None,
+) -> str | None:
+    """The chain that a search wants judged next, for whoever judges elsewhere; None where it is at its end.
+
+    The search is broken off there, as where its process is killed, and takes the same chain up again once it is judged.
+
+    Args:
+        space: What may vary.
+        database: Where trials are kept.
+        seed: Of every random draw.
+        judgements: What came of each chain so far.
+        host: The plugins.
+    """
+
+    def judge(chain: str) -> Judgement | None:
+        if chain not in judgements:
+            raise _NotJudgedError(chain)
+        return judgements[chain]
+
+    try:
+        search(space, database, seed, judge, host)
+    except _NotJudgedError as stop:
+        return stop.chain
+    return None
 
 
 def chains(database: Path, host: PluginHost | None = None) -> Iterator[str]:

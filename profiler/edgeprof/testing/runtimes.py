@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from edgeprof.testing.require import require, require_error
-from edgeprof.worker.inputs import check_feeds, describe, is_batch, own_feeds
+from edgeprof.worker.inputs import check_feeds, describe_input, is_batch, own_feeds
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE, LoadError, LoadOptions, Runtime, Session, TensorSpec
 from edgeprof.worker.workload import Workload, check_workloads
 
@@ -100,7 +100,7 @@ def _check_specs(session: Session) -> None:
             require(isinstance(spec.shape, tuple), f"the shape of the {kind} {spec.name!r} is no tuple")
             require(
                 all(d is None or isinstance(d, (int, str)) for d in spec.shape),
-                f"the {kind} {describe(spec)} has a dimension that is no int, str or None",
+                f"the {kind} {describe_input(spec)} has a dimension that is no int, str or None",
             )
             require(
                 spec.dtype in (ANY_DTYPE, "bfloat16") or np.dtype(spec.dtype).name == spec.dtype,
@@ -141,7 +141,7 @@ def _require_fits(spec: TensorSpec, array: Any) -> None:
     fits = len(spec.shape) == array.ndim and all(
         not isinstance(dim, int) or dim in (-1, size) for dim, size in zip(spec.shape, array.shape, strict=False)
     )
-    require(fits, f"the output {describe(spec)} comes with the shape {list(array.shape)}")
+    require(fits, f"the output {describe_input(spec)} comes with the shape {list(array.shape)}")
 
 
 def _require_same(what: str, got: Mapping[str, Any], wanted: Mapping[str, Any], rtol: float, atol: float) -> None:
@@ -228,7 +228,7 @@ def _check_dtype(
             continue
         kind = "float64" if spec.dtype != "float64" else "float32"
         wrong = {**data, spec.name: data[spec.name].astype(kind)}
-        _require_refused(session, f"{kind} for the input {describe(spec)}", wrong)
+        _require_refused(session, f"{kind} for the input {describe_input(spec)}", wrong)
         try:
             outputs = session.run(wrong)
         except Exception:  # noqa: BLE001 - refusing is right, by whatever error the library has

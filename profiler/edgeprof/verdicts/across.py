@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Comparison, Protocol, Result, SensorUse, Variant
 
 #: Fields of the protocol that change what an inference is, or how long a request waits for it.
-_DECISIVE = ("scenario", "batch", "rate_hz", "streams")
+_DECISIVE = ("scenario", "batch", "rate_hz", "streams", "queue")
 _NOTED = ("threads", "windows", "window_s", "preset", "inputs", "sample_rate_hz")
 
 

@@ -84,7 +84,7 @@ def _pairing_key(result: Result, variant: Variant) -> tuple[object, ...]:
     return (
         result.host.fingerprint, variant.model.sha256 or schema.model_name(variant.model), variant.name,
         (variant.runtime.name, variant.runtime.version, variant.runtime.device) if variant.runtime else None,
-        protocol.scenario, protocol.batch, protocol.threads, protocol.rate_hz, protocol.streams,
+        protocol.scenario, protocol.batch, protocol.threads, protocol.rate_hz, protocol.streams, protocol.queue,
     )  # fmt: skip
 
 

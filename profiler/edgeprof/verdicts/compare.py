@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprof.energy.figures import repeatability
+from edgeprof.energy.figures import repeatability_component
 from edgeprof.energy.influences import OWN
-from edgeprof.energy.uncertainty import Component, combine, mean_and_error
+from edgeprof.energy.uncertainty import Component, combine_components, mean_and_error
 from edgeprof.results import schema
 from edgeprof.verdicts import accuracy, perplexity, requests
 
@@ -210,7 +210,7 @@ def _paired_ratio(pairs: list[tuple[float, float]], components: list[Component])
         return None
     logs = [math.log(v / b) for v, b in pairs]
     mean, error = mean_and_error(logs)
-    total = combine([repeatability(error or 0.0, len(logs), components), *components])
+    total = combine_components([repeatability_component(error or 0.0, len(logs), components), *components])
     if abs(mean) + total.expanded > _MOST_LOG:
         return None
     low, high = math.exp(mean - total.expanded), math.exp(mean + total.expanded)

@@ -1,6 +1,6 @@
-"""Reading .npz and .npy within bounds: what an archive promises is looked at before anything is made of it.
+"""Read .npz and .npy files within bounds: the sizes that a file states are checked before memory is taken for them.
 
-Python 3.6 grammar: a worker reads inputs and calibration samples, the parent datasets.
+Python 3.6 grammar: the worker reads inputs and calibration samples with this module, the parent process datasets.
 """
 
 import os
@@ -11,21 +11,22 @@ import numpy as np
 
 from edgeprof.worker import zips
 
-#: Bytes that an archive may unpack to, whatever its size; a larger one may unpack to so many times its size.
+#: Every archive may unpack to this many bytes; a large one may also unpack to this many times its own size.
 LIMIT_BYTES = 256 << 20
 LIMIT_RATIO = 20
 
 
 class ArraysError(ValueError):
-    """A file that holds no plain arrays, or more than it should; one clause that says why."""
+    """Raised for a file that holds anything but plain arrays, or too much; its text is one clause that says why."""
 
 
 def read_arrays(path: str) -> Dict[str, Any]:
-    """The arrays of an .npz by name; that of an .npy under the empty name.
+    """Return the arrays of an .npz file by name; the only array of an .npy file has the empty name.
 
     Raises:
-        ArraysError: the file is cut or damaged, holds Python objects or what is no array, or unpacks to too much.
-        OSError: it cannot be read.
+        ArraysError: the file is cut or damaged, holds Python objects or entries that are no arrays, or unpacks to too
+            much.
+        OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -61,11 +62,12 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
 
 
 def _read_array(stream: Any, size: int, name: str) -> Any:
-    """
+    """Read one .npy file.
+
     Args:
-        stream: An .npy file, anywhere.
-        size: Its bytes.
-        name: For messages.
+        stream: The .npy file, open for reading at any position.
+        size: How many bytes it has.
+        name: What messages call it.
     """
     stream.seek(0)
     shape, fortran, dtype = _read_header(stream, name)

@@ -9,16 +9,17 @@ from edgeprof.worker.runtime import LoadError
 from edgeprof.worker.scenario import Scenario, Window
 from edgeprof.worker.workload import Burst, Workload
 
-#: A warm-up ends when so many bursts in a row took as long for each call, within this share.
-_ALIKE, _SHARE = 3, 0.01
-#: The bursts of a warm-up are this part of it, and at most so long (s).
-_PART, _LONGEST_S = 0.25, 2.0
+#: A warm-up ends when the mean latencies of this many consecutive bursts agree within this relative difference.
+_AGREEING_BURSTS, _AGREEMENT = 3, 0.01
+#: Each burst of a warm-up lasts this fraction of the warm-up so far, and at most this many seconds.
+_BURST_FRACTION, _LONGEST_S = 0.25, 2.0
 
 
 def require_closed_loop(scenario: Scenario) -> None:
-    """
+    """Refuse scenarios that say when each call is due: a device that repeats its calls by itself cannot follow them.
+
     Raises:
-        LoadError: the scenario says when each call is due, which a device that repeats them by itself does not hear.
+        LoadError: the scenario is another one than ``single-stream``.
     """
     if scenario.name != "single-stream":
         raise LoadError(
@@ -28,7 +29,7 @@ def require_closed_loop(scenario: Scenario) -> None:
 
 
 def warm_up(burst: Callable[[float], Burst], min_s: float, max_s: float) -> Dict[str, Any]:
-    """Let the device work until its bursts take as long for each call, at least ``min_s`` and at most ``max_s``.
+    """Let the device work until the latency of its calls has settled, from ``min_s`` to ``max_s`` seconds.
 
     Returns:
         The answer to the request ``warm_up``.
@@ -37,24 +38,24 @@ def warm_up(burst: Callable[[float], Burst], min_s: float, max_s: float) -> Dict
     means: List[float] = []
     calls, spent, steady = 0, 0.0, False
     while True:
-        done = burst(min(_LONGEST_S, max(0.01, _PART * max(min_s, spent))))
+        done = burst(min(_LONGEST_S, max(0.01, _BURST_FRACTION * max(min_s, spent))))
         calls += done.span.count
         means.append(_mean_s(done))
         spent = time.monotonic() - begin
-        last = means[-_ALIKE:]
-        steady = len(last) == _ALIKE and max(last) - min(last) <= _SHARE * max(last)
+        last = means[-_AGREEING_BURSTS:]
+        steady = len(last) == _AGREEING_BURSTS and max(last) - min(last) <= _AGREEMENT * max(last)
         if spent >= max_s or (steady and spent >= min_s):
             break
     reason = None
     if not steady:
         reason = "the mean latency of its last {} bursts still changed by more than {:g} %".format(
-            len(means[-_ALIKE:]), 100 * _SHARE
+            len(means[-_AGREEING_BURSTS:]), 100 * _AGREEMENT
         )
     return {"reached": steady, "inferences": calls, "seconds": spent, "latency_s": means[-1], "reason": reason}
 
 
-def window(burst: Callable[[float], Burst], workload: Workload, seconds: float) -> Window:
-    """One window, which is one burst."""
+def measure_window(burst: Callable[[float], Burst], workload: Workload, seconds: float) -> Window:
+    """Measure one window of ``seconds``, which is one burst of the device."""
     mark = standstill.Mark()
     cpu_s = time.process_time()
     done = burst(seconds)
@@ -70,10 +71,11 @@ def window(burst: Callable[[float], Burst], workload: Workload, seconds: float) 
         standstill=mark.standstill(),
         is_burst=True,
         device_s=done.device_s,
+        is_second_try=done.is_second_try,
     )
 
 
 def _mean_s(done: Burst) -> float:
-    """Seconds of a call: by the device's own clock where it told, which no line delays."""
+    """The mean seconds of a call, by the device's own clock if it reported one: no transmission delays that clock."""
     seconds = done.span.seconds if done.device_s is None else done.device_s
     return seconds / max(1, done.span.count)

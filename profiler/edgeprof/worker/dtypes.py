@@ -1,4 +1,6 @@
-"""Element types that numpy lacks: the types that carry them, and their bits. Python 3.6 grammar, as all of the worker.
+"""Element types that numpy lacks: which numpy type carries each of them, and how their bits are read and written.
+
+Python 3.6 grammar, like all of the worker.
 
 A bfloat16 is carried as float32 and an int4 as int8, both exactly, so that neither side of the wire needs an extension
 of numpy.
@@ -24,8 +26,8 @@ _SMALL_FLOATS = {
 _SMALL_INTEGERS = re.compile(r"(u?)int([24])$")
 
 
-def carrier(dtype: str) -> Optional[str]:
-    """The numpy type whose arrays carry a tensor of this type: itself where numpy has it; None where nothing does."""
+def carrier_dtype(dtype: str) -> Optional[str]:
+    """Return the numpy type that carries tensors of this type: the type itself if numpy has it; None if none can."""
     if dtype == "bfloat16" or _onnx_name(dtype) in _SMALL_FLOATS:
         return "float32"
     match = _SMALL_INTEGERS.match(dtype)
@@ -39,11 +41,11 @@ def carrier(dtype: str) -> Optional[str]:
 
 def is_foreign(dtype: str) -> bool:
     """Whether numpy lacks the type and another one carries it."""
-    return carrier(dtype) not in (None, dtype)
+    return carrier_dtype(dtype) not in (None, dtype)
 
 
 def bits_per_element(dtype: str) -> int:
-    """Of a foreign type."""
+    """How many bits one element of a foreign type has (see ``is_foreign``)."""
     if dtype == "bfloat16":
         return 16
     match = _SMALL_INTEGERS.match(dtype)
@@ -52,7 +54,7 @@ def bits_per_element(dtype: str) -> int:
     return 4 if _onnx_name(dtype).startswith("float4") else 8
 
 
-def limits(dtype: str) -> Any:
+def integer_limits(dtype: str) -> Any:
     """The least and the greatest value of a small integer type."""
     match = _SMALL_INTEGERS.match(dtype)
     assert match is not None
@@ -60,16 +62,18 @@ def limits(dtype: str) -> Any:
     return (0, 2**bits - 1) if match.group(1) else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def decoded(raw: bytes, dtype: str, shape: Any) -> Any:
-    """The values of a foreign tensor.
+def decode_bytes(raw: bytes, dtype: str, shape: Any) -> Any:
+    """Decode the bytes of a tensor of a foreign type into an array of its carrier type.
 
     Args:
-        raw: Its bytes, little endian; below 8 bits two or four elements a byte, the first in the lowest bits.
-        dtype: Its type.
-        shape: Its shape.
+        raw: The bytes, little endian. Types below 8 bits have two or four elements in each byte, the first of them in
+            the lowest bits.
+        dtype: The foreign type, such as ``bfloat16`` or ``int4``.
+        shape: The shape of the tensor.
     """
     count = int(np.prod(shape, dtype=np.int64))
     if dtype == "bfloat16":
+        # A bfloat16 is the upper half of a float32 (the same sign and exponent, 7 bits of fraction).
         wide = np.frombuffer(raw, "<u2", count).astype(np.uint32) << np.uint32(16)
         return wide.view(np.float32).reshape(shape)
     bits = bits_per_element(dtype)
@@ -79,20 +83,21 @@ def decoded(raw: bytes, dtype: str, shape: Any) -> Any:
         codes = np.stack(parts, axis=-1).reshape(-1)
     codes = codes[:count]
     if _SMALL_INTEGERS.match(dtype):
-        low = limits(dtype)[0]
+        low = integer_limits(dtype)[0]
         values = codes.astype(np.int16)
-        values[values > limits(dtype)[1]] += 2 * low
-        return values.astype(np.dtype(carrier(dtype))).reshape(shape)
+        values[values > integer_limits(dtype)[1]] += 2 * low  # two's complement
+        return values.astype(np.dtype(carrier_dtype(dtype))).reshape(shape)
     return _code_values(dtype)[codes].reshape(shape)
 
 
-def encoded(values: Any, dtype: str) -> bytes:
-    """The inverse of ``decoded``; a value between two that the type has becomes the nearer one."""
+def encode_values(values: Any, dtype: str) -> bytes:
+    """The inverse of ``decode_bytes``; a value that the type does not have becomes the nearest one that it has."""
     flat = np.ascontiguousarray(values).reshape(-1)
     if dtype == "bfloat16":
         wide = flat.astype(np.float32).view(np.uint32)
+        # Adding half a unit of the last kept place, less one if that place is even, rounds half to even (IEEE 754).
         rounded = (wide + np.uint32(0x7FFF) + ((wide >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-        nan = (wide >> np.uint32(16)) | np.uint32(0x40)
+        nan = (wide >> np.uint32(16)) | np.uint32(0x40)  # a quiet NaN stays one although its lower bits are cut off
         return bytes(np.where(np.isnan(flat.astype(np.float32)), nan, rounded).astype("<u2").tobytes())
     bits = bits_per_element(dtype)
     if _SMALL_INTEGERS.match(dtype):
@@ -110,7 +115,7 @@ def encoded(values: Any, dtype: str) -> bytes:
 
 
 def _nearest_codes(values: Any, dtype: str) -> Any:
-    """The codes of the nearest values; NaN and what is beyond the range take the codes that the type has for them."""
+    """The codes of the nearest values; NaN and values beyond the range get the codes that the type has for them."""
     table = _code_values(dtype).astype(np.float64)
     known = np.flatnonzero(~np.isnan(table))
     order = known[np.argsort(table[known], kind="stable")]
@@ -127,7 +132,7 @@ def _nearest_codes(values: Any, dtype: str) -> Any:
 
 
 def _code_values(dtype: str) -> Any:
-    """The value of each code, as float32."""
+    """The value of each code of a small float type, as float32, in the order of the codes."""
     exponent_bits, bias, fraction_bits, kind = _SMALL_FLOATS[_onnx_name(dtype)]
     if kind == "scale":
         return np.append(2.0 ** (np.arange(255) - bias), np.nan).astype(np.float32)
@@ -147,5 +152,5 @@ def _code_values(dtype: str) -> Any:
 
 
 def _onnx_name(dtype: str) -> str:
-    """The ONNX spelling of a type that PyTorch writes with underscores."""
+    """The name that ONNX gives to a type: PyTorch writes ``float8_e5m2`` where ONNX writes ``float8e5m2``."""
     return re.sub(r"^(float[48])_", r"\1", dtype)

@@ -1,11 +1,12 @@
-"""What code a model file carries, found before a library opens it: torch.export programs and TorchScript archives.
+"""Find the code that a model file carries before a library opens it: torch.export programs and TorchScript archives.
 
 A ``.pt2`` is a zip of JSON, raw weights and pickles. PyTorch unpickles whatever the archive marks as a pickle, loads
 bundled libraries, evaluates the texts of symbolic shapes and guards, and calls whatever function a node names; each of
 these runs what the file's author wrote. This module reads the archive by itself and names the entry that would run.
-``load_program`` is the one door through which edgeprof opens a ``.pt2``: it looks, and then holds PyTorch to it.
+edgeprof opens a ``.pt2`` through ``load_program`` only, which searches the file and then keeps PyTorch from running
+what the search may have missed.
 
-Python 3.6 grammar and the standard library: the parent asks before anything is started, the worker asks again.
+Python 3.6 grammar and the standard library: the parent searches before it starts anything, the worker searches again.
 
 Sources: torch/export/pt2_archive/_package.py, torch/_export/serde/serialize.py (deserialize_operator, _parse_sym_expr),
 torch/export/_unlift.py (_convert_guards_code_to_fn), torch/utils/_pytree.py (treespec_loads) of PyTorch 2.13; for files
@@ -61,7 +62,7 @@ _GUARD_METHODS = frozenset(
 #: Kinds of containers in which inputs and outputs may come.
 _CONTAINERS = frozenset(("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"))
 _LIBRARY = re.compile(r"\.(so|so\.[\d.]+|dylib|dll|pyd|cubin|ptx)$")
-#: What a TorchScript archive's source calls to read or write files.
+#: Calls in the source of a TorchScript archive that read or write files.
 _SCRIPT_FILES = re.compile(
     r"\b(?:torch|ops\.aten|aten)\.(save|from_file)\(|\bops\.(?!prim\b|aten\b)(\w+)\.(\w*file\w*)\("
 )
@@ -69,17 +70,17 @@ _SCRIPT_FILES = re.compile(
 
 @contextlib.contextmanager
 def code_allowed(allowed: bool = True) -> Iterator[None]:
-    """Within it, files that carry code are opened: what ``--allow-code`` says, and nothing else sets."""
+    """A context in which files that carry code may be opened, which only ``--allow-code`` asks for."""
     before = _ALLOWED[0]
-    allow(allowed)
+    allow_code(allowed)
     try:
         yield
     finally:
-        allow(before)
+        allow_code(before)
 
 
-def allow(allowed: bool) -> None:
-    """As ``code_allowed``, for the rest of this process: what a worker does with what its parent says."""
+def allow_code(allowed: bool) -> None:
+    """As ``code_allowed``, but for the rest of this process: a worker calls it with the setting of its parent."""
     _ALLOWED[0] = allowed
 
 
@@ -89,13 +90,13 @@ def is_code_allowed() -> bool:
 
 
 def find_code(path: str) -> Optional[str]:
-    """Which entry of a PyTorch archive would run code when it is loaded, and how; None: no entry would.
+    """Return which entry of a PyTorch archive would run code when it is loaded, and how; None if no entry would.
 
     Args:
-        path: A ``.pt2`` or a TorchScript archive. What is no zip has no entries: None.
+        path: A ``.pt2`` or a TorchScript archive. A file that is no zip has no entries, and gives None.
 
     Returns:
-        As ``data/sample_inputs/model.pt is a pickle that imports os.system``.
+        A clause, such as ``data/sample_inputs/model.pt is a pickle that imports os.system``.
     """
     try:
         with open(path, "rb") as file:
@@ -107,8 +108,8 @@ def find_code(path: str) -> Optional[str]:
     return None
 
 
-def refusal(path: str) -> Optional[LoadError]:
-    """The error for an archive that would run code, unless ``--allow-code`` was given; None: load it."""
+def code_refusal(path: str) -> Optional[LoadError]:
+    """The error for an archive that would run code, unless ``--allow-code`` was given; None if it may be loaded."""
     reason = None if is_code_allowed() else find_code(path)
     if reason is None:
         return None
@@ -116,12 +117,12 @@ def refusal(path: str) -> Optional[LoadError]:
 
 
 def load_program(torch: Any, path: str) -> Any:
-    """``torch.export.load`` for a file that was looked through, with PyTorch's own ways to code closed meanwhile.
+    """Search a file for code, then load it by ``torch.export.load`` while PyTorch's own ways to run code are closed.
 
     Raises:
         LoadError: the file would run code, and ``--allow-code`` was not given.
     """
-    error = refusal(path)
+    error = code_refusal(path)
     if error is not None:
         raise error
     if is_code_allowed():
@@ -134,22 +135,25 @@ def load_program(torch: Any, path: str) -> Any:
 
 
 class CodeFoundError(Exception):
-    """What in a file would run code: one clause."""
+    """Raised for a file that would run code; its text is one clause that says which part would, and how."""
 
 
 def _refuse_code(*_: Any, **__: Any) -> Any:
-    """Stands for what PyTorch would run, where a file asks for it although nothing was seen in it."""
+    """Takes the place of functions by which PyTorch runs code from a file, should the search have missed that code."""
     raise CodeFoundError("the file would run its author's code, which needs --allow-code")
 
 
 @contextlib.contextmanager
 def _closed_doors(torch: Any) -> Iterator[None]:
-    """PyTorch's zip reader is another one than Python's, so that a file made for it could look harmless to us. Whatever
-    it reads, pickles are then loaded with ``weights_only``, and bundled libraries and opaque objects not at all.
+    """Close PyTorch's ways to run code: it loads pickles as ``weights_only``, and no bundled libraries or opaque
+    objects.
+
+    PyTorch reads zips by another reader than Python, so a file that was made for the purpose could look harmless to the
+    search and still hold code for PyTorch.
     """
     changed: List[Tuple[Any, str, Any]] = []
 
-    def put(owner: Any, name: str, value: Any) -> None:
+    def replace_attribute(owner: Any, name: str, value: Any) -> None:
         if owner is not None and hasattr(owner, name):
             changed.append((owner, name, getattr(owner, name)))
             setattr(owner, name, value)
@@ -176,11 +180,11 @@ def _closed_doors(torch: Any) -> Iterator[None]:
             _refuse_code()
         return parse(self, text, *args, **kwargs)
 
-    put(reader, "_parse_sym_expr", parse_arithmetic)
-    put(torch, "load", load_weights)
-    put(package, "pickle", _NoPickle)
-    put(package, "_load_aoti", _refuse_code)
-    put(getattr(torch, "_C", None), "_pickle_load_obj", _refuse_code)
+    replace_attribute(reader, "_parse_sym_expr", parse_arithmetic)
+    replace_attribute(torch, "load", load_weights)
+    replace_attribute(package, "pickle", _NoPickle)
+    replace_attribute(package, "_load_aoti", _refuse_code)
+    replace_attribute(getattr(torch, "_C", None), "_pickle_load_obj", _refuse_code)
     try:
         yield
     finally:
@@ -189,10 +193,11 @@ def _closed_doors(torch: Any) -> Iterator[None]:
 
 
 def _look_through(file: "IO[bytes]") -> None:
-    """
+    """Search an archive for entries that would run code.
+
     Raises:
-        CodeFoundError: an entry would run code, or cannot be looked through.
-        zips.UnreadableError: it is no archive.
+        CodeFoundError: an entry would run code, or cannot be searched.
+        zips.UnreadableError: the file is no archive.
     """
     archive = zips.open_zip(file)
     names = [info.filename for info in archive.infolist()]
@@ -211,7 +216,7 @@ def _look_through(file: "IO[bytes]") -> None:
 
 
 def _look_through_package(archive: zipfile.ZipFile) -> None:
-    """A ``.pt2`` of PyTorch 2.8 and later."""
+    """Search a ``.pt2`` of PyTorch 2.8 and later."""
     entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     folders = {name.partition("/")[0] for name in archive.namelist()}
     if len(folders) != 1:
@@ -234,7 +239,7 @@ def _look_through_package(archive: zipfile.ZipFile) -> None:
 
 
 def _look_through_legacy(archive: zipfile.ZipFile) -> None:
-    """A ``.pt2`` of PyTorch 2.1 to 2.7."""
+    """Search a ``.pt2`` of PyTorch 2.1 to 2.7."""
     for info in archive.infolist():
         name = info.filename
         if name.startswith("serialized_exported_program") and name.endswith(".json"):
@@ -246,7 +251,7 @@ def _look_through_legacy(archive: zipfile.ZipFile) -> None:
 
 
 def _look_through_saved(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:
-    """An entry that ``torch.save`` wrote: a zip with one pickle, which may hold plain tensors."""
+    """Search an entry that ``torch.save`` wrote: a zip with one pickle, which may hold plain tensors only."""
     if info.file_size == 0:
         return
     try:
@@ -270,7 +275,7 @@ def _look_through_saved(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: s
 
 
 def _refuse_ambiguous(file: Any, archive: zipfile.ZipFile, name: str) -> None:
-    reason = zips.ambiguity(file, archive)
+    reason = zips.find_ambiguity(file, archive)
     if reason:
         raise CodeFoundError("two readers could see different files in {}: {}".format(name, reason))
 
@@ -291,7 +296,7 @@ def _marked_in_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) 
         if values.get("use_pickle"):
             marked.add(str(values.get("path_name")))
         for key, value in pairs:
-            reason = suspicion(key, value)
+            reason = code_in_value(key, value)
             if reason:
                 raise CodeFoundError(reason)
         return True
@@ -305,8 +310,8 @@ def _marked_in_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) 
     return marked
 
 
-def suspicion(key: str, value: Any) -> Optional[str]:
-    """Why one value of a program's JSON would be run as Python; None: it would not."""
+def code_in_value(key: str, value: Any) -> Optional[str]:
+    """Return why one value of a program's JSON would be run as Python; None if it would not."""
     judge = _JUDGES.get(key)
     if judge is not None:
         return judge(value)
@@ -336,7 +341,7 @@ def _judge_target(value: Any) -> Optional[str]:
 
 
 def _judge_name(value: Any) -> Optional[str]:
-    """``True`` is an object that was judged already."""
+    """Judge a name; the value ``True`` stands for an object that was judged already (see ``_marked_in_json``)."""
     if not value or value is True or (isinstance(value, str) and value.isidentifier()):
         return None
     return "the name {} is no name".format(printable(value))
@@ -367,7 +372,7 @@ _JUDGES: Dict[str, Callable[[Any], Optional[str]]] = {
 
 
 def _is_tree(text: str) -> bool:
-    """Whether the text of a pytree names plain containers only: others are found by importing what they name."""
+    """Whether the text of a pytree names plain containers only; PyTorch finds other kinds by importing their names."""
     kinds: List[Any] = []
 
     def look(pairs: List[Tuple[str, Any]]) -> bool:
@@ -448,7 +453,7 @@ def _is_number(node: ast.AST) -> bool:
 
 
 def _look_through_torchscript(archive: zipfile.ZipFile) -> None:
-    """TorchScript is interpreted and cannot call Python, but has operators that write and read files."""
+    """Search TorchScript: it is interpreted and cannot call Python, but it has operators that write and read files."""
     left = LIMIT_CODE
     for info in archive.infolist():
         name = info.filename.partition("/")[2]
@@ -465,6 +470,6 @@ def _look_through_torchscript(archive: zipfile.ZipFile) -> None:
 
 
 def printable(value: Any) -> str:
-    """A text of the file for a message: short, quoted, and without what a terminal would obey."""
+    """A text of the file as a message may show it: short, quoted, and without control codes that a terminal obeys."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "…" + text[0]

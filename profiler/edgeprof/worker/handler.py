@@ -1,63 +1,40 @@
 """The worker: loads a model and answers the parent's requests, one after the other.
 
-Python 3.6 grammar, the standard library and numpy; the runtime brings its own. ``Handler`` is the whole of it and knows
-no process: with ``--no-isolation`` the parent calls it directly.
+Python 3.6 grammar, the standard library and numpy; the runtime imports its own library. ``Handler`` does all of this
+and needs no process of its own: with ``--no-isolation`` the parent calls it directly.
 """
 
 import contextlib
-import importlib.util
 import math
-import operator
 import os
 import platform
-import re
 import resource
 import sys
 import time
-import traceback
-import types
-import zlib
 from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgeprof.worker import bursts, embedded_code, sandbox, standstill, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
-from edgeprof.worker.arrays import ArraysError, read_arrays
+from edgeprof.worker.failures import MORE_MEMORY, OUT_OF_MEMORY, FailureError, error_text, failed_answer, user_traceback
+from edgeprof.worker.input_file import read_inputs
 from edgeprof.worker.inputs import check_feeds, own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions, Runtime, Session, TensorSpec
+from edgeprof.worker.runtime_file import make_runtime
 from edgeprof.worker.scenario import Scenario
 from edgeprof.worker.wire import Connection
 from edgeprof.worker.workload import INFERENCE, Burst, Workload, check_workloads
 
-#: A warm-up has at least so many inferences ...
+#: A warm-up has at least this many inferences.
 MIN_INFERENCES = 10
-#: ... and gives up after so many, if it has also lasted ten times its minimum; in any case at its maximum.
+#: It gives up after this many if it has also lasted ten times its minimum time, and in any case at its maximum time.
 MAX_INFERENCES = 300
 
 #: How long a model runs before each window without being measured.
 WAKE_S = 0.05
 
-#: What libraries write when memory is short: Python, C++, the kernel, torch, CUDA, TensorFlow.
-OUT_OF_MEMORY = re.compile(
-    r"MemoryError|bad_alloc|bad allocation|out of memory|cannot allocate memory|can't allocate memory"
-    r"|failed to allocate memory|OUT_OF_MEMORY|RESOURCE_EXHAUSTED|unable to allocate",
-    re.IGNORECASE,
-)
-
-MORE_MEMORY = "Use a smaller batch or variant, or give it more memory."
-
 Answer = Dict[str, Any]
 Call = Callable[[], Any]
-
-
-class FailureError(Exception):
-    """A request that cannot be answered, with the code that the result file will carry."""
-
-    def __init__(self, kind: str, message: str, remedy: Optional[str] = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.remedy = remedy
 
 
 class Handler:
@@ -70,7 +47,7 @@ class Handler:
         self._workloads: Sequence[Workload] = (INFERENCE,)
         self._calls: Dict[str, List[Call]] = {}  # workload → one call a session
         self._bursts: Dict[str, Callable[[float], Burst]] = {}  # workload → the device's own repetition of it
-        self._latency_s: Dict[str, float] = {}  # workload → about what a call takes
+        self._latency_s: Dict[str, float] = {}  # workload → roughly how long one call takes
         self._queued: List[Optional[Call]] = []
         self._timed: Optional[Callable[[], Dict[str, float]]] = None
         self._feeds: Dict[str, Any] = {}
@@ -78,7 +55,7 @@ class Handler:
         self._options: Optional[LoadOptions] = None
 
     def handle(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """Answer one request. Nothing that the model does wrong gets out of here but KeyboardInterrupt."""
+        """Answer one request. Of all that a model may raise, only KeyboardInterrupt gets out of this method."""
         do = request.get("do")
         verbs: Dict[Any, Callable[[Dict[str, Any], Sequence[bytes]], Tuple[Answer, List[bytes]]]] = {
             "hello": self._hello,
@@ -99,23 +76,23 @@ class Handler:
         try:
             answer, out = verbs[do](request, blobs)
         except FailureError as failure:
-            answer = _failed_answer(failure.kind, failure.message, failure.remedy)
-            return (dict(answer, trace=_user_traceback()) if failure.__cause__ is not None else answer), []
+            answer = failed_answer(failure.kind, failure.message, failure.remedy)
+            return (dict(answer, trace=user_traceback()) if failure.__cause__ is not None else answer), []
         except LoadError as error:
-            return _failed_answer("load_failed", error.message, error.remedy), []
+            return failed_answer("load_failed", error.message, error.remedy), []
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything
             kind = "load_failed" if do == "load" else "runtime_error"
             remedy = None
-            if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(_error_text(error)):
+            if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(error_text(error)):
                 kind, remedy = "out_of_memory", MORE_MEMORY
-            return dict(_failed_answer(kind, _error_text(error), remedy), trace=_user_traceback()), []
+            return dict(failed_answer(kind, error_text(error), remedy), trace=user_traceback()), []
         return dict(answer, ok=True), out
 
     def _hello(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         return {"python": platform.python_version(), "pid": os.getpid()}, []
 
     def _load(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        runtime = _make_runtime(request["runtime_file"], request["runtime_class"])
+        runtime = make_runtime(request["runtime_file"], request["runtime_class"])
         available = runtime.availability()
         if available.version is None:
             raise LoadError(
@@ -125,9 +102,9 @@ class Handler:
         given = dict(request["options"])
         given["shapes"] = {name: tuple(int(n) for n in shape) for name, shape in given["shapes"].items()}
         options = LoadOptions(**given)
-        embedded_code.allow(bool(request.get("allow_code")))
+        embedded_code.allow_code(bool(request.get("allow_code")))
         start = time.monotonic()
-        with contextlib.suppress(Exception, SystemExit):  # what is wrong with the library, loading says
+        with contextlib.suppress(Exception, SystemExit):  # loading reports what is wrong with the library
             runtime.import_library()
         library_rss = _resident_bytes()
         session = runtime.load(request["target"], options)
@@ -144,12 +121,12 @@ class Handler:
         }, []
 
     def _first(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """The feeds, one inference whose outputs are looked at, and the call of the main workload."""
+        """Make the feeds, run one inference and check its outputs, and bind the call of the main workload."""
         session, options = self._session(), self._options
         assert options is not None
         assert self._runtime is not None
         if request["inputs"]:
-            feeds = _read_inputs(request["inputs"], session.inputs)
+            feeds = read_inputs(request["inputs"], session.inputs)
         else:
             feeds = own_feeds(session, options, request["seed"], request.get("fits"))
         self._feeds = check_feeds(session.inputs, feeds)
@@ -160,10 +137,10 @@ class Handler:
             if (
                 request["inputs"]
                 or isinstance(error, (LoadError, MemoryError))
-                or OUT_OF_MEMORY.search(_error_text(error))
+                or OUT_OF_MEMORY.search(error_text(error))
             ):
                 raise
-            raise FailureError("runtime_error", _error_text(error), _real_inputs(session, self._feeds)) from error
+            raise FailureError("runtime_error", error_text(error), _real_inputs(session, self._feeds)) from error
         first_s = time.monotonic() - start
         problems = tensors.not_finite(_outputs_by_name(outputs))
         self._bind_main(session, first_s)
@@ -180,7 +157,7 @@ class Handler:
         }, []
 
     def _bind_main(self, session: Session, first_s: float) -> None:
-        """Bind what windows repeat by default, and ask what else the session can be asked for."""
+        """Ask the session for its workloads and bind the main one, which windows repeat by default."""
         self._workloads = [Workload(*workload) for workload in session.workloads()]
         wrong = check_workloads(self._workloads)
         if wrong is not None:
@@ -201,7 +178,7 @@ class Handler:
         raise FailureError("load_failed", "this model has no workload {!r}; it has: {}".format(name, names))
 
     def _bind_burst(self, workload: Workload) -> bool:
-        """Whether the device repeats a workload by itself; binds it on the first time."""
+        """Bind a workload that the device repeats by itself; False if this machine has to repeat its calls."""
         if workload.name not in self._bursts:
             burst = self._session().bind_burst(workload.name, self._feeds)
             if burst is None:
@@ -214,12 +191,12 @@ class Handler:
         if self._bind_burst(workload):
             bursts.require_closed_loop(scenario)
             return bursts.warm_up(self._bursts[workload.name], request["min_s"], request["max_s"]), []
-        self._streams(scenario.threads, workload)
+        self._bind_streams(scenario.threads, workload)
         call = self._calls[workload.name][0]
         latencies = array("d")  # a quarter of a list's bytes: a fast model has hundreds of thousands
         begin = time.monotonic()
         verdict = None
-        with scenarios.quiet():
+        with scenarios.without_garbage_collection():
             while True:
                 spent = time.monotonic() - begin
                 # Look again after a quarter more, so that looking stays a small part of the time.
@@ -255,23 +232,25 @@ class Handler:
         scenario, workload = Scenario(**request["scenario"]), self._workload(request.get("workload"))
         if self._bind_burst(workload):
             bursts.require_closed_loop(scenario)
-            fields, latencies = bursts.window(self._bursts[workload.name], workload, request["seconds"]).to_wire()
+            fields, latencies = bursts.measure_window(
+                self._bursts[workload.name], workload, request["seconds"]
+            ).to_wire()
             return fields, [latencies]
-        self._streams(scenario.threads, workload)
+        self._bind_streams(scenario.threads, workload)
         calls = self._calls[workload.name][: scenario.threads]
         latency_s = self._latency_s[workload.name]
         for call in calls:
             _wake_up(call, latency_s)
         for session in self._sessions:
-            session.take_token_times()  # those of the waking are no measurement
+            session.take_token_times()  # drop the times of the waking calls, which are not measured
             session.take_stage_times()
         drains: List[Callable[[], None]] = []
         is_main = workload is self._workloads[0]
-        if is_main and scenario.name == "offline" and self._queue(len(calls)):
+        if is_main and scenario.name == "offline" and self._bind_queued(len(calls)):
             calls = [call for call in self._queued if call is not None]
             drains = [session.synchronize for session in self._sessions[: len(calls)]]
         mark = standstill.Mark()
-        window = scenarios.run(
+        window = scenarios.run_window(
             scenario, calls, request["seconds"], latency_s, drains, calls_in_loop=workload.calls_in_loop
         )
         window = window._replace(standstill=mark.standstill())
@@ -280,14 +259,14 @@ class Handler:
         fields, latencies = window._replace(span=span, queued=bool(drains)).to_wire()
         return fields, [latencies]
 
-    def _queue(self, count: int) -> bool:
-        """Whether the sessions can be kept with a full queue; binds them on the first time."""
+    def _bind_queued(self, count: int) -> bool:
+        """Bind the queued calls of this many sessions; False if a session cannot keep a queue full."""
         while len(self._queued) < count:
             self._queued.append(self._sessions[len(self._queued)].bind_queued(self._feeds))
         return all(call is not None for call in self._queued[:count])
 
     def _device_times(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """Some inferences with the device's own clock, apart from the windows: looking costs some microseconds each."""
+        """Time some inferences by the device's own clock, apart from the windows: it costs some microseconds each."""
         if self._timed is None and not self._bursts:
             self._timed = self._session().bind_timed(self._feeds)
         if self._timed is None:
@@ -295,7 +274,7 @@ class Handler:
         _wake_up(self._timed, self._latency_s[self._workloads[0].name])
         times: Dict[str, "array[float]"] = {}
         end = time.monotonic() + request["seconds"]
-        with scenarios.quiet():
+        with scenarios.without_garbage_collection():
             for _i in range(request["most"]):
                 for part, seconds in self._timed().items():
                     times.setdefault(part, array("d")).append(seconds)
@@ -304,7 +283,7 @@ class Handler:
         return {"parts": list(times)}, [values.tobytes() for values in times.values()]
 
     def _profile(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """What the operators of the main workload take, over about so many seconds; no operators: nothing tells."""
+        """Time the operators of the main workload for about ``seconds``; the answer has None if the runtime cannot."""
         latency_s = max(self._latency_s[self._workloads[0].name], 1e-6)
         calls = int(min(request["most"], max(request["least"], request["seconds"] / latency_s)))
         profile = self._session().profile_operators(self._feeds, calls)
@@ -316,7 +295,7 @@ class Handler:
         return {"operators": operators, "seconds": float(profile.seconds), "calls": calls}, []
 
     def _token_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """When the tokens of the requests since the last look came, of all sessions together."""
+        """The arrival times of the tokens of all requests since the last call, over all sessions."""
         counts, seconds = array("q"), array("d")
         for session in self._sessions:
             more_counts, more_seconds = session.take_token_times()
@@ -325,7 +304,7 @@ class Handler:
         return {}, [counts.tobytes(), seconds.tobytes()]
 
     def _stage_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """The seconds of each stage in each frame since the last look, of all sessions together."""
+        """The seconds of each stage in each frame since the last call, over all sessions."""
         seconds = array("d")
         for session in self._sessions:
             seconds.extend(session.take_stage_times())
@@ -376,8 +355,8 @@ class Handler:
         except Exception:  # noqa: BLE001 - a list that is only shown must not fail a model that runs
             return []
 
-    def _streams(self, count: int, workload: Workload) -> None:
-        """See that there are so many calls of a workload, each on a session of its own, and that each has run once."""
+    def _bind_streams(self, count: int, workload: Workload) -> None:
+        """Bind ``count`` calls of a workload, each on a session of its own, and run each new one once."""
         self._session()
         self._load_sessions(count)
         calls = self._calls.setdefault(workload.name, [])
@@ -402,7 +381,7 @@ class Handler:
 
 
 def serve(connection: Connection) -> None:
-    """Answer until ``close`` has been answered or nobody asks any more."""
+    """Answer requests until ``close`` has been answered or the parent has closed its end."""
     handler = Handler()
     while True:
         try:
@@ -412,9 +391,9 @@ def serve(connection: Connection) -> None:
         try:
             answer, out = handler.handle(request, blobs)
         except KeyboardInterrupt as error:  # only from the model itself: the terminal's does not reach this session
-            answer, out = dict(_failed_answer("runtime_error", _error_text(error), None), trace=_user_traceback()), []
+            answer, out = dict(failed_answer("runtime_error", error_text(error), None), trace=user_traceback()), []
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # a model may have closed it; a full disk is not its end
+            with contextlib.suppress(OSError, ValueError):  # the model may have closed it, or the disk be full
                 stream.flush()
         connection.send(dict(answer, id=request.get("id")), out)
         if request.get("do") == "close":
@@ -431,94 +410,28 @@ def _resident_bytes() -> Optional[int]:
 
 
 def _wake_up(call: Call, latency_s: float) -> None:
-    """Get caches, thread pools and clocks back from the idle time or the other variant before this window.
+    """Bring caches, thread pools and clocks back to what they are under load, after an idle time or another variant.
 
-    A call of more than a second brings its own warmth.
+    A call of more than a second needs none of this: its own beginning does it.
     """
     if latency_s < 1.0:
         scenarios.closed_loop(call, WAKE_S, scenarios.stamps_for(WAKE_S, latency_s))
 
 
 def _time_calls(call: Call) -> float:
-    """A first idea of what a call takes: the quickest of three, as the very first may also compile."""
+    """A first estimate of how long a call takes: the quickest of three, because the first one may also compile."""
     best = math.inf
     for _ in range(3):
         start = time.monotonic()
         call()
         best = min(best, time.monotonic() - start)
-        if best > 1.0:  # as long as this, another look costs more than it tells
+        if best > 1.0:  # further calls would cost more time than the estimate is worth
             break
     return best
 
 
-def _make_runtime(path: str, class_name: str) -> Runtime:
-    spec = importlib.util.spec_from_file_location(_module_name(path), path)
-    if spec is None or spec.loader is None:
-        raise FailureError("load_failed", "the runtime file {} is no Python file".format(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pickling and typing look modules up by name
-    spec.loader.exec_module(module)
-    runtime: Runtime = operator.attrgetter(class_name)(module)()
-    return runtime
-
-
-def _module_name(path: str) -> str:
-    """The name under which a runtime file can import its neighbours, as in ``from ..nvidia import cuda``.
-
-    The packages around the file get stand-ins whose own code does not run: a plugin's ``__init__.py`` may need what
-    this Python lacks. A file that lies in no package gets one for its folder.
-    """
-    folder, file = os.path.split(os.path.abspath(path))
-    inner: List[str] = []  # names of the packages between the outermost one and the file
-    while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.isfile(
-        os.path.join(os.path.dirname(folder), "__init__.py")
-    ):
-        folder, name = os.path.split(folder)
-        inner.insert(0, name)
-    package = "edgeprof_runtime_{:08x}".format(zlib.crc32(folder.encode("utf-8", "surrogateescape")))
-    _stand_in(package, folder)
-    for name in inner:
-        package, folder = package + "." + name, os.path.join(folder, name)
-        _stand_in(package, folder)
-    return package + "." + re.sub(r"\W", "_", os.path.splitext(file)[0])
-
-
-def _stand_in(package: str, folder: str) -> None:
-    module: Any = types.ModuleType(package)
-    module.__path__ = [folder]
-    sys.modules.setdefault(package, module)
-
-
-def _read_inputs(path: str, specs: Sequence[TensorSpec]) -> Dict[str, Any]:
-    """The arrays of an .npz by name; arrays that were saved without names go to the inputs in their order."""
-    try:
-        arrays = read_arrays(path)
-    except (OSError, ArraysError) as error:
-        raise LoadError(
-            "the inputs in {} cannot be read: {}".format(path, error),
-            "Save them with numpy.savez(FILE, **{input name: array}), without Python objects.",
-        ) from error
-    arrays = _join_sequences(arrays, specs)
-    if len(arrays) == len(specs) and all(re.match(r"arr_\d+$", name) for name in arrays):
-        return {spec.name: arrays["arr_{}".format(i)] for i, spec in enumerate(specs)}
-    return arrays
-
-
-def _join_sequences(arrays: Dict[str, Any], specs: Sequence[TensorSpec]) -> Dict[str, Any]:
-    """The same with the arrays NAME.0, NAME.1 … together as the sequence NAME, where the model takes one."""
-    gathered = dict(arrays)
-    for spec in specs:
-        if "sequence" in spec.dtype and spec.name not in arrays:
-            parts: List[Any] = []
-            while "{}.{}".format(spec.name, len(parts)) in gathered:
-                parts.append(gathered.pop("{}.{}".format(spec.name, len(parts))))
-            if parts:
-                gathered[spec.name] = tensors.objects(parts)
-    return gathered
-
-
 def _real_inputs(session: Session, feeds: Dict[str, Any]) -> str:
-    """What to do where a model fails on inputs that edgeprof made."""
+    """The remedy where a model fails on inputs that edgeprof made."""
     names = ", ".join("{}: array".format(name) for name in list(feeds)[:4]) or "name: array"
     whose = "its own example inputs" if session.examples is not None else "random inputs"
     return (
@@ -535,40 +448,10 @@ def _outputs_by_name(outputs: Any) -> Dict[str, Any]:
 
 def _session_facts(session: Session) -> Dict[str, str]:
     facts = {str(key): str(value) for key, value in session.facts.items()}
-    return dict(facts, sandbox=sandbox.entered()) if sandbox.entered() else facts
+    return dict(facts, sandbox=sandbox.confined_by()) if sandbox.confined_by() else facts
 
 
 def _spec_fields(spec: TensorSpec) -> List[Any]:
     shape = [n if n is None or isinstance(n, str) else int(n) for n in spec.shape]  # int: numpy has its own
     scale = None if spec.quantization is None else [float(spec.quantization[0]), int(spec.quantization[1])]
     return [str(spec.name), shape, str(spec.dtype), scale]
-
-
-def _failed_answer(kind: str, message: str, remedy: Optional[str]) -> Answer:
-    return {"ok": False, "kind": kind, "message": message, "remedy": remedy}
-
-
-#: First lines that say nothing of the error itself, which stands further down.
-_PREAMBLES = ("The following operation failed in the TorchScript interpreter",)
-
-
-def _error_text(error: BaseException) -> str:
-    """``ValueError: text``, its first line that says what went wrong, cut where it goes on for ever."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    first = lines[0] if lines else ""
-    if first.startswith(_PREAMBLES):
-        named = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)]
-        if named:
-            return named[-1][:400]
-    text = "{}: {}".format(type(error).__name__, first) if first else type(error).__name__
-    return text if len(text) <= 400 else text[:400] + " …"
-
-
-def _user_traceback() -> str:
-    """The traceback from where edgeprof's own frames end."""
-    kind, error, tb = sys.exc_info()
-    worker_folder = os.path.dirname(os.path.abspath(__file__))
-    rest = tb
-    while rest is not None and os.path.dirname(rest.tb_frame.f_code.co_filename) == worker_folder:
-        rest = rest.tb_next
-    return "".join(traceback.format_exception(kind, error, rest or tb))

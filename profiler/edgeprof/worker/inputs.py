@@ -1,4 +1,4 @@
-"""What a model is fed: random data of its own shapes and dtypes, and a check of what the user brings.
+"""The inputs of a model: random data in its shapes and dtypes, and a check of the data that the user gives.
 
 Python 3.6 grammar: this file runs in the worker too.
 """
@@ -10,22 +10,22 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgeprof.worker.dtypes import carrier, decoded, is_foreign, limits
+from edgeprof.worker.dtypes import carrier_dtype, decode_bytes, integer_limits, is_foreign
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE, Dim, LoadError, LoadOptions, Session, TensorSpec
-from edgeprof.worker.tensors import objects
+from edgeprof.worker.tensors import object_array
 
 #: Names that exporters give to the dimension of samples: "batch", "batch_size", "N", …
 _BATCH_NAME = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
 #: Names that ONNX Runtime and torch.export make up where the file has none.
 _NO_NAME = re.compile(r"^(unk__\d+|s\d+|\?|)$")
 
-#: Exclusive upper ends of random integers. Narrow types are mostly quantised values or pixels and get their whole
-#: range; wide ones are ids, lengths and indices, of which only 0 and 1 are likely to be valid in every model.
+#: Exclusive upper ends of random integers. 8-bit types are mostly quantised values or pixels and get their whole range;
+#: wider ones hold ids, lengths and indices, of which only 0 and 1 are likely to be valid in every model.
 _INTEGERS = {"int16": 256, "uint16": 256, "int32": 2, "uint32": 2, "int64": 2, "uint64": 2}
 
 
 def is_batch(dim: Dim, position: int) -> bool:
-    """Whether a dynamic dimension is the number of samples: by its name, or nameless and first."""
+    """Whether a dynamic dimension is the number of samples: its name says so, or it has no name and is the first."""
     if isinstance(dim, int) and dim >= 0:
         return False
     if _is_name(dim):
@@ -33,7 +33,7 @@ def is_batch(dim: Dim, position: int) -> bool:
     return position == 0
 
 
-def describe(spec: TensorSpec) -> str:
+def describe_input(spec: TensorSpec) -> str:
     """``input [batch, 3, 224, 224] float32``, for messages."""
     if tuple(spec.shape) == ANY_SHAPE:
         shape = "[of any shape]"
@@ -92,11 +92,11 @@ def random_feeds(
         specs: The model's inputs.
         shapes: ``--input NAME=SHAPE``.
         batch: ``--batch``.
-        seed: Of the generator.
-        dtypes: ``--input NAME=SHAPE:DTYPE``; may only say what the model leaves open.
+        seed: Seeds the random generator.
+        dtypes: ``--input NAME=SHAPE:DTYPE``; it may only name types that the model leaves open.
 
     Raises:
-        LoadError: see ``resolve_shapes``; or a dtype that numpy does not have or that is not the model's.
+        LoadError: as ``resolve_shapes``; or numpy lacks a dtype, or a dtype is not the model's.
     """
     wanted = dtypes or {}
     for given in (shapes, wanted):
@@ -109,7 +109,7 @@ def random_feeds(
                     spec.name
                 ),
             )
-    specs = [spec for spec in specs if not spec.dtype.startswith("optional")]  # left out: nobody must give them
+    specs = [spec for spec in specs if not spec.dtype.startswith("optional")]  # the model runs without these
     resolved = resolve_shapes(specs, shapes, batch)
     feeds: Dict[str, Any] = {}
     for spec in specs:
@@ -126,14 +126,14 @@ def random_feeds(
     return feeds
 
 
-def fitting(array: Any, fit: Sequence[Any], shapes: Dict[str, Tuple[int, ...]], rng: Any) -> Any:
-    """Values for an input of which the graph shows what it is, in the shape and type of ``array``.
+def fit_values(array: Any, fit: Sequence[Any], shapes: Dict[str, Tuple[int, ...]], rng: Any) -> Any:
+    """Make values for an input whose meaning the graph shows (a size, an index), in the shape and type of ``array``.
 
     Args:
-        array: Random data.
-        fit: As ``launch.fitting`` has it.
+        array: Random data, which is returned where the hint does not apply.
+        fit: The hint, as ``launch.fitting`` writes it.
         shapes: Input → its shape.
-        rng: For what is still drawn.
+        rng: The numpy generator for values that remain random.
     """
     kind, rest = fit[0], list(fit[1:])
     if kind in ("below_size", "size"):
@@ -148,7 +148,7 @@ def fitting(array: Any, fit: Sequence[Any], shapes: Dict[str, Tuple[int, ...]], 
         return np.full(array.shape, min(rest[0], most), array.dtype)
     if kind == "values" and array.shape == (len(rest[0]),):
         return np.array(rest[0], array.dtype)
-    if kind == "inferred" and array.ndim == 1 and array.size:  # one dimension takes all, whatever there is
+    if kind == "inferred" and array.ndim == 1 and array.size:  # one dimension takes all elements, whatever their number
         return np.array([-1] + [1] * (array.size - 1), array.dtype)
     return array
 
@@ -156,8 +156,8 @@ def fitting(array: Any, fit: Sequence[Any], shapes: Dict[str, Tuple[int, ...]], 
 def own_feeds(
     session: Session, options: LoadOptions, seed: int, fits: Optional[Dict[str, Sequence[Any]]] = None
 ) -> Dict[str, Any]:
-    """What a model is fed where the user gives no data: its own examples, else random data (``random_feeds``), with the
-    values that the graph asks for where it shows what an input is (``fits``).
+    """Make the inputs where the user gives none: the model's own examples, or else random data (``random_feeds``) with
+    the values that the graph asks for where it shows what an input means (``fits``).
 
     Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
     """
@@ -167,7 +167,7 @@ def own_feeds(
         rng = np.random.RandomState(seed & 0xFFFFFFFF)
         for name, fit in sorted((fits or {}).items()):
             if name in drawn:
-                drawn[name] = fitting(drawn[name], fit, shapes, rng)
+                drawn[name] = fit_values(drawn[name], fit, shapes, rng)
         return drawn
     resolve_shapes(session.inputs, {}, options.batch)  # refuses a batch that the model cannot take
     feeds = {}
@@ -179,9 +179,9 @@ def own_feeds(
 
 
 def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str, Any]:
-    """The same feeds as C-contiguous arrays under the model's names, ready to run.
+    """Check the feeds and return them as C-contiguous arrays under the model's names, ready to run.
 
-    A feed named ``""`` is the model's only input: datasets without a name for it write it so.
+    A feed named ``""`` is the model's only input, in datasets that have no name for it.
 
     Raises:
         LoadError: an input is missing or unknown, or its dtype or shape is not the model's.
@@ -195,7 +195,7 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
             "the data has nothing for the input{} {}".format(
                 "s" if len(missing) > 1 else "", _described_inputs(missing)
             ),
-            "The model takes: {}.".format("; ".join(describe(spec) for spec in specs)),
+            "The model takes: {}.".format("; ".join(describe_input(spec) for spec in specs)),
         )
     checked: Dict[str, Any] = {}
     sizes: Dict[str, Tuple[int, str]] = {}
@@ -205,7 +205,7 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
         array = np.asarray(feeds[spec.name])
         array = _carry_data(spec.dtype, array)
         kind = "object" if array.dtype.kind in "SU" else array.dtype.name
-        if spec.dtype != ANY_DTYPE and kind != (carrier(spec.dtype) or "object"):
+        if spec.dtype != ANY_DTYPE and kind != (carrier_dtype(spec.dtype) or "object"):
             raise LoadError(
                 "the input {!r} takes {}, the data is {}".format(spec.name, spec.dtype, array.dtype.name),
                 _conversion_remedy(spec, array),
@@ -216,26 +216,26 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
 
 
 def _carry_data(dtype: str, array: Any) -> Any:
-    """Data for an input of a type that numpy lacks as the type that carries it, and a sequence as an array of objects.
+    """Convert data for an input of a type that numpy lacks to its carrier type, and a sequence to an array of objects.
 
     Floats of every width stand for bfloat16 and float8; so do a bfloat16's own bits, as .npz files hold them.
     """
     if dtype == "bfloat16" and array.dtype == np.dtype("V2"):
-        return decoded(np.ascontiguousarray(array).tobytes(), dtype, array.shape)
+        return decode_bytes(np.ascontiguousarray(array).tobytes(), dtype, array.shape)
     if dtype.startswith("sequence"):
-        return array if array.dtype.kind == "O" else objects(list(array))
+        return array if array.dtype.kind == "O" else object_array(list(array))
     if not is_foreign(dtype):
         return array
-    wide = carrier(dtype)
+    wide = carrier_dtype(dtype)
     if wide == "float32":
         return array.astype(wide) if array.dtype.kind == "f" else array
-    low, high = limits(dtype)
+    low, high = integer_limits(dtype)
     fits = array.dtype.kind in "iu" and (not array.size or (low <= array.min() and array.max() <= high))
     return array.astype(wide) if fits else array
 
 
 def refuse_unknown(specs: Sequence[TensorSpec], given: Dict[str, Any], source: str) -> None:
-    """LoadError for a name that is no input of the model, with the nearest one."""
+    """Raise a LoadError for a name that is no input of the model; its remedy offers the most similar name."""
     names = [spec.name for spec in specs]
     for name in given:
         if name not in names:
@@ -243,7 +243,7 @@ def refuse_unknown(specs: Sequence[TensorSpec], given: Dict[str, Any], source: s
             raise LoadError(
                 "{} names {!r}, which is no input of the model".format(source, name),
                 ("Did you mean {}? ".format(near[0]) if near else "")
-                + "The model takes: {}.".format("; ".join(describe(spec) for spec in specs) or "nothing"),
+                + "The model takes: {}.".format("; ".join(describe_input(spec) for spec in specs) or "nothing"),
             )
 
 
@@ -252,7 +252,7 @@ def _is_name(dim: Dim) -> bool:
 
 
 def _resolve_shape(spec: TensorSpec, named: Dict[str, int], batch: int) -> Optional[Tuple[int, ...]]:
-    """The input's shape in numbers, None where something stays open."""
+    """The shape of an input in numbers; None where a dimension stays open."""
     sizes = []
     for position, dim in enumerate(spec.shape):
         if isinstance(dim, int) and dim >= 0:
@@ -274,7 +274,7 @@ def _check_given_shape(spec: TensorSpec, shape: Tuple[int, ...]) -> Tuple[int, .
     if not fits:
         raise LoadError(
             "--input {}={} does not fit the model, whose input is {}".format(
-                spec.name, _joined_sizes(shape), describe(spec)
+                spec.name, _joined_sizes(shape), describe_input(spec)
             ),
             "Numbers in the model's shape are fixed; only names and ? can be chosen.",
         )
@@ -296,7 +296,7 @@ def _open_size_error(specs: Sequence[TensorSpec], batch: int) -> LoadError:
     return LoadError(
         "the model leaves the shape of {} open: {}".format(
             "an input" if len(specs) == 1 else "{} inputs".format(len(specs)),
-            "; ".join(describe(spec) for spec in specs),
+            "; ".join(describe_input(spec) for spec in specs),
         ),
         "Give {}{}, or real inputs with --input-data FILE.npz.".format(
             " ".join(flags), ", with numbers for the names" if any("SHAPE[" not in flag for flag in flags) else ""
@@ -307,7 +307,7 @@ def _open_size_error(specs: Sequence[TensorSpec], batch: int) -> LoadError:
 def _require_batch(
     specs: Sequence[TensorSpec], shapes: Dict[str, Tuple[int, ...]], resolved: Dict[str, Tuple[int, ...]], batch: int
 ) -> None:
-    """A batch that no input can take would be counted without being run."""
+    """Raise a LoadError if no input can take the batch: it would be counted without being run."""
     if batch == 1 or not specs:
         return
     for spec in specs:
@@ -332,9 +332,9 @@ def _random_array(rng: Any, shape: Tuple[int, ...], dtype: str, name: str) -> An
         return rng.randint(low, low + 256, size=shape).astype(dtype)
     if dtype in _INTEGERS:
         return np.asarray(rng.randint(0, _INTEGERS[dtype], size=shape)).astype(dtype)
-    wide = carrier(dtype) or "V1"
+    wide = carrier_dtype(dtype) or "V1"
     if is_foreign(dtype) and wide != "float32":
-        low, high = limits(dtype)
+        low, high = integer_limits(dtype)
         return np.asarray(rng.randint(low, high + 1, size=shape)).astype(wide)
     kind = np.dtype(wide)
     if kind.kind not in "fc":
@@ -359,7 +359,7 @@ def _check_shape(spec: TensorSpec, shape: Tuple[int, ...], sizes: Dict[str, Tupl
         elif sorted(shape) == sorted(d for d in spec.shape if isinstance(d, int)):
             remedy = "The sizes are the same in another order: transpose the data (NCHW against NHWC?)."
         raise LoadError(
-            "the input {} is fed data of shape [{}]".format(describe(spec), _joined_sizes(shape, ", ")), remedy
+            "the input {} is fed data of shape [{}]".format(describe_input(spec), _joined_sizes(shape, ", ")), remedy
         )
     for dim, size in zip(spec.shape, shape):
         if _is_name(dim):
@@ -379,7 +379,7 @@ def _conversion_remedy(spec: TensorSpec, array: Any) -> str:
         return "Quantise it: round(x / {:g}) + {}, limited to {}'s range.".format(scale, zero, spec.dtype)
     if spec.dtype == "object":
         return "Save it as strings: array.astype(str)."
-    return "Convert it: array.astype({!r}).".format(carrier(spec.dtype) or spec.dtype)
+    return "Convert it: array.astype({!r}).".format(carrier_dtype(spec.dtype) or spec.dtype)
 
 
 def _dimension_text(dim: Dim) -> str:
@@ -391,4 +391,4 @@ def _joined_sizes(shape: Sequence[int], separator: str = ",") -> str:
 
 
 def _described_inputs(specs: Sequence[TensorSpec]) -> str:
-    return "; ".join(describe(spec) for spec in specs)
+    return "; ".join(describe_input(spec) for spec in specs)

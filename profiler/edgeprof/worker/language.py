@@ -1,4 +1,4 @@
-"""What every runtime of language models shares: how long requests are, and when their tokens came.
+"""What all runtimes of language models share: the lengths of requests, and the times at which tokens arrive.
 
 A request reads ``prompt`` tokens and generates ``generate`` tokens. The first of them comes out of reading the prompt,
 so a request decodes ``generate`` − 1 times (vLLM, AIPerf and TokenPowerBench count alike); that many output tokens are
@@ -16,25 +16,25 @@ import numpy as np
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from edgeprof.worker.workload import Workload
 
-#: As llama-bench has them: a prompt of 512 tokens and 128 generated ones.
+#: The defaults of llama-bench: a prompt of 512 tokens and 128 generated ones.
 PROMPT, GENERATE = 512, 128
-#: The options that say how long requests are; ``--prompt N`` is the option ``prompt`` and so on. ``chunk`` is how many
-#: tokens of a text are read at once where its perplexity is asked for.
+#: The options that set the lengths of requests; ``--prompt N`` sets the option ``prompt`` and so on. ``chunk`` is how
+#: many tokens of a text are read at once when its perplexity is measured.
 LENGTHS = ("prompt", "generate", "depth", "context", "chunk")
-#: The most that is accepted of each: ten times the longest context of a model.
+#: The largest value of each: ten times the longest context of any model.
 MOST_TOKENS = 100 * 1000 * 1000
 
 
 class Lengths(NamedTuple):
-    """How long requests are, in tokens.
+    """The lengths of requests, in tokens.
 
     Attributes:
         prompt: Tokens that a request reads.
         generate: Tokens that it generates, the first of them from reading the prompt.
-        depth: Tokens that are in the cache before it begins.
-        context: Tokens that the cache is to hold for each request; None: as many as are needed.
-        chunk: Tokens of a text that are read at once for its perplexity; 0: none is asked for.
-        batch: Requests that are read and answered at once.
+        depth: Tokens that are in the cache before the request begins.
+        context: Tokens that the cache must hold for each request; None for as many as are needed.
+        chunk: Tokens of a text that are read at once for its perplexity; 0 if no perplexity is measured.
+        batch: How many requests are read and answered at once.
     """
 
     prompt: int = PROMPT
@@ -46,7 +46,7 @@ class Lengths(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens of a whole request, with those before it."""
+        """Tokens of a whole request, including those in the cache before it."""
         return self.depth + self.prompt + self.generate
 
     @property
@@ -56,18 +56,18 @@ class Lengths(NamedTuple):
 
     @property
     def decodes(self) -> int:
-        """Output tokens that are decoded after the prompt was read."""
+        """Output tokens that are decoded one by one; the first one comes out of reading the prompt."""
         return self.generate - 1
 
     def workloads(self) -> List[Workload]:
-        """A request, the main one, and its two phases."""
+        """The workloads of a language model: a request, which is the main one, and its two phases."""
         phases = [Workload("prefill", "prompt token", self.prompt * self.batch)]
         if self.decodes:
             phases.append(Workload("decode", "output token", self.decodes * self.batch))
         return [Workload("request", "request", self.batch), *phases]
 
-    def asked(self) -> Dict[str, Any]:
-        """What of ``Session.language`` is known before a model is loaded."""
+    def language_facts(self) -> Dict[str, Any]:
+        """The part of ``Session.language`` that is known before a model is loaded."""
         return {
             "prompt_tokens": self.prompt,
             "generated_tokens": self.generate,
@@ -79,12 +79,12 @@ class Lengths(NamedTuple):
 
 
 def read_lengths(options: LoadOptions, others: Sequence[str] = (), *, batches: bool = False) -> Lengths:
-    """The lengths that were asked for, with defaults for the rest.
+    """Read the lengths of requests from the options, with defaults for those that are missing.
 
     Args:
         options: How the model is to be loaded.
-        others: The names of the options that the runtime has besides.
-        batches: Whether the runtime answers several requests at once.
+        others: The names of further options that the runtime has.
+        batches: Whether the runtime can answer several requests at once.
 
     Raises:
         LoadError: a length is no number or too small, an option is unknown, or a batch holds more than one request
@@ -127,7 +127,7 @@ def _read_count(name: str, text: str, least: int) -> int:
 
 
 def fixed_tokens(lengths: Lengths, vocabulary: int) -> List[List[int]]:
-    """Tokens without meaning, the same each time: one row for each request of a batch, ``lengths.length`` long."""
+    """Random tokens that are the same in every run: one row of ``lengths.length`` for each request of a batch."""
     drawn = np.random.RandomState(0).randint(0, max(1, vocabulary), (lengths.batch, lengths.length))
     return [[int(token) for token in row] for row in drawn]
 
@@ -140,6 +140,7 @@ def log_probabilities(logits: Any, tokens: Sequence[int]) -> List[float]:
         tokens: The token that follows each row's position.
     """
     rows = np.asarray(logits, np.float64)
+    # The highest logit is subtracted first, so that no exponential overflows (the log-sum-exp identity).
     highest = rows.max(axis=1, keepdims=True)
     total = highest[:, 0] + np.log(np.exp(rows - highest).sum(axis=1))
     chosen = rows[np.arange(len(tokens)), np.asarray(tokens, np.int64)]
@@ -147,12 +148,12 @@ def log_probabilities(logits: Any, tokens: Sequence[int]) -> List[float]:
 
 
 class TokenClock:
-    """The times at which the tokens of requests came, for TTFT, TPOT and ITL.
+    """Records when the tokens of requests arrive, for TTFT, TPOT and ITL.
 
-    It costs a reading of the clock and a store for each token. What is beyond ``LIMIT`` is not kept.
+    It costs one reading of the clock and one store for each token. Requests beyond ``LIMIT`` tokens are dropped.
     """
 
-    #: Tokens that are kept until they are taken (1.6 MB).
+    #: How many tokens are kept until ``take`` is called (1.6 MB).
     LIMIT = 200 * 1000
 
     def __init__(self) -> None:
@@ -162,27 +163,31 @@ class TokenClock:
         self._before = 0
 
     def start(self) -> None:
-        """A request is sent."""
+        """Note that a request is sent now."""
         self._before = len(self._seconds)
         self._start_s = time.monotonic()
 
     def token(self) -> None:
-        """A token came."""
+        """Note that a token arrived now."""
         self._seconds.append(time.monotonic() - self._start_s)
 
     def token_at(self, time_s: float) -> None:
-        """A token came at a time of CLOCK_MONOTONIC, or several tokens in one message."""
+        """Note a token that arrived at a time of CLOCK_MONOTONIC, such as one of several in a message."""
         self._seconds.append(time_s - self._start_s)
 
     def end(self) -> None:
-        """The request is complete."""
+        """Note that the request is complete."""
         if len(self._seconds) > self.LIMIT:
             del self._seconds[self._before :]
         else:
             self._counts.append(len(self._seconds) - self._before)
 
     def take(self) -> "Tuple[array[int], array[float]]":
-        """What came since it was last taken: the tokens of each request, and the seconds from its beginning to each."""
+        """Return and forget what was recorded.
+
+        Returns:
+            How many tokens each request had, and the seconds from the start of its request to each token.
+        """
         taken = self._counts, self._seconds
         self._counts, self._seconds = array("q"), array("d")
         return taken

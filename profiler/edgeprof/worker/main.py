@@ -1,9 +1,9 @@
 """Where a worker process starts: run as a script, by its path, by any Python from 3.6 on.
 
-``PYTHON main.py SOCKET LIFELINE MEMORY_LIMIT [FOLDER]`` with two inherited file descriptors, a number of bytes (0: no
-limit) and, for a sandbox, the only folder in which anything may be written. edgeprof need not be installed for that
-Python: a stand-in package makes ``edgeprof.worker`` and ``from edgeprof import hookimpl`` importable from the folder
-that this file lies in, without pluggy or any other library of the parent's.
+The parent calls ``PYTHON main.py SOCKET LIFELINE MEMORY_LIMIT [FOLDER]`` with two inherited file descriptors, a number
+of bytes (0: no limit) and, for a sandbox, the only folder in which anything may be written. edgeprof need not be
+installed for that Python: a stand-in package makes ``edgeprof.worker`` and ``from edgeprof import hookimpl`` importable
+from this file's folder, without pluggy or any other library of the parent's.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from typing import Any, Callable, Optional
 
 
 def main(socket_fd: int, lifeline_fd: int, memory_limit: int, folder: str = "") -> None:
-    """Answer requests until the parent says ``close`` or is gone; with a folder, confined to writing there."""
+    """Answer requests until the parent sends ``close`` or ends; with ``folder``, write nowhere but there."""
     for fd in (socket_fd, lifeline_fd):
         os.set_inheritable(fd, False)  # what the model starts must not keep them open
     die_with_parent(lifeline_fd)
@@ -28,7 +28,7 @@ def main(socket_fd: int, lifeline_fd: int, memory_limit: int, folder: str = "") 
     if memory_limit:
         # Not RLIMIT_AS: it counts libraries and the address space that CUDA and arenas only reserve.
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
-    # Lines reach the file as they would a terminal: the last words before a crash are there to be shown.
+    # Line buffering, as on a terminal, so that the last lines before a crash can be shown.
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
     sys.argv = sys.argv[:1]  # an application that parses its arguments must not find ours
@@ -47,13 +47,13 @@ def main(socket_fd: int, lifeline_fd: int, memory_limit: int, folder: str = "") 
     serve(Connection(socket.socket(fileno=socket_fd)))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # no teardown: runtimes like to crash there, after everything has been said
+    os._exit(0)  # no teardown: some runtimes crash in it, after all requests have been answered
 
 
 def stand_in(package: str) -> None:
     """Put a package ``edgeprof`` in place whose submodules come from ``package`` and whose own code does not run.
 
-    An edgeprof installed for this Python may be another version, or need what this Python has not.
+    An edgeprof that is installed for this Python may be of another version, or need libraries that it lacks.
     """
     module: Any = _StandIn("edgeprof")
     module.__path__ = [package]
@@ -77,7 +77,7 @@ class _StandIn(types.ModuleType):
 
 
 def _hookimpl(function: Optional[Callable[..., Any]] = None, **_: Any) -> Any:
-    """As ``edgeprof.hookimpl``, but marks nothing: nobody looks for hooks here."""
+    """Takes the place of ``edgeprof.hookimpl`` and marks nothing, because a worker looks for no hooks."""
     if function is not None:
         return function
     return _hookimpl
@@ -87,7 +87,8 @@ def die_with_parent(lifeline_fd: int) -> None:
     """Have the kernel kill this whole process group (the parent made one) when the parent's end of the lifeline closes.
 
     The signal comes however the parent ends and whatever the model does meanwhile, holding the interpreter lock in C
-    code included. (PR_SET_PDEATHSIG would follow the parent's thread, which may end long before the process.)
+    code included. (PR_SET_PDEATHSIG would follow the parent's thread, which may end long before the process.) Source:
+    fcntl(2), F_SETSIG.
     """
     fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(lifeline_fd, fcntl.F_SETSIG, signal.SIGKILL)
@@ -97,7 +98,7 @@ def die_with_parent(lifeline_fd: int) -> None:
 
 
 def _prepare_dying() -> None:
-    """A Python stack on stderr for crashes and for the parent's SIGABRT after a hang; no core file."""
+    """Print a Python stack on stderr at a crash and at the parent's SIGABRT after a hang, and write no core file."""
     import faulthandler  # noqa: PLC0415 - beside its use
 
     faulthandler.enable(all_threads=True)
@@ -107,7 +108,7 @@ def _prepare_dying() -> None:
 
 
 if __name__ == "__main__":
-    # This file's own folder: its modules would be found as top-level names (runtime, wire, …) by the model's imports.
+    # Without this, a model's imports would find the modules in this file's folder (runtime, wire, …) by their names.
     if sys.path and os.path.abspath(sys.path[0]) == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]
     main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:5])

@@ -1,15 +1,15 @@
-"""Reading a pickle's opcodes without running them: what it would import, and whether it can only build plain tensors.
+"""Read a pickle's opcodes without running them: what it would import, and whether it can only build plain tensors.
 
-Python 3.6 grammar and the standard library: the parent asks before a library opens a file, the worker asks again.
+Python 3.6 grammar and the standard library: the parent scans before a library opens a file, the worker scans again.
 """
 
 import io
 import pickletools
 from typing import Any, Dict, List, NamedTuple
 
-#: How much of a pickle is looked at; a whole model's structure is far smaller, its arrays come after.
+#: How much of a pickle is read; the structure of a whole model is far smaller, and its arrays follow it.
 LIMIT_BYTES = 16 << 20
-#: How many opcodes are looked at: a state_dict needs some 30 for each tensor, and Python reads 300,000 a second.
+#: How many opcodes are read: a state_dict needs some 30 for each tensor, and Python reads 300,000 a second.
 LIMIT_OPCODES = 400000
 #: The longest name that is kept; the names of modules and classes are far shorter.
 LIMIT_NAME = 200
@@ -65,14 +65,14 @@ _INDIRECT = frozenset(("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")
 
 
 class Scan(NamedTuple):
-    """What a pickle's opcodes say."""
+    """The imports in a pickle's opcodes."""
 
     names: List[str]  # every module.name that would be imported, in order, each once
-    reason: str  # why not all of it could be followed; empty where it could
+    reason: str  # why some imports may be missing; empty if none can be
 
 
 def is_plain(name: str) -> bool:
-    """Whether ``module.name`` is one of those that the pickle of plain tensors imports, all of which run no code."""
+    """Whether the pickle of a plain tensor imports this ``module.name``; none of these runs code from the file."""
     module, _, attribute = name.rpartition(".")
     if module == "torch" and (attribute in _DTYPES or (attribute.endswith("Storage") and attribute.isidentifier())):
         return True
@@ -80,10 +80,10 @@ def is_plain(name: str) -> bool:
 
 
 def scan(pickled: bytes) -> Scan:
-    """Every name that a pickle would import, found by reading its opcodes; nothing is imported or run.
+    """Find every name that a pickle would import by reading its opcodes; nothing is imported or run.
 
     A name that the pickle computes while it is loaded (STACK_GLOBAL of anything but two texts that stand in the
-    pickle) cannot be known, and is given as the reason.
+    pickle) cannot be known; ``Scan.reason`` then says so.
     """
     follower = _Follower()
     try:
@@ -91,7 +91,7 @@ def scan(pickled: bytes) -> Scan:
             if count >= LIMIT_OPCODES:
                 follower.reason = "it has more than {:,} operations".format(LIMIT_OPCODES)
                 break
-            follower.take(opcode.name, argument)
+            follower.follow(opcode.name, argument)
     except (ValueError, UnicodeError, IndexError, OverflowError, KeyError) as error:
         follower.reason = "it is cut or damaged ({})".format(ascii(str(error))[1:80])
     return Scan(list(follower.names), follower.reason)
@@ -106,8 +106,8 @@ class _Follower:
         self._memo: Dict[int, str] = {}
         self._top = ["", ""]  # the two uppermost values of the stack that are texts; "" for any other value
 
-    def take(self, name: str, argument: Any) -> None:
-        """One opcode."""
+    def follow(self, name: str, argument: Any) -> None:
+        """Follow one opcode."""
         if name in _TEXTS:
             self._push(str(argument)[:LIMIT_NAME])
         elif name in ("GLOBAL", "INST"):

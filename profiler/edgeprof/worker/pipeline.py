@@ -17,26 +17,26 @@ from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence
 MOST_NAME = 100
 #: The most stages of one pipeline.
 MOST_STAGES = 32
-#: What stages cannot be called: the pipeline's own workload, and what is left of it beside the stages.
+#: Names that a stage cannot have: the pipeline's own workloads, and the rest of a frame beside its stages.
 RESERVED = ("frame", "frame back to back", "rest")
 
 StageCall = Callable[[Any], Any]
-#: A stage as it is given: a callable, or its name and a callable.
+#: A stage as the application gives it: a callable, or a name and a callable.
 GivenStage = Union[StageCall, Tuple[str, StageCall]]
 #: Where frames come from: an iterable, or a callable that returns one.
 Source = Union[Iterable[Any], Callable[[], Iterable[Any]]]
 
 
 class PipelineError(ValueError):
-    """A pipeline that cannot be run as it was written: one sentence."""
+    """Raised for a pipeline that cannot be run as it was written; its text is one sentence."""
 
 
 class Stage(NamedTuple):
     """One step of a pipeline.
 
     Attributes:
-        name: What tables and metrics call it.
-        call: Gets the output of the stage before it, or the frame, and returns its own.
+        name: The name in tables and metrics.
+        call: Takes what the stage before it returned (the first stage takes the frame) and returns its result.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
 
 
 class Pipeline:
-    """Ordered named callables. See ``pipeline``.
+    """An application as ordered named callables; ``pipeline`` makes one.
 
     Args:
         given: The stages, or a callable that makes them when they are first needed: it may load models.
@@ -111,7 +111,7 @@ def pipeline(
 
 
 def check_stages(given: Any) -> List[Stage]:
-    """The stages that were given, each with its name.
+    """Check the stages that were given, and return each with its name.
 
     Raises:
         PipelineError: one has no name or no callable, two have the same name, or there are none or too many.
@@ -122,7 +122,7 @@ def check_stages(given: Any) -> List[Stage]:
         )
     if len(given) > MOST_STAGES:
         raise PipelineError("a pipeline has at most {} stages, and this one has {}".format(MOST_STAGES, len(given)))
-    stages = [_named(item) for item in given]
+    stages = [_name_stage(item) for item in given]
     names = [stage.name for stage in stages]
     for name in names:
         if names.count(name) > 1:
@@ -130,7 +130,7 @@ def check_stages(given: Any) -> List[Stage]:
     return stages
 
 
-def _named(item: Any) -> Stage:
+def _name_stage(item: Any) -> Stage:
     is_pair = isinstance(item, (list, tuple)) and len(item) == 2
     name, call = item if is_pair else (getattr(item, "__name__", None), item)
     if not callable(call):

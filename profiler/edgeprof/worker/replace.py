@@ -19,12 +19,12 @@ def replace_file(
 
     Args:
         path: The file; its folder exists. A link is replaced, not what it points to.
-        content: The bytes, or what writes them into a binary file.
-        mode: Permissions of the new file; None for those of the old one, or what the umask leaves of 0666.
+        content: The bytes, or a function that writes them into a binary file.
+        mode: The permissions of the new file; None keeps those of the old file, or 0666 less the umask for a new one.
         durable: Whether the content and the name must survive a loss of power: a full disk may be found only then.
 
     Raises:
-        OSError: it cannot be written. What was there is untouched, and no temporary file is left behind.
+        OSError: the file cannot be written. The old content is untouched, and no temporary file is left behind.
     """
     path = os.fspath(path)
     folder, name = os.path.split(path)
@@ -57,13 +57,13 @@ def _create_part(temporary: str, mode: int) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(temporary, flags, mode)
-    except FileExistsError:  # of a process that was killed and had the same number
+    except FileExistsError:  # left by a process that was killed and had the same number as this one
         os.unlink(temporary)
         return os.open(temporary, flags, mode)
 
 
 def _sync_directory(folder: str) -> None:
-    """Some file systems cannot; the rename is then as durable as they make it."""
+    """Flush a directory, so that a rename in it survives a loss of power; some file systems do not offer that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,8 +1,8 @@
-"""What the language runtimes share that can only answer whole requests: no cache that tokens are appended to.
+"""The session of language runtimes that can only answer whole requests, without a cache to which tokens are appended.
 
-``request`` is a whole request, ``prefill`` one for a single token, which comes out of reading the prompt. A decode
-cannot be asked for apart. Prompts are fixed beforehand; answers are greedy, and their end is put off until all tokens
-are there.
+``request`` is a whole request; ``prefill`` is a request for a single token, which comes out of reading the prompt. The
+decode cannot be measured apart. Prompts are fixed beforehand; answers are greedy, and an end of text does not end them
+before all tokens were generated.
 
 Python 3.6 grammar, the standard library and numpy.
 """
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 def require_no_depth(options: LoadOptions, lengths: Lengths, library: str) -> None:
-    """
+    """Refuse options that need a cache to which tokens are appended.
+
     Raises:
-        LoadError: tokens are asked for before the prompt, or a cache of fixed length, which the library has not.
+        LoadError: ``--depth`` or ``--context`` was given, and the library has neither.
     """
     if lengths.depth or "context" in options.options:
         raise LoadError(
@@ -32,7 +33,7 @@ def require_no_depth(options: LoadOptions, lengths: Lengths, library: str) -> No
 
 
 class RequestSession(Session):
-    """A model that answers requests; ``generate`` is the library's."""
+    """A model that answers whole requests; a subclass implements ``generate`` with its library."""
 
     def __init__(self, lengths: Lengths, facts: Dict[str, str]) -> None:
         self._lengths = lengths
@@ -40,25 +41,25 @@ class RequestSession(Session):
         self.facts = dict(facts, tokens="the prompt fixed beforehand, the answer greedy; no end of text ends a request")
 
     def generate(self, count: int, came: Optional[Callable[[], None]]) -> int:
-        """Read the prompt and generate so many tokens for each request of the batch.
+        """Read the prompt and generate ``count`` tokens for each request of the batch.
 
         Args:
-            count: Tokens.
-            came: Called for each token of the first request when it comes; None: nobody looks.
+            count: How many tokens.
+            came: Called for each token of the first request when it arrives; None if the times are not needed.
 
         Returns:
             How many tokens were generated for each request.
         """
         raise NotImplementedError
 
-    def told(self) -> Dict[str, Any]:
-        """What of ``Session.language`` the library tells."""
+    def library_facts(self) -> Dict[str, Any]:
+        """The entries of ``Session.language`` that the library knows."""
         return {}
 
     def workloads(self) -> Sequence[Workload]:
         return [workload for workload in self._lengths.workloads() if workload.name != "decode"]
 
-    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:  # noqa: ARG002 - its prompts are its own
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:  # noqa: ARG002 - the prompts are fixed
         self._request()
         return {"generated_tokens": np.array([self._lengths.generate])}
 
@@ -69,20 +70,20 @@ class RequestSession(Session):
         return {"request": self._request, "prefill": self._prefill}[name]
 
     def language(self) -> Optional[Dict[str, Any]]:
-        return dict(self._lengths.asked(), method="requests", **self.told())
+        return dict(self._lengths.language_facts(), method="requests", **self.library_facts())
 
     def take_token_times(self) -> "Tuple[array[int], array[float]]":
         return self._clock.take()
 
     def _prefill(self) -> None:
-        self._require(self.generate(1, None), 1)
+        self._require_count(self.generate(1, None), 1)
 
     def _request(self) -> None:
         self._clock.start()
         count = self.generate(self._lengths.generate, self._clock.token)
         self._clock.end()
-        self._require(count, self._lengths.generate)
+        self._require_count(count, self._lengths.generate)
 
-    def _require(self, count: int, asked: int) -> None:
+    def _require_count(self, count: int, asked: int) -> None:
         if count != asked:
             raise LoadError("a request ended after {} of {} tokens".format(count, asked), "Give a smaller --generate.")

@@ -20,7 +20,7 @@ from edgeprof.worker.workload import INFERENCE, Burst, Workload
 #: A dimension: a number, or a name ("batch") or None where it is dynamic.
 Dim = Union[int, str, None]
 
-#: The shape and the dtype of a tensor of which the file says nothing (TorchScript): whatever is fed.
+#: The shape and the dtype of a tensor that the file does not describe (TorchScript): it takes whatever is fed.
 ANY_SHAPE: Tuple[Dim, ...] = ("...",)
 ANY_DTYPE = "any"
 
@@ -51,7 +51,7 @@ OperatorTime = NamedTuple(
     [
         ("name", str),  # as the library calls it, of the graph that it executes
         ("type", str),  # "Conv", "FullyConnected" …
-        ("seconds", float),  # in one call of ``bind``, the mean of those that were looked at
+        ("seconds", float),  # in one call of ``bind``, the mean over the profiled calls
     ],
 )
 
@@ -68,8 +68,8 @@ MicrocontrollerNeed = NamedTuple(
     "MicrocontrollerNeed",
     [
         ("arena_bytes", Optional[int]),  # RAM for all tensors; None: it does not run there
-        ("head_bytes", Optional[int]),  # of it, activations
-        ("tail_bytes", Optional[int]),  # of it, what stays: descriptions of tensors, buffers of operators
+        ("head_bytes", Optional[int]),  # the part for activations
+        ("tail_bytes", Optional[int]),  # the part that stays occupied: descriptions of tensors, buffers of operators
         ("flash_bytes", int),  # of the model alone, without the code that runs it
         ("unsupported_operators", List[str]),
         ("reason", Optional[str]),  # why the arena is not known; None: it is
@@ -102,7 +102,7 @@ def library_version(module: str, *distributions: str) -> Optional[str]:
         return None
     if spec is None:
         return None
-    # A package without a file of its own is believed only with its metadata: any folder of that name looks the same.
+    # A package without an __init__.py counts only with metadata: any folder of that name looks the same.
     is_bare = spec.origin is None
     place = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
     site = os.path.dirname(place)
@@ -122,14 +122,14 @@ def library_version(module: str, *distributions: str) -> Optional[str]:
 
 
 def install_command(extra: str, package: str) -> str:
-    """The command that adds a library to the Python that runs this: edgeprof's own by its extra, another's by name."""
+    """The command that installs a library for this Python: an extra of edgeprof, or the package by its name."""
     if getattr(sys.modules.get("edgeprof"), "__spec__", None) is not None:  # a worker has a stand-in without one
         return "pip install 'edgeprof[{}]'".format(extra)
     return "{} -m pip install {}".format(sys.executable, package)
 
 
 class LoadError(Exception):
-    """What a runtime raises for a model or option that it cannot use: one sentence, and a remedy where there is one."""
+    """Raised for a model or an option that a runtime cannot use: one sentence, and a remedy where there is one."""
 
     def __init__(self, message: str, remedy: Optional[str] = None) -> None:
         super().__init__(message)
@@ -140,17 +140,17 @@ class LoadError(Exception):
 class Session(ABC):
     """A loaded model."""
 
-    #: What must be fed and what comes back; dynamic dimensions stay dynamic here.
+    #: The tensors that the model takes and returns; dynamic dimensions stay dynamic here.
     inputs: Sequence[TensorSpec] = ()
     outputs: Sequence[TensorSpec] = ()
 
-    #: Inputs that the model itself brings along (name → array), fed where the user gives none; most bring none.
+    #: Example inputs that come with the model (name → array), used where the user gives none; most models have none.
     examples: Optional[Dict[str, Any]] = None
 
-    #: Of the library, where it tells better than the metadata of its installation; most need not say.
+    #: The version of the library, where the library knows it better than the metadata of its installation.
     version: Optional[str] = None
 
-    #: What really runs, for the result: {"providers": "CPUExecutionProvider", "threads": "4", …}
+    #: What really runs, as the result reports it: {"providers": "CPUExecutionProvider", "threads": "4", …}
     facts: Dict[str, str] = {}
 
     @abstractmethod
@@ -158,12 +158,13 @@ class Session(ABC):
         """Run once: name → array in, name → array out (copies that the caller may keep)."""
 
     def reset(self) -> Optional[str]:
-        """Forget what earlier runs have left in the model, as the state of an LSTM, so that the next one starts fresh.
+        """Forget what earlier runs have left in the model, such as the state of an LSTM.
 
-        It is called before each run whose outputs are judged. A runtime whose sessions keep nothing has nothing to do.
+        It is called before each run whose outputs are judged. A runtime whose sessions keep no state need not override
+        it.
 
         Returns:
-            None; or, where something stays that the runtime cannot take back, a sentence that says what.
+            None; or, where a state remains that the runtime cannot reset, a sentence that says which.
         """
         return None
 
@@ -179,43 +180,43 @@ class Session(ABC):
         return call
 
     def workloads(self) -> Sequence[Workload]:
-        """What can be asked of this model again and again, the main one first; asked once, after the first ``run``.
+        """The workloads that this model can repeat, the main one first; called once, after the first ``run``.
 
-        Each is measured in windows of its own. Figures of a result that name no workload are those of the main one.
+        Each workload is measured in windows of its own. Figures of a result that name no workload are the main one's.
         """
         return (INFERENCE,)
 
     def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:  # noqa: ARG002 - for those with several
         """As ``bind``, for one of ``workloads``: the call does all of its ``units_per_call``, complete.
 
-        A call that needs a state (a decode needs a prompt that was read) brings itself back to it.
+        A call that needs a state (a decode needs a prompt that was read) restores that state itself.
         """
         return self.bind(feeds)
 
     def bind_burst(self, name: str, feeds: Dict[str, Any]) -> Optional[Callable[[float], Burst]]:  # noqa: ARG002 - see below
         """As ``bind_workload``, for a device that repeats a workload by itself and reports when it began and ended.
 
-        The call has the device work for about so many seconds, at least once, and returns what it reported. Windows are
-        then made of it, and what passes between this machine and the device is in none of them. None: this machine
-        repeats the calls.
+        The call makes the device work for about so many seconds, at least once, and returns what the device reported.
+        Windows then consist of bursts, and no window contains the communication between this machine and the device.
+        None means that this machine repeats the calls.
         """
         return None
 
     def microcontroller(self) -> Optional[Dict[str, Any]]:
-        """Of a model that runs on a device of its own, beside this machine: what that device says of itself.
+        """Describe the microcontroller that runs the model, as it reports itself.
 
         Returns:
-            ``name``, ``model`` (None: it does not say), ``arena_bytes``, ``flash_bytes`` and ``ram_bytes`` (None:
-            unknown); None of a model that runs on this machine.
+            ``name``, ``model`` (None if it does not say), ``arena_bytes``, ``flash_bytes`` and ``ram_bytes`` (None if
+            unknown). None for a model that runs on this machine.
         """
         return None
 
     def language(self) -> Optional[Dict[str, Any]]:
-        """What a language model was asked for, after the first ``run``; None of any other model.
+        """Describe the requests of a language model, after the first ``run``; None for any other model.
 
         Returns:
             ``prompt_tokens``, ``generated_tokens``, ``depth``, ``context`` (tokens of the whole cache; None: unknown),
-            ``kv_type`` (None: unknown) and ``method`` (how its phases were told apart, as ``phase-windows``). Where
+            ``kv_type`` (None: unknown) and ``method`` (how its phases are separated, such as ``phase-windows``). Where
             they are known, also ``batch`` (requests at once), ``random_weights`` (whether the weights mean nothing),
             ``parameters``, ``kv_cache_bytes``, ``kv_formula_bytes`` and ``compute_buffer_bytes``. Where a server runs
             it, also ``place``: ``this device`` or ``another machine``.
@@ -223,60 +224,60 @@ class Session(ABC):
         return None
 
     def text_tokens(self, text: str) -> "Optional[Tuple[Sequence[int], Optional[int]]]":  # noqa: ARG002 - for those that can
-        """The tokens of a text as this language model reads it, and the token that begins each piece of a text.
+        """Tokenize a text, and name the token that begins each piece of a text.
 
         Returns:
-            The tokens, and the begin token (None: the model is given none); None where this session cannot tell how
-            likely a text is.
+            The tokens, and the begin token (None if the model uses none). None where this session has no
+            ``log_likelihoods``.
         """
         return None
 
     def log_likelihoods(self, tokens: Sequence[int], first: int) -> Sequence[float]:
-        """How likely a language model finds a text that it reads: for each token from ``tokens[first]`` on the natural
-        logarithm of its probability behind all tokens before it.
+        """How likely the model finds a text: the natural logarithm of the probability of each token from
+        ``tokens[first]`` on, given all tokens before it. The cache is empty afterwards.
 
         Args:
             tokens: At most as many as fit into the context that the session was loaded with.
-            first: From 1 on.
+            first: The index of the first token to judge, at least 1.
 
         Returns:
-            ``len(tokens) - first`` numbers, as a rule below 0. What was in the cache is forgotten.
+            ``len(tokens) - first`` numbers, 0 or less.
         """
         raise NotImplementedError
 
     def take_token_times(self) -> "Tuple[array[int], array[float]]":
-        """Of the requests since this was last asked: the tokens of each, and the seconds from the beginning of its
-        request to each token. Asked before and after each window.
+        """Return and forget the token times of all requests since the last call: how many tokens each request had, and
+        the seconds from the beginning of its request to each token. Called before and after each window.
         """
         return array("q"), array("d")
 
     def pipeline(self) -> Optional[Dict[str, Any]]:
-        """What a pipeline is measured with, after ``workloads``; None of any other model.
+        """Describe how a pipeline is measured, after ``workloads``; None for any other model.
 
         Returns:
-            ``source`` (what its frames are called), ``frames`` (how many make a loop), ``notes`` (sentences), and
-            ``stages``, in order: ``name``, ``repeats`` (how often its workload calls it again in each frame),
-            ``alone_s`` (seconds of a call by itself; None: unknown) and ``trouble`` (why it has no workload; None: it
-            has).
+            ``source`` (a name for its frames), ``frames`` (how many make a loop), ``notes`` (sentences), and
+            ``stages``, in order: ``name``, ``repeats`` (how many more times its workload calls it in each frame),
+            ``alone_s`` (seconds of a call by itself; None: unknown) and ``trouble`` (why it has no workload; None if it
+            has one).
         """
         return None
 
     def take_stage_times(self) -> "array[float]":
-        """Of the frames since this was last asked: the seconds of each stage in each frame, frame by frame. Asked
-        before and after each window of the main workload.
+        """Return and forget the seconds of each stage in each frame since the last call, frame by frame. Called before
+        and after each window of the main workload.
         """
         return array("d")
 
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:  # noqa: ARG002 - for those that can
-        """As ``bind``, for a device that runs on its own: the call enqueues one inference and waits for the one before,
-        so that the device always has the next one waiting; ``synchronize`` ends the last. None: there is no queue.
+        """As ``bind``, for an asynchronous device: the call enqueues one inference and waits for the previous one, so
+        that the next inference is always waiting; ``synchronize`` waits for the last. None: there is no queue.
         """
         return None
 
     def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:  # noqa: ARG002 - see above
         """As ``bind``, but the call returns the seconds of its parts, by the device's own clock as far as it has one:
-        ``compute`` on the device, ``h2d`` and ``d2h`` for copies to and from it, ``enqueue`` for what the host needs to
-        start the computation, ``wall`` for all of it by the host's clock. None: the runtime cannot tell.
+        ``compute`` on the device, ``h2d`` and ``d2h`` for copies to and from it, ``enqueue`` for the host's work to
+        start the computation, ``wall`` for the whole call by the host's clock. None: the runtime has no such clock.
         """
         return None
 
@@ -284,14 +285,14 @@ class Session(ABC):
         """Wait until the device has nothing left to do."""
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:  # noqa: ARG002 - see above
-        """What each operator of the model takes, by the library's own profiler. None: the library has none.
+        """Time each operator of the model by the library's own profiler. None: the library has none.
 
         It runs in a worker of its own that is thrown away afterwards, so it may load the model once more, may slow it
         down, and may crash.
 
         Args:
             feeds: The inputs.
-            calls: How many inferences to look at, after some that warm up.
+            calls: How many inferences to profile, after some that warm up.
 
         Raises:
             LoadError: the library's profiler cannot be used here; the sentence says why.
@@ -299,59 +300,59 @@ class Session(ABC):
         return None
 
     def gpu_peak_bytes(self) -> Optional[int]:
-        """The most device memory that this session has held, where the runtime can tell."""
+        """The most device memory that this session has held, in bytes; None where the runtime does not know."""
         return None
 
     def close(self) -> None:  # noqa: B027 - dropping the reference is enough for some
-        """Give memory and devices back; safe to call twice."""
+        """Release memory and devices; safe to call twice."""
 
 
 class Runtime(ABC):
     """A library that runs models."""
 
-    #: As registered: "onnxruntime".
+    #: The name by which users choose it: "onnxruntime".
     name = ""
     #: The formats of artifact.FORMATS that it loads, best first.
     formats: Tuple[str, ...] = ()
-    #: Formats that this runtime brings itself: name (also in ``formats``) → offset in the file, and the bytes there.
-    #: They are asked about files that edgeprof does not know.
+    #: Formats that this runtime adds: name (also in ``formats``) → an offset in the file, and the bytes there by which
+    #: the format is recognised. Files of edgeprof's own formats are never taken for them.
     own_formats: Dict[str, Tuple[int, bytes]] = {}
     #: Whether its models are language models, for which ``--prompt`` and the other lengths are meant.
     is_for_language = False
-    #: Whether its models run on this machine: what its sensors, clocks and other programs say then matters to them.
+    #: Whether its models run on this machine, so that its sensors, its clocks and its other programs matter to them.
     runs_here = True
     #: Whether several sessions may run at once in threads of one process (multi-stream).
     concurrent = True
     #: The device where the user names none.
     default_device = "cpu"
-    #: The modules of which one must be importable where it runs, the preferred one first: ("onnxruntime",). ``edgeprof
-    #: doctor`` looks for them in the other Pythons of this machine.
+    #: Modules, one of which must be importable where the runtime runs, the preferred one first: ("onnxruntime",).
+    #: ``edgeprof doctor`` looks for them in the other Pythons of this machine.
     libraries: Tuple[str, ...] = ()
     #: The smallest model file of ``smallest_format`` (its first format where that is None), which ``edgeprof doctor``
-    #: runs to see that the runtime works; with None it only imports the library. One of the format ``python`` defines
-    #: ``model``.
+    #: runs to see that the runtime works; with None it only imports the library. For the format ``python`` the file
+    #: defines ``model``.
     smallest_model: Optional[bytes] = None
     smallest_format: Optional[str] = None
-    #: What may help where the library crashes while it loads a model, as an option that avoids the part that crashes.
+    #: What may help where the library crashes while it loads a model, such as an option that avoids the crashing part.
     crash_remedy: Optional[str] = None
-    #: Ways to use the library that people meet and that can cost time: option, its value, and what it is, as the
-    #: beginning of a sentence. ``edgeprof diagnose`` times each against what the runtime does by default.
+    #: Settings that are common and can cost time: the option, its value, and a description as the beginning of a
+    #: sentence. ``edgeprof diagnose`` times each setting against the runtime's default.
     costly_options: Sequence[Tuple[str, str, str]] = ()
-    #: Whether ``inspect`` must be called in a process of its own, because its library starts threads that would not
-    #: follow into processes that are forked later. Its Graph is then pickled.
+    #: Whether ``inspect`` must be called in a process of its own, because its library starts threads, which processes
+    #: that are forked later would lack. The Graph is then pickled.
     inspects_apart = False
 
     @abstractmethod
     def availability(self) -> Availability:
-        """Whether it can be used here. Cheap: looks for the library without importing it."""
+        """Whether the runtime can be used here. It must be quick: look for the library without importing it."""
 
     @abstractmethod
     def devices(self) -> List[str]:
         """The devices that ``--device`` accepts here; "cpu" first where there is one. Called in the worker."""
 
     def import_library(self) -> None:
-        """Bring the library into memory as ``load`` will use it, so that its share of the memory can be told apart from
-        the model's. Called in the worker before ``load``, which is to say what is wrong with a library.
+        """Import the library as ``load`` will use it, so that its memory can be told apart from the model's. Called in
+        the worker before ``load``. Errors are ignored here: ``load`` must report what is wrong with the library.
         """
         for module in self.libraries:
             if library_version(module) is not None:
@@ -369,28 +370,29 @@ class Runtime(ABC):
     def inspect(self, path: str) -> Optional[Graph]:  # noqa: ARG002 - for those that can
         """What a model file computes, as this runtime executes it: its layers, their arithmetic, its tensors.
 
-        Called in edgeprof's own process (see ``inspects_apart``) and never in the worker, so that what it needs may be
-        installed for edgeprof alone. None: this runtime cannot tell.
+        Called in edgeprof's own process (see ``inspects_apart``) and never in the worker, so that the libraries which
+        it needs may be installed for edgeprof alone. None: this runtime cannot inspect models.
 
         Raises:
-            ImportError: a library that it reads with is not installed.
+            ImportError: a library that it needs is not installed.
         """
         return None
 
     def inspect_with_inputs(self, path: str, inputs: Dict[str, Any]) -> Optional[Graph]:  # noqa: ARG002 - likewise
-        """As ``inspect``, of a model that gets these inputs, where its file leaves sizes open.
+        """As ``inspect``, with given inputs for the sizes that the file leaves open.
 
         Args:
             path: The model file.
-            inputs: Input name → array, or only its shape; the one name "" stands for a single input, whatever it is
-                called. Empty: nothing was given.
+            inputs: Input name → array, or only its shape; the name "" stands for the model's only input. Empty if the
+                user gave none.
         """
         return self.inspect(path)
 
     def microcontroller_need(self, path: str) -> Optional[MicrocontrollerNeed]:  # noqa: ARG002 - likewise
-        """What a model needs of a microcontroller; None: this runtime cannot tell. Called where ``inspect`` is.
+        """What a model needs of a microcontroller; None if this runtime does not know. Called in the same process as
+        ``inspect``.
 
-        What can crash is to run in a process of its own.
+        Code that may crash must run in a process of its own.
         """
         return None
 
@@ -400,13 +402,13 @@ class Runtime(ABC):
         names: Sequence[str],
         feeds: Iterable[Dict[str, Any]],
     ) -> Iterator[Dict[str, Any]]:
-        """What tensors inside a model hold, as real numbers, for each set of inputs.
+        """The values of tensors inside a model, as real numbers, for each set of inputs.
 
-        Called where ``inspect`` was, and only where its Graph names ``tensors``.
+        Called in the same process as ``inspect``, and only where its Graph names ``tensors``.
 
         Args:
             path: The model file.
-            names: The tensors; those that the model does not have are left out.
-            feeds: Inputs by name; the one name "" stands for a single input, whatever it is called.
+            names: The tensors; names that the model does not have are ignored.
+            feeds: Inputs by name; the name "" stands for the model's only input.
         """
         raise NotImplementedError

@@ -1,12 +1,13 @@
-"""Taking rights away from this process for good, before a model is loaded: ``--sandbox``.
+"""Take rights away from this process for good, before a model is loaded: ``--sandbox``.
 
-Within it nothing reaches a network, nothing is written outside of one folder (and the devices that runtimes need), no
-new privileges are gained, and no other process is signalled or looked into. Files may still be read, and time and
-memory be used: what a process may read, it can keep in that folder.
+A confined process reaches no network, writes only beneath one folder (and to the devices that runtimes need), gains no
+privileges, and neither signals nor inspects other processes. It may still read files and use time and memory, and may
+copy into that folder whatever it can read.
 
-Landlock (Linux 5.13) confines writing; where a kernel has none, a user and a mount namespace in which every file system
-is read-only do. Seccomp closes sockets and what could lead around both. They are three system calls with a structure
-each, so this module makes them by ctypes: it must run in the worker, under a Python of 3.6 that has no other library.
+Landlock (Linux 5.13) confines writing; where a kernel has none, a user namespace and a mount namespace in which every
+file system is read-only do the same. Seccomp closes sockets and the ways around both. Each of them is a system call
+with a structure, which this module makes by ctypes, because it must run in the worker under a Python 3.6 that may have
+no other library.
 
 Sources: Documentation/userspace-api/landlock.rst, linux/landlock.h, seccomp(2), linux/audit.h, user_namespaces(7).
 Python 3.6 grammar.
@@ -21,6 +22,8 @@ import platform
 import struct
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from edgeprof.worker import syscalls
+
 #: Devices that may be written: standard ones, and those by which GPUs and accelerators are driven.
 DEVICES = (
     "/dev/null",
@@ -28,7 +31,6 @@ DEVICES = (
     "/dev/full",
     "/dev/random",
     "/dev/urandom",
-    "/dev/tty",
     "/dev/nvidia*",
     "/dev/nvhost*",
     "/dev/nvmap",
@@ -43,7 +45,7 @@ DEVICES = (
 )
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
+_WRITE_FILE, _REFER, _TRUNCATE, _IOCTL_DEVICE = 1 << 1, 1 << 13, 1 << 14, 1 << 15
 #: Writing, removing and making files of every kind: access rights 1 and 4 to 12.
 _WRITES = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
 _TCP = 0b11  # bind, connect
@@ -54,150 +56,24 @@ _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 
 _MOUNT_FLAGS = {"nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "relatime": 1 << 21}
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
-_O_TRUNC, _O_ACCMODE = 0o1000, 0o3
+#: linux/capability.h: version 3 of the structures, and the right to read files of others, which root keeps.
+_CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = 0x20080522, 2
 
-#: Machine → (its number in linux/audit.h, system call → number). The calls of the first part are refused always.
-_SHARED = {
-    "io_uring_setup": 425,
-    "io_uring_enter": 426,
-    "io_uring_register": 427,
-    "open_tree": 428,
-    "move_mount": 429,
-    "fsopen": 430,
-    "fsmount": 432,
-    "openat2": 437,
-    "pidfd_send_signal": 424,
-    "pidfd_getfd": 438,
-    "mount_setattr": 442,
-    "fchmodat2": 452,
-    "setxattrat": 463,
-}
-_MACHINES: Dict[str, Tuple[int, Dict[str, int]]] = {
-    "x86_64": (
-        0xC000003E,
-        {
-            "socket": 41,
-            "ptrace": 101,
-            "mount": 165,
-            "umount2": 166,
-            "pivot_root": 155,
-            "chroot": 161,
-            "unshare": 272,
-            "setns": 308,
-            "bpf": 321,
-            "perf_event_open": 298,
-            "keyctl": 250,
-            "add_key": 248,
-            "request_key": 249,
-            "process_vm_readv": 310,
-            "process_vm_writev": 311,
-            "kexec_load": 246,
-            "init_module": 175,
-            "finit_module": 313,
-            "delete_module": 176,
-            "open_by_handle_at": 304,
-            "userfaultfd": 323,
-            "chmod": 90,
-            "fchmod": 91,
-            "fchmodat": 268,
-            "chown": 92,
-            "fchown": 93,
-            "lchown": 94,
-            "fchownat": 260,
-            "setxattr": 188,
-            "lsetxattr": 189,
-            "fsetxattr": 190,
-            "removexattr": 197,
-            "lremovexattr": 198,
-            "fremovexattr": 199,
-            "utime": 132,
-            "utimes": 235,
-            "utimensat": 280,
-            "futimesat": 261,
-            "truncate": 76,
-            "settimeofday": 164,
-            "clock_settime": 227,
-            "adjtimex": 159,
-            "sethostname": 170,
-            "swapon": 167,
-            "swapoff": 168,
-            "reboot": 169,
-            "acct": 163,
-            "quotactl": 179,
-            "rt_sigqueueinfo": 129,
-            "rt_tgsigqueueinfo": 297,
-            "tkill": 200,
-            "kill": 62,
-            "tgkill": 234,
-            "open": 2,
-            "openat": 257,
-        },
-    ),
-    "aarch64": (
-        0xC00000B7,
-        {
-            "socket": 198,
-            "ptrace": 117,
-            "mount": 40,
-            "umount2": 39,
-            "pivot_root": 41,
-            "chroot": 51,
-            "unshare": 97,
-            "setns": 268,
-            "bpf": 280,
-            "perf_event_open": 241,
-            "keyctl": 219,
-            "add_key": 217,
-            "request_key": 218,
-            "process_vm_readv": 270,
-            "process_vm_writev": 271,
-            "kexec_load": 104,
-            "init_module": 105,
-            "finit_module": 273,
-            "delete_module": 106,
-            "open_by_handle_at": 265,
-            "userfaultfd": 282,
-            "fchmod": 52,
-            "fchmodat": 53,
-            "fchown": 55,
-            "fchownat": 54,
-            "setxattr": 5,
-            "lsetxattr": 6,
-            "fsetxattr": 7,
-            "removexattr": 14,
-            "lremovexattr": 15,
-            "fremovexattr": 16,
-            "utimensat": 88,
-            "truncate": 45,
-            "settimeofday": 170,
-            "clock_settime": 112,
-            "adjtimex": 171,
-            "sethostname": 161,
-            "swapon": 224,
-            "swapoff": 225,
-            "reboot": 142,
-            "acct": 89,
-            "quotactl": 60,
-            "rt_sigqueueinfo": 138,
-            "rt_tgsigqueueinfo": 240,
-            "tkill": 130,
-            "kill": 129,
-            "tgkill": 131,
-            "openat": 56,
-        },
-    ),
-}
-#: Calls whose arguments decide: which process is signalled, whether a file opened for reading is emptied.
-_BY_ARGUMENT = ("kill", "tgkill", "open", "openat")
+#: An instruction of a filter (linux/filter.h): code, jump if true, jump if false, operand.
+_Instruction = Tuple[int, int, int, int]
+_LOAD, _EQUAL, _AT_LEAST, _MASK, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
+_LOAD_NUMBER = (_LOAD, 0, 0, 0)
+_ALLOW = (_RETURN, 0, 0, 0x7FFF0000)
+_REFUSE = (_RETURN, 0, 0, 0x00050000 | errno.EPERM)
+_UNKNOWN = (_RETURN, 0, 0, 0x00050000 | errno.ENOSYS)
 
-
-#: Whether workers and compressors of this process are to be confined, and by what this process is.
+#: Whether workers and compressors of this process shall be confined, and by what means this process itself is.
 _STATE: Dict[str, Any] = {"asked": False, "entered": ""}
 
 
 @contextlib.contextmanager
 def asked_for(asked: bool = True) -> Iterator[None]:
-    """Within it, every process that opens a model is confined: what ``--sandbox`` says."""
+    """A context in which every process that opens a model is confined, as ``--sandbox`` asks for."""
     before = _STATE["asked"]
     _STATE["asked"] = asked
     try:
@@ -211,23 +87,23 @@ def is_asked_for() -> bool:
     return bool(_STATE["asked"])
 
 
-def entered() -> str:
-    """By what this process is confined, as ``Landlock 6, seccomp``; empty: it is not."""
+def confined_by() -> str:
+    """By what means this process is confined, such as ``Landlock 6, seccomp``; empty if it is not."""
     return str(_STATE["entered"])
 
 
 class SandboxError(Exception):
-    """The kernel cannot take these rights away; one clause that says why."""
+    """Raised where the kernel cannot take these rights away; its text is one clause that says why."""
 
 
 def landlock_version() -> int:
-    """The version of Landlock that this kernel has; 0: none."""
+    """The version of Landlock in this kernel; 0 if it has none."""
     version = int(_load_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
     return max(0, version)
 
 
 def why_not() -> Optional[str]:
-    """Why a process cannot be confined here, tried in a child; None: it can."""
+    """Try in a child process whether a process can be confined here, and return why not; None if it can."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -246,7 +122,7 @@ def why_not() -> Optional[str]:
 
 
 def enter(writable: Sequence[str]) -> str:
-    """Confine this process and all that it will start; there is no way back.
+    """Confine this process and all processes that it will start; this cannot be undone.
 
     Call it while the process has one thread: the kernel confines threads one by one.
 
@@ -254,13 +130,13 @@ def enter(writable: Sequence[str]) -> str:
         writable: The folders beneath which files may be written.
 
     Returns:
-        By what: ``Landlock 6, seccomp``.
+        The means, such as ``Landlock 6, seccomp``.
 
     Raises:
-        SandboxError: the kernel cannot.
+        SandboxError: the kernel cannot confine a process.
     """
     machine = platform.machine()
-    if machine not in _MACHINES or struct.calcsize("P") != 8:
+    if machine not in syscalls.MACHINES or struct.calcsize("P") != 8:
         raise SandboxError("it is made for 64-bit x86 and ARM, not for {}".format(machine))
     version = landlock_version()
     if not version:
@@ -268,13 +144,16 @@ def enter(writable: Sequence[str]) -> str:
     _check_call(_load_libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if version:
         _restrict_files(version, writable)
+    _drop_capabilities()
     _filter_calls(machine, signals_scoped=version >= 6)
     _STATE["entered"] = "{}, seccomp".format("Landlock {}".format(version) if version else "user namespaces")
-    return entered()
+    return confined_by()
 
 
 def _restrict_files(version: int, writable: Sequence[str]) -> None:
-    handled = _WRITES | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    handled = _WRITES
+    for since, access in ((2, _REFER), (3, _TRUNCATE), (5, _IOCTL_DEVICE)):
+        handled |= access if version >= since else 0
     attribute = struct.pack("<QQQ", handled, _TCP if version >= 4 else 0, _SCOPED if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     libc = _load_libc()
@@ -287,7 +166,7 @@ def _restrict_files(version: int, writable: Sequence[str]) -> None:
         for device in DEVICES:
             for path in glob.glob(device):
                 if not os.path.isdir(path):
-                    _allow_path(ruleset, path, handled & (_WRITE_FILE | _TRUNCATE))
+                    _allow_path(ruleset, path, handled & (_WRITE_FILE | _TRUNCATE | _IOCTL_DEVICE))
         _check_call(libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)), "Landlock")
     finally:
         os.close(ruleset)
@@ -308,7 +187,7 @@ def _allow_path(ruleset: int, path: str, access: int) -> None:
 
 
 def _enter_namespaces(writable: Sequence[str]) -> None:
-    """Every file system read-only in a mount namespace of our own, and a network namespace with nothing in it."""
+    """Make every file system read-only in a new mount namespace, and enter an empty network namespace."""
     user, group = os.getuid(), os.getgid()
     libc = _load_libc()
     flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
@@ -349,35 +228,63 @@ def _read_mounts() -> List[Tuple[str, List[str]]]:
     return mounts
 
 
+def _drop_capabilities() -> None:
+    """Give up what root may do beyond its own files: another user's number, priorities, devices, kernel settings.
+
+    Files may still be read: a model that belongs to another user runs as it does without a sandbox.
+    """
+    libc = _load_libc()
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0), 8)
+    content = ctypes.create_string_buffer(24)
+    _check_call(libc.capget(header, content), "capget")
+    permitted = struct.unpack("=6I", content.raw)[1] & 1 << _CAP_DAC_READ_SEARCH
+    content.raw = struct.pack("=6I", permitted, permitted, 0, 0, 0, 0)
+    _check_call(libc.capset(header, content), "giving up capabilities")
+
+
 def _filter_calls(machine: str, signals_scoped: bool) -> None:
-    """
+    """Install a seccomp filter that refuses the system calls of ``syscalls``.
+
+    The program is classic BPF over struct seccomp_data: the system call's number at offset 0, the architecture at 4,
+    the arguments from 16 on, 8 bytes each. Source: seccomp(2), linux/seccomp.h, linux/bpf_common.h.
+
     Args:
-        machine: A key of ``_MACHINES``.
-        signals_scoped: Whether Landlock keeps signals from other processes; else only this process may be signalled.
+        machine: A key of ``syscalls.MACHINES``.
+        signals_scoped: Whether Landlock keeps signals from other processes; if not, the filter allows signals to this
+            process only.
     """
-    audit, calls = _MACHINES[machine]
-    load, equal, at_least, mask, give = 0x20, 0x15, 0x35, 0x54, 0x06
-    refuse, allow = (give, 0, 0, 0x00050000 | errno.EPERM), (give, 0, 0, 0x7FFF0000)
-    program: List[Tuple[int, int, int, int]] = [(load, 0, 0, 4), (equal, 1, 0, audit), refuse, (load, 0, 0, 0)]
+    which = list(syscalls.MACHINES).index(machine)
+    program: List[_Instruction] = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, syscalls.MACHINES[machine]), _REFUSE]
+    program.append(_LOAD_NUMBER)
     if machine == "x86_64":
-        program += [(at_least, 0, 1, 0x40000000), refuse]  # the calls of the x32 ABI have numbers of their own
-    # openat2 has its flags in memory, where a filter cannot see them: as on a kernel that has no such call.
-    program += [(equal, 0, 1, _SHARED["openat2"]), (give, 0, 0, 0x00050000 | errno.ENOSYS)]
-    for name, flags in (("open", 24), ("openat", 32)):
-        if name in calls:
-            program += [(equal, 0, 5, calls[name]), (load, 0, 0, flags), (mask, 0, 0, _O_TRUNC | _O_ACCMODE)]
-            program += [(equal, 0, 1, _O_TRUNC), refuse, allow]
-    for name in ("kill", "tgkill"):
-        if not signals_scoped:
-            program += [(equal, 0, 4, calls[name]), (load, 0, 0, 16), (equal, 0, 1, os.getpid()), allow, refuse]
-    refused = [number for name, number in calls.items() if name not in _BY_ARGUMENT]
-    refused += [number for name, number in _SHARED.items() if name != "openat2"]
-    for number in refused:
-        program += [(equal, 0, 1, number), refuse]
-    program.append(allow)
+        program += [(_AT_LEAST, 0, 1, 0x40000000), _REFUSE]  # the calls of the x32 ABI have numbers of their own
+    rules = syscalls.BY_ARGUMENT + (() if signals_scoped else syscalls.SIGNALS_BY_ARGUMENT)
+    for at, rule in enumerate(rules):
+        is_last = rule.numbers not in [later.numbers for later in rules[at + 1 :]]
+        program += _test_argument(rule, rule.numbers[which], _ALLOW if is_last else _LOAD_NUMBER)
+    for calls, answer in ((syscalls.UNKNOWN, _UNKNOWN), (syscalls.REFUSED, _REFUSE)):
+        for numbers in calls.values():
+            number = numbers[which]
+            if number is not None:
+                program += [(_EQUAL, 0, 1, number), answer]
+    program.append(_ALLOW)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
     header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
     _check_call(_load_libc().prctl(_PR_SET_SECCOMP, 2, ctypes.c_char_p(header), 0, 0), "seccomp filters")
+
+
+def _test_argument(rule: syscalls.ArgumentRule, number: Optional[int], passed: _Instruction) -> List[_Instruction]:
+    """What refuses a call for its argument, and does ``passed`` where the argument is none that is refused."""
+    if number is None:
+        return []
+    values = [os.getpid() if value == syscalls.OWN_PID else value for value in rule.values]
+    left = range(len(values) - 1, -1, -1)  # comparisons that follow; after them come the refusal and what passes
+    if rule.allowed:
+        tests = [(_EQUAL, following + 1, 0, value) for following, value in zip(left, values)]
+    else:
+        tests = [(_EQUAL, following, 0 if following else 1, value) for following, value in zip(left, values)]
+    body = [(_LOAD, 0, 0, 16 + 8 * rule.argument), (_MASK, 0, 0, rule.mask), *tests, _REFUSE, passed]
+    return [(_EQUAL, 0, len(body), number), *body]
 
 
 def _load_libc() -> Any:

@@ -1,12 +1,12 @@
-"""The ways to load a model, and the loops that do it in the worker.
+"""The ways in which a workload is called, and the loops of the worker that do so.
 
-Terms: a *call* is one run of a workload; it makes so many *units* (with ``batch`` samples in it, ``batch`` inferences).
-Latencies are of calls. In the closed loops (single-stream, multi-stream, offline) the next call starts when the
+Terms: a *call* is one run of a workload; it does a number of *units* (``batch`` inferences for a batch of samples).
+Latencies are those of calls. In the closed loops (single-stream, multi-stream, offline) the next call starts when the
 previous one is done. In the open loops (server, periodic) calls are due at times fixed beforehand, and latency counts
 from the moment a call was due, not from when it could be started: a stall is then paid for by every call that waited
 for it (MLPerf inference rules: "from when LoadGen was scheduled to pass the query").
 
-Python 3.6 grammar. Inside a window nothing is allocated that lives, nothing is logged, and the cyclic garbage collector
+Python 3.6 grammar. Inside a window no memory is allocated for good, nothing is logged, and the cyclic garbage collector
 is off; each call of a closed loop costs one reading of the clock and one store.
 """
 
@@ -28,23 +28,24 @@ SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "periodic")
 #: Scenarios whose calls are due at a rate.
 OPEN = ("server", "periodic")
 
-#: A sleep ends this long before it is due and the rest is spun: the kernel wakes a sleeper some 50 to 100 µs late.
+#: How long before a due time (s) a sleep ends and spinning begins: the kernel wakes a sleeper some 50 to 100 µs late.
 SPIN_S = 150e-6
-#: achieved / target below this is saturation.
+#: A window is saturated if it made less than this share of the calls that were due.
 SATURATION = 0.99
-#: Most time-stamps of one stream and window (80 MB): a window that needs more ends early and says so.
+#: Most time-stamps of one stream and window (80 MB): a window that needs more ends early and is marked ``cut_short``.
 MAX_STAMPS = 10000000
 
 
 class Scenario(NamedTuple):
-    """How a window is loaded.
+    """How the calls of a window follow one another.
 
     Attributes:
         name: One of ``SCENARIOS``.
-        rate_hz: Calls per second of ``server`` (Poisson) and ``periodic`` (a camera), else None.
-        streams: Threads that call at once, each on a session of its own; used by ``multi-stream`` and ``server``.
-        batch: Inferences in one call.
-        seed: Of the Poisson arrivals; the same seed gives the same arrivals.
+        rate_hz: Calls per second of ``server`` (Poisson) and ``periodic`` (a camera); None for the others.
+        streams: How many threads call at once, each on a session of its own; in ``periodic``, one for each camera.
+        batch: How many inferences one call does.
+        seed: Seeds the Poisson arrivals; the same seed gives the same arrivals.
+        queue: How many frames of a camera may wait in ``periodic``; with 0, a frame is dropped for the next one.
     """
 
     name: str = "single-stream"
@@ -52,31 +53,33 @@ class Scenario(NamedTuple):
     streams: int = 1
     batch: int = 1
     seed: int = 0
+    queue: int = 0
 
     @property
     def threads(self) -> int:
         """Streams that really run at once."""
-        return max(1, self.streams) if self.name in ("multi-stream", "server") else 1
+        return max(1, self.streams) if self.name in ("multi-stream", *OPEN) else 1
 
 
 class Window(NamedTuple):
-    """What one window was.
+    """What happened in one window.
 
     Attributes:
-        span: From its start until its last call was done or, in an open loop, its time was over.
+        span: From its start until its last call was done or, in an open loop, until its time was over.
         calls: How many calls were made.
         latencies: Seconds of each call; in an open loop from the moment it was due.
         busy_s: Time within calls, summed over streams.
-        cpu_s: CPU time of the process from start to end, without that of processes which it starts.
-        due: Calls that were due; None in a closed loop.
-        due_s: The time in which they were due; None in a closed loop.
+        cpu_s: CPU time of the process from start to end, without that of its child processes, in seconds.
+        due: How many calls were due; None in a closed loop.
+        due_s: The seconds in which they were due; None in a closed loop.
         late: Frames of ``periodic`` that were done after the next was due; None in every other scenario.
         cut_short: Whether the buffer of time-stamps was full before the time was over.
-        queued: Whether the device had the next call waiting while it ran one (offline, where a runtime can).
-        standstill: Why its times are no model's (``was stopped by a signal``); None: they are.
+        queued: Whether the next call always waited in the device's queue (offline, where a runtime supports it).
+        standstill: What made its times useless (``was stopped by a signal``); None if nothing did.
         is_burst: Whether the device repeated the calls by itself, so that ``latencies`` is empty and only their mean
             is known.
-        device_s: Of a burst, its length by the device's own clock, seconds; None where that is unknown.
+        device_s: The length of a burst by the device's own clock, in seconds; None where that is unknown.
+        is_second_try: Whether a device had to be brought back in step, and repeated the calls after that.
     """
 
     span: Span
@@ -92,6 +95,7 @@ class Window(NamedTuple):
     standstill: Optional[str] = None
     is_burst: bool = False
     device_s: Optional[float] = None
+    is_second_try: bool = False
 
     @property
     def dropped(self) -> Optional[int]:
@@ -105,7 +109,7 @@ class Window(NamedTuple):
 
     @property
     def achieved_hz(self) -> float:
-        """Calls per second: in an open loop those made over the time in which they were due, else over the window."""
+        """Calls made per second: of the time in which they were due in an open loop, of the window in a closed one."""
         seconds = self.due_s or self.span.seconds
         return self.calls / seconds if seconds > 0 else 0.0
 
@@ -130,8 +134,8 @@ class Window(NamedTuple):
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Collect now, and not until the end."""
+def without_garbage_collection() -> Iterator[None]:
+    """A context without garbage collection: garbage is collected once before it."""
     was = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -143,18 +147,18 @@ def quiet() -> Iterator[None]:
 
 
 def stamps_for(seconds: float, latency_s: float) -> "array[float]":
-    """A buffer for twice the calls that are expected, its pages already touched."""
+    """A buffer for the time-stamps of twice the expected calls, whose memory pages are already mapped."""
     expected = 2.0 * seconds / max(latency_s, 1e-7)
     return array("d", [0.0]) * (int(min(MAX_STAMPS, expected)) + 64)
 
 
 def closed_loop(call: Call, seconds: float, stamps: "array[float]", calls_in_loop: int = 1) -> int:
-    """Call back to back for so many seconds, at least once.
+    """Call back to back for ``seconds``, at least once.
 
     Args:
-        call: What is repeated.
-        seconds: A window ends with the first call that is done after this and completes a loop.
-        stamps: Gets the start, then the time when each call was done.
+        call: The function to repeat.
+        seconds: The window ends with the first call that is done after this time and completes a loop.
+        stamps: Receives the start time, then the time at which each call was done.
         calls_in_loop: How many calls make a loop.
 
     Returns:
@@ -174,7 +178,7 @@ def closed_loop(call: Call, seconds: float, stamps: "array[float]", calls_in_loo
 
 
 def wait_until(due: float) -> float:
-    """Sleep, then spin the last moment; returns the clock, at or after ``due``."""
+    """Sleep until shortly before ``due``, then spin; return the time, which is ``due`` or later."""
     clock = time.monotonic
     now = clock()
     while due - now > SPIN_S:
@@ -185,8 +189,11 @@ def wait_until(due: float) -> float:
     return now
 
 
-def arrivals(rate_hz: float, seconds: float, seed: int) -> "array[float]":
-    """Poisson arrivals: offsets from the start in seconds, all before ``seconds``; at least one."""
+def poisson_arrivals(rate_hz: float, seconds: float, seed: int) -> "array[float]":
+    """Poisson arrivals as offsets from the start in seconds, all before ``seconds``; at least one.
+
+    The gaps between them are independent and exponentially distributed with the mean 1 / ``rate_hz``.
+    """
     chance = random.Random(seed)  # noqa: S311 - repeatable is what is wanted
     due = array("d")
     now = chance.expovariate(rate_hz)
@@ -198,12 +205,18 @@ def arrivals(rate_hz: float, seconds: float, seed: int) -> "array[float]":
     return due
 
 
-def frames(rate_hz: float, seconds: float) -> "array[float]":
-    """Offsets of the frames of a camera: a whole number of periods, at least one."""
-    return array("d", [k / rate_hz for k in range(max(1, math.floor(seconds * rate_hz + 1e-9)))])
+def frame_times(rate_hz: float, seconds: float, loop: int = 1) -> "array[float]":
+    """The times of a camera's frames as offsets from the start in seconds: whole periods and loops, at least one."""
+    fitting = max(1, math.floor(seconds * rate_hz + 1e-9))
+    return array("d", [k / rate_hz for k in range(fitting + -fitting % loop)])
 
 
-def run(
+def camera_times(offsets: "array[float]", period: float, cameras: int) -> "array[float]":
+    """The frame times of one camera after the other; the frames of all cameras are evenly spaced."""
+    return array("d", [offset + index * period / cameras for index in range(cameras) for offset in offsets])
+
+
+def run_window(
     scenario: Scenario,
     calls: Sequence[Call],
     seconds: float,
@@ -215,28 +228,27 @@ def run(
     """Run one window.
 
     Args:
-        scenario: How.
+        scenario: How the calls follow one another.
         calls: One call per stream, ``scenario.threads`` of them.
-        seconds: How long.
-        latency_s: What a call takes, from the warm-up; sizes the buffers of closed loops.
-        drains: Of calls that leave one running behind them (a full queue): what waits for the last one, for each.
-            The window ends when it is done; latencies are then times from one call's end to the next one's.
-        calls_in_loop: How many calls make a loop; a window holds whole loops (Poisson arrivals do not care).
+        seconds: The length of the window.
+        latency_s: How long a call takes, known from the warm-up; it sizes the buffers of closed loops.
+        drains: For calls that return while the device still works (a full queue): one function per call that waits for
+            the last of them. The window ends when it is done; latencies are then the times from the end of one call to
+            the end of the next.
+        calls_in_loop: How many calls make a loop; a window holds whole loops, except with Poisson arrivals.
 
     Returns:
         The window; each call counts as one unit.
 
     Raises:
-        Whatever a call raises.
+        Exception: whatever a call raises.
     """
     if scenario.name in OPEN:
         assert scenario.rate_hz is not None
         if scenario.name == "server":
-            return _serve_arrivals(calls, arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
-        due = frames(scenario.rate_hz, seconds)
-        missing = -len(due) % calls_in_loop
-        due.extend((len(due) + k) / scenario.rate_hz for k in range(missing))
-        return _run_periodic(calls[0], due, 1.0 / scenario.rate_hz)
+            return _serve_arrivals(calls, poisson_arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
+        due = frame_times(scenario.rate_hz, seconds, calls_in_loop)
+        return _run_periodic(calls, due, 1.0 / scenario.rate_hz, scenario.queue)
     return _run_closed_loop(calls, seconds, latency_s, drains, calls_in_loop)
 
 
@@ -246,14 +258,14 @@ def _run_closed_loop(
     buffers = [stamps_for(seconds + (calls_in_loop - 1) * latency_s, latency_s) for _ in calls]
     counts = [0] * len(calls)
 
-    def stream(index: int) -> None:
+    def run_stream(index: int) -> None:
         counts[index] = closed_loop(calls[index], seconds, buffers[index], calls_in_loop)
         if drains:
             drains[index]()
             buffers[index][counts[index]] = time.monotonic()
 
-    with quiet():
-        cpu = _in_streams(stream, len(calls))
+    with without_garbage_collection():
+        cpu = _in_streams(run_stream, len(calls))
     start = min(stamps[0] for stamps in buffers)
     end = max(stamps[count] for stamps, count in zip(buffers, counts))
     latencies = array("d")
@@ -269,10 +281,10 @@ def _run_closed_loop(
 
 
 def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
-    """First come, first served, by as many servers as there are calls.
+    """Serve arrivals in their order, by as many servers as there are calls.
 
-    When the time is over, what still waits is served if it is at most 1 % of all (or one call); else the window ends
-    there, and what was not served makes it saturated.
+    When the time is over, the calls that still wait are made if they are at most 1 % of all (or one call). Otherwise
+    the window ends there, and the calls that were not made mark it as saturated.
     """
     count = len(due)
     started = array("d", [0.0]) * count
@@ -281,7 +293,7 @@ def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) 
     tolerated = max(1.0, (1.0 - SATURATION) * count)
     begin = [0.0]
 
-    def stream(index: int) -> None:
+    def run_stream(index: int) -> None:
         call = calls[index]
         clock = time.monotonic
         start = begin[0]
@@ -303,30 +315,35 @@ def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) 
     def set_begin() -> None:
         begin[0] = time.monotonic()
 
-    with quiet():
-        cpu = _in_streams(stream, len(calls), set_begin, lambda: wait_until(begin[0] + seconds))
+    with without_garbage_collection():
+        cpu = _in_streams(run_stream, len(calls), set_begin, lambda: wait_until(begin[0] + seconds))
     return _open_window(begin[0], begin[0] + seconds, (due, started, done), None, cpu)
 
 
-def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
-    """One call per frame; a frame that is a whole period old when it could be started was overtaken by the next.
+def _run_periodic(calls: Sequence[Call], offsets: "array[float]", period: float, queue: int) -> Window:
+    """Make one call per frame of each camera.
 
-    The window is a whole number of periods, the idle time after the last frame with it: it belongs to the joules per
-    frame.
+    A frame that is ``queue + 1`` periods old before it can be started is dropped for the next one.
+
+    The window is a whole number of periods. It includes the idle time after the last frame, because the joules per
+    frame include the waiting for the next one.
     """
-    count = len(due)
-    started = array("d", [0.0]) * count
-    done = array("d", [0.0]) * count
+    count = len(offsets)
+    due = camera_times(offsets, period, len(calls))
+    started = array("d", [0.0]) * len(due)
+    done = array("d", [0.0]) * len(due)
     begin = 0.0
+    oldest = (queue + 1) * period
 
-    def stream(_: int) -> None:
+    def run_stream(index: int) -> None:
         clock = time.monotonic
-        for k in range(count):
+        call = calls[index]
+        for k in range(index * count, (index + 1) * count):
             now = clock()
             intended = begin + due[k]
             if now < intended:
                 now = wait_until(intended)
-            elif now >= intended + period:
+            elif now >= intended + oldest:
                 continue
             started[k] = now
             call()
@@ -337,8 +354,8 @@ def _run_periodic(call: Call, due: "array[float]", period: float) -> Window:
         begin = time.monotonic()
 
     length = count * period
-    with quiet():
-        cpu = _in_streams(stream, 1, set_begin, lambda: wait_until(begin + length))
+    with without_garbage_collection():
+        cpu = _in_streams(run_stream, len(calls), set_begin, lambda: wait_until(begin + length))
     return _open_window(begin, begin + length, (due, started, done), period, cpu)
 
 
@@ -365,7 +382,10 @@ def _in_streams(
     before: Callable[[], Any] = lambda: None,
     after: Callable[[], Any] = lambda: None,
 ) -> float:
-    """Run ``stream(0 … count−1)`` at once (in this thread when there is one), and return the CPU seconds it took."""
+    """Run ``stream(0)`` … ``stream(count − 1)`` concurrently, and return the CPU seconds of this process meanwhile.
+
+    A single stream runs in this thread. ``before`` is called when all streams are ready, ``after`` when all are done.
+    """
     if count == 1:
         before()
         cpu = time.process_time()

@@ -1,12 +1,12 @@
-"""A span: a stretch of work, from the worker's loop to the joule.
+"""A span: a stretch of work with a beginning, an end and a count.
 
-One shape goes all the way: the worker sends spans, the daemon receives them, a ``Recording`` integrates over them.
-Python 3.6 grammar and the standard library.
+The same type is used from end to end: the worker sends spans, the daemon receives them, and a ``Recording`` integrates
+power over them. Python 3.6 grammar and the standard library.
 """
 
 from typing import NamedTuple, Tuple
 
-#: Kinds of spans that the house itself makes; others may have kinds of their own.
+#: Kinds of spans that edgeprof itself makes; other programs may use kinds of their own.
 WINDOW = "window"  # calls of one workload, over and over
 IDLE = "idle"  # no work, the model loaded
 COMMAND = "command"  # one run of a program
@@ -21,11 +21,11 @@ class Span(NamedTuple):
     Attributes:
         kind: What sort of stretch it is: ``window``, ``idle``, ``command`` …
         start_s: When it began, in seconds of CLOCK_MONOTONIC.
-        end_s: When it ended, likewise.
+        end_s: When it ended, in seconds of the same clock.
         count: How many units of work were done in it.
         unit: What was counted: ``inference``, ``output token``, ``frame`` …
-        key: Whose work it was: the names that the span is asked for by.
-        edge_s: How far both ends may lie from those of the work, in seconds: 0 where the work was timed where it ran.
+        key: The names by which the span is looked up: a variant, a workload …
+        edge_s: By how much each end may differ from that of the work, in seconds: 0 if the work was timed where it ran.
     """
 
     kind: str
@@ -38,12 +38,12 @@ class Span(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """The length of the span."""
+        """The length of the span in seconds."""
         return self.end_s - self.start_s
 
     @property
     def middle_s(self) -> float:
-        """The time in its middle."""
+        """The time halfway between its beginning and its end, in seconds of CLOCK_MONOTONIC."""
         return (self.start_s + self.end_s) / 2
 
 

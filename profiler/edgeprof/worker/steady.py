@@ -1,4 +1,4 @@
-"""Whether latencies have settled: MSER on medians of five, and a trend test over what is left.
+"""Decide whether latencies have settled: MSER on medians of five, then a trend test on the values that it keeps.
 
 Python 3.6 grammar and the standard library: this runs in the worker, between the calls of a warm-up.
 """
@@ -6,16 +6,17 @@ Python 3.6 grammar and the standard library: this runs in the worker, between th
 import math
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-#: Values whose median makes one block. Medians, because a mean lets one scheduling spike look like the end of the
-#: warm-up (simulated: with 0.5 % spikes, mean-batched MSER-5 cuts up to 440 of 1000 where nothing warms up).
+#: How many values make one block, which is represented by their median. A mean would let one scheduling spike look like
+#: the end of the warm-up (simulated: with 0.5 % spikes, mean-batched MSER-5 cuts up to 440 of 1000 where nothing warms
+#: up).
 BLOCK = 5
-#: Below so many values there are too few blocks of five; ten blocks are made then, of whatever size.
+#: Fewer values than this make too few blocks of five; they are divided into ten blocks instead.
 FEW = 10 * BLOCK
-#: The trend test compares all pairs; more points than this cost time and tell nothing new.
+#: The trend test compares all pairs of points; more points than this would cost time and add nothing.
 TREND_POINTS = 128
 #: A trend counts when it is significant at this level ...
 TREND_P = 0.01
-#: ... and changes the latency by more than this over what is kept; a warm-up that changes it by less has not been one.
+#: ... and changes the latency by more than this over the kept values; a smaller change is no warm-up.
 CHANGE = 0.01
 
 Steadiness = NamedTuple(
@@ -23,10 +24,10 @@ Steadiness = NamedTuple(
     [
         ("steady", bool),
         ("discard", int),  # values at the beginning that belong to the warm-up
-        ("latency_s", float),  # median of the rest
-        ("trend", float),  # relative change over the rest (Theil–Sen), 0.02 is 2 % slower at its end
+        ("latency_s", float),  # median of the kept values
+        ("trend", float),  # relative change over the kept values (Theil–Sen); 0.02: 2 % slower at their end
         ("p_value", float),  # of the trend (Mann–Kendall)
-        ("reason", Optional[str]),  # why not steady; None: it is
+        ("reason", Optional[str]),  # why the latencies are not steady; None if they are
     ],
 )
 
@@ -36,11 +37,12 @@ MANY = 20000
 
 
 def judge(latencies: Sequence[float]) -> Steadiness:
-    """Look at the latencies of a warm-up, in seconds and in order.
+    """Judge the latencies of a warm-up, in seconds and in order.
 
-    Not steady: the truncation point of MSER lies in the last tenth of its range (the series is still changing when it
-    ends) and what was cut differs by more than 1 %; or what is left has a trend (p < 0.01) of more than 1 % over its
-    length: slow drift, which MSER alone misses.
+    They are not steady in two cases. First, the truncation point of MSER lies in the last tenth of its range, so that
+    the series still changes when it ends, and the values before that point differ from the others by more than 1 %.
+    Second, the kept values have a significant trend (p < 0.01) of more than 1 % over their length: a slow drift, which
+    MSER alone misses.
 
     Raises:
         ValueError: no latencies.
@@ -52,11 +54,11 @@ def judge(latencies: Sequence[float]) -> Steadiness:
     cut = mser(blocks)
     steady_blocks = blocks[cut:]
     discard = cut * size
-    # Of very many, the median of the blocks' medians: sorting all of them would show in the model's memory.
+    # For very many values the median of the block medians: sorting all of them would add to the model's memory figure.
     level = median(steady_blocks if len(latencies) > MANY else latencies[discard:])
     points = block_medians(steady_blocks, -(-len(steady_blocks) // TREND_POINTS))
     p_value = mann_kendall(points)
-    trend = slope(points) * (len(points) - 1) / level if level > 0 else 0.0
+    trend = median_slope(points) * (len(points) - 1) / level if level > 0 else 0.0
     reason = None
     allowed = len(blocks) // 2
     warming = abs(median(latencies[:discard]) / level - 1.0) > CHANGE if discard and level > 0 else False
@@ -90,20 +92,24 @@ def block_medians(values: Sequence[float], size: int) -> List[float]:
 
 
 def mser(values: Sequence[float]) -> int:
-    """How many values at the beginning to drop: argmin over d < n/2 of Σ_{i≥d}(y_i − ȳ_d)² / (n − d)² (White 1997)."""
+    """How many values at the beginning to drop: argmin over d < n/2 of Σ_{i≥d}(y_i − ȳ_d)² / (n − d)² (White 1997).
+
+    That score is the squared standard error of the mean of the kept values, but for a constant: dropping a biased
+    beginning lowers it, dropping good values raises it.
+    """
     count = len(values)
     if count < 2:
         return 0
     centre = sum(values) / count  # sums of squares about a value near the mean keep their digits
     total = squares = 0.0
     best, best_score = 0, math.inf
-    for d in range(count - 1, -1, -1):
+    for d in range(count - 1, -1, -1):  # backwards, so that one pass has the sums of every tail
         y = values[d] - centre
         total += y
         squares += y * y
         left = count - d
         score = max(0.0, squares - total * total / left) / left**2
-        if d < count // 2 and score <= best_score:  # <=: of equals the earlier cut, which keeps more
+        if d < count // 2 and score <= best_score:  # <=: of equal scores the earlier cut wins, which keeps more values
             best, best_score = d, score
     return best
 
@@ -121,15 +127,16 @@ def mann_kendall(values: Sequence[float]) -> float:
     ties: Dict[float, int] = {}
     for y in values:
         ties[y] = ties.get(y, 0) + 1
+    # The variance of S under no trend; each group of t equal values lowers it (Kendall 1975, Rank Correlation Methods).
     variance = (count * (count - 1) * (2 * count + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties.values())) / 18.0
     if variance <= 0 or score == 0:
         return 1.0
-    z = (abs(score) - 1) / math.sqrt(variance)
+    z = (abs(score) - 1) / math.sqrt(variance)  # − 1: the continuity correction, S moves in steps of 2
     return math.erfc(z / math.sqrt(2.0))
 
 
-def slope(values: Sequence[float]) -> float:
-    """Median of the slopes of all pairs, per step (Sen 1968)."""
+def median_slope(values: Sequence[float]) -> float:
+    """The median of the slopes between all pairs of values, per step from one value to the next (Sen 1968)."""
     count = len(values)
     if count < 2:
         return 0.0

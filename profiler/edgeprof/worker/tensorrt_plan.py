@@ -1,19 +1,19 @@
-"""The header of a TensorRT plan: which TensorRT built it, and for which GPU. Read without TensorRT.
+"""Read the header of a TensorRT plan without TensorRT: which version built it, and for which GPU.
 
-Python 3.6 grammar: the worker reads it too. There is no published description of the layout; this is what plans of
-TensorRT 10 hold (a published one of 10.0.1.6, whose length field, version and GPU agree with one another), and anything
-that does not look exactly so is unknown, never guessed.
+Python 3.6 grammar: the worker reads it too. There is no published description of the layout. The one here was found in
+plans of TensorRT 10 (a published one of 10.0.1.6, whose length field, version and GPU agree with one another); a header
+that does not look exactly so is reported as unknown.
 """
 
 import re
 import struct
 from typing import NamedTuple, Optional, Tuple
 
-#: Plans begin so; the second was seen in those of TensorRT 5 and 6.
+#: The first bytes of a plan; the second form was seen in plans of TensorRT 5 and 6.
 MAGIC = (b"ftrt", b"ptrt")
 #: Magic, 0, header version 1, 0, length of the whole plan, major, minor, patch, build.
 _HEADER = struct.Struct("<4sIIIQ4B")
-#: How the builder's GPU is written: tagged fields, its compute capability first.
+#: How the GPU of the builder is written: tagged fields, with its compute capability first.
 _GPU = re.compile(
     b"\x12\x80\x01\x00\x10\x80\x01\x00\x07\x80\x01\x00(....)\x07\x80\x01\x00(....)\x07\x80\x01\x00", re.DOTALL
 )
@@ -21,7 +21,7 @@ _GPU = re.compile(
 Plan = NamedTuple(
     "Plan",
     [
-        ("version", Optional[str]),  # "10.0.1.6"; None: the header does not tell
+        ("version", Optional[str]),  # "10.0.1.6"; None if the header does not say
         ("size", Optional[int]),  # bytes that the plan says it has
         ("compute", Optional[str]),  # "7.5", the compute capability that it was built for
         ("offset", int),  # where the plan begins in the file (Ultralytics writes its metadata before it)
@@ -30,10 +30,10 @@ Plan = NamedTuple(
 
 
 def read_plan(path: str) -> Optional[Plan]:
-    """What a plan's header tells; None where the file is no plan.
+    """Read the header of a plan; None if the file is no plan.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         head = file.read(8192)
@@ -73,9 +73,9 @@ def _read_gpu(head: bytes) -> Optional[str]:
     return "{}.{}".format(major, minor) if 5 <= major <= 20 and minor <= 9 else None
 
 
-def describe(plan: Plan) -> str:
-    """``built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5``."""
+def describe_plan(plan: Plan) -> str:
+    """Describe a plan: ``built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5``."""
     if plan.version is None:
-        return "its header does not tell which TensorRT built it"
+        return "its header does not say which TensorRT built it"
     text = "built by TensorRT " + plan.version
     return text + " for a GPU of compute capability " + plan.compute if plan.compute else text

@@ -1,4 +1,4 @@
-"""Named arrays as bytes and back, for ``infer``. Python 3.6 grammar: the worker uses it too."""
+"""Convert named arrays to bytes and back, for the request ``infer``. Python 3.6 grammar: the worker uses it too."""
 
 import base64
 from typing import Any, Dict, List, Sequence, Tuple
@@ -7,14 +7,14 @@ import numpy as np
 
 
 def dump(arrays: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[bytes]]:
-    """Arrays as headers (JSON) and blobs (their bytes, C order).
+    """Convert arrays to headers (JSON) and blobs (their bytes in C order).
 
-    Strings travel in the header, and so do the maps and sequences of which ONNX models may consist: arrays of dtype
-    object whose items are maps, arrays or None. A dtype that numpy does not have itself (bfloat16, float8) becomes
-    float32, which holds it exactly and needs no extension on the other side.
+    Strings travel in the header, and so do the maps and sequences that ONNX models may take and return: they are arrays
+    of dtype object whose items are maps, arrays or None. A dtype that numpy itself does not have (bfloat16, float8)
+    becomes float32, which represents it exactly and needs no extension on the other side.
 
     Raises:
-        TypeError: something that is none of these; the sentence names it.
+        TypeError: a value is none of these; the sentence names it.
     """
     headers: List[Dict[str, Any]] = []
     blobs: List[bytes] = []
@@ -41,15 +41,15 @@ def load(headers: Sequence[Dict[str, Any]], blobs: Sequence[bytes]) -> Dict[str,
     for header, blob in zip(headers, blobs):
         shape = tuple(header["shape"])
         if header["dtype"] == "object":
-            array = objects([_from_tree(item) for item in header["items"]])
+            array = object_array([_from_tree(item) for item in header["items"]])
         else:
             array = np.frombuffer(bytearray(blob), dtype=np.dtype(header["dtype"]))
         arrays[header["name"]] = array.reshape(shape)
     return arrays
 
 
-def objects(items: Sequence[Any]) -> Any:
-    """A list as a one-dimensional array of objects, whatever they are (numpy would stack arrays of one shape)."""
+def object_array(items: Sequence[Any]) -> Any:
+    """Make a one-dimensional array of objects from a list (numpy would stack arrays of equal shape)."""
     array = np.empty(len(items), dtype=object)
     for number, item in enumerate(items):
         array[number] = item
@@ -57,16 +57,18 @@ def objects(items: Sequence[Any]) -> Any:
 
 
 def _as_array(value: Any) -> Any:
-    """An array of it; of a list of arrays or maps one of objects, of a map one with one object."""
+    """Convert a value to an array; a map, or a list of arrays or maps, becomes an array of objects."""
     if isinstance(value, dict):
-        return objects([value])
+        return object_array([value])
     if isinstance(value, (list, tuple)) and any(isinstance(item, (dict, list, tuple, np.ndarray)) for item in value):
-        return objects(value)
+        return object_array(value)
     return np.asarray(value)
 
 
 def _json_tree(name: str, item: Any) -> Any:
-    """An object as JSON can have it: strings, numbers and None as they are, others as lists that begin with a kind."""
+    """Convert an object to JSON: strings, numbers and None stay as they are, others become lists that begin with a
+    kind.
+    """
     if item is None or isinstance(item, (str, bool, int, float)):
         return item
     if isinstance(item, bytes):
@@ -88,12 +90,12 @@ def _from_tree(item: Any) -> Any:
     return array if array.ndim else array[()]
 
 
-def distinct(names: Sequence[str], kind: str) -> List[str]:
-    """Names as keys: one that is empty becomes ``output_2``, one that was there before gets its number behind it.
+def unique_names(names: Sequence[str], kind: str) -> List[str]:
+    """Make names unique: an empty name becomes ``output_2``, a repeated one gets its position appended.
 
     Args:
-        names: As the file has them, in its order.
-        kind: What is named: ``input`` or ``output``.
+        names: The names in the file, in their order.
+        kind: What they name: ``input`` or ``output``.
     """
     keys: List[str] = []
     for number, name in enumerate(names):
@@ -104,26 +106,26 @@ def distinct(names: Sequence[str], kind: str) -> List[str]:
     return keys
 
 
-def leaves(name: str, value: Any) -> List[Tuple[str, Any]]:
-    """The arrays within an output, each under the path to it: ``past_key_values.0.1``; None is no output.
+def nested_arrays(name: str, value: Any) -> List[Tuple[str, Any]]:
+    """The arrays within an output, each named by the path to it: ``past_key_values.0.1``; None holds no array.
 
     Args:
-        name: Of the output.
-        value: An array or what numpy makes one of, or a dict, a tuple or a list that holds arrays.
+        name: The name of the output.
+        value: An array, anything that numpy can convert to one, or a dict, a tuple or a list that holds arrays.
     """
     if value is None:
         return []
     if hasattr(value, "to_tuple"):  # transformers' ModelOutput that is no dict
         value = value.to_tuple()
     if isinstance(value, dict):
-        return [leaf for key, item in value.items() for leaf in leaves("{}.{}".format(name, key), item)]
+        return [leaf for key, item in value.items() for leaf in nested_arrays("{}.{}".format(name, key), item)]
     if isinstance(value, (tuple, list)) and _holds_arrays(value):
-        return [leaf for number, item in enumerate(value) for leaf in leaves("{}.{}".format(name, number), item)]
+        return [leaf for number, item in enumerate(value) for leaf in nested_arrays("{}.{}".format(name, number), item)]
     return [(name, value)]
 
 
 def _holds_arrays(values: Any) -> bool:
-    """Whether there are arrays (or dicts) in a list, which would be no array itself."""
+    """Whether a list holds arrays or dicts, so that it is not itself the content of one array."""
     return any(
         item is None
         or isinstance(item, dict)
@@ -134,9 +136,10 @@ def _holds_arrays(values: Any) -> bool:
 
 
 def not_finite(arrays: Dict[str, Any]) -> List[Tuple[str, str]]:
-    """A code and a sentence for each floating-point array that holds NaN (``nan_output``) or else infinity.
+    """Find floating-point arrays that hold NaN or infinity, and return a code and a sentence for each of them.
 
-    Infinity alone is ``infinite_output``: an overflow, or the mask that the model means.
+    The code is ``nan_output``, or ``infinite_output`` for infinity alone, which may be an overflow or a deliberate
+    mask.
     """
     problems = []
     for name, given in arrays.items():

@@ -1,9 +1,9 @@
-"""What the language runtimes share that append tokens to a cache: an engine for each library, and one session for all.
+"""The session of language runtimes that append tokens to a cache, and the engine that each library implements for it.
 
-A session offers a ``request``, and apart from it its two phases: ``prefill`` reads a prompt of fixed length into an
-empty cache (or behind ``--depth`` tokens), ``decode`` appends tokens one at a time behind such a prompt and takes them
-back before the next call. The tokens are fixed beforehand, as llama-bench's are: nothing is tokenized or sampled, no
-end of text ends a request early, and no prompt comes from a cache of prompts.
+A session offers a ``request`` and, as workloads of their own, its two phases: ``prefill`` reads a prompt of fixed
+length into an empty cache (or behind ``--depth`` tokens), ``decode`` appends tokens one at a time behind such a prompt
+and takes them back before the next call. The tokens are fixed beforehand, as in llama-bench: nothing is tokenized or
+sampled, no end of text ends a request early, and no prompt comes from a cache of prompts.
 
 Python 3.6 grammar, the standard library and numpy.
 """
@@ -24,11 +24,11 @@ class TokenEngine:
     """A model and its cache. ``decode`` appends tokens to its sequences.
 
     Attributes:
-        vocabulary: Tokens that the model knows.
-        context: Tokens that its cache holds, over all sequences; 0: it grows.
-        trained_context: Tokens that it was trained for; 0: unknown.
-        cache_type: Of the numbers in the cache; None: unknown.
-        sequences: Requests at once.
+        vocabulary: How many tokens the model knows.
+        context: How many tokens its cache holds, over all sequences; 0 if the cache grows as needed.
+        trained_context: The context length that it was trained for, in tokens; 0 if unknown.
+        cache_type: The type of the numbers in the cache; None if unknown.
+        sequences: How many requests it processes at once.
     """
 
     vocabulary = 0
@@ -38,8 +38,9 @@ class TokenEngine:
     sequences = 1
 
     def prepare(self, rows: Sequence[Sequence[int]], position: int) -> List[Any]:
-        """Batches that append a row of tokens to each sequence at a position. The logits of each row's last token are
-        kept.
+        """Make batches that append one row of tokens to each sequence, beginning at ``position`` of the cache.
+
+        The logits of the last token of each row are kept.
         """
         raise NotImplementedError
 
@@ -52,32 +53,32 @@ class TokenEngine:
         raise NotImplementedError
 
     def rewind(self, position: int) -> bool:
-        """Forget the tokens from a position on; False where the model cannot (a recurrent one keeps no cache)."""
+        """Forget the tokens from a position on; False if the model cannot, such as a recurrent one without a cache."""
         raise NotImplementedError
 
     def logits(self, index: int) -> Any:
-        """The logits behind one token of the last batch, whose logits were kept (-1: the last): ``(vocabulary,)``."""
+        """The logits kept for one token of the last batch (-1: the last of them), of shape ``(vocabulary,)``."""
         raise NotImplementedError
 
     def text_tokens(self, text: str) -> "Optional[Tuple[Sequence[int], Optional[int]]]":  # noqa: ARG002 - for those that can
-        """``Session.text_tokens``."""
+        """As ``Session.text_tokens``."""
         return None
 
     def log_likelihoods(self, tokens: Sequence[int], first: int) -> Sequence[float]:
-        """``Session.log_likelihoods``."""
+        """As ``Session.log_likelihoods``."""
         raise NotImplementedError
 
-    def told(self) -> Dict[str, Any]:
-        """What of ``Session.language`` the library tells: ``kv_cache_bytes``, ``parameters`` and so on."""
+    def library_facts(self) -> Dict[str, Any]:
+        """The entries of ``Session.language`` that the library knows: ``kv_cache_bytes``, ``parameters`` and so on."""
         return {}
 
     def close(self) -> None:
-        """Give memory and devices back; safe to call twice."""
+        """Release memory and devices; safe to call twice."""
         raise NotImplementedError
 
 
 class EngineSession(Session):
-    """A model behind an engine, and the batches of its requests."""
+    """The session of a language model: an engine and the prepared batches of its requests."""
 
     def __init__(self, path: str, engine: TokenEngine, lengths: Lengths, facts: Dict[str, str]) -> None:
         self._engine, self._lengths = engine, lengths
@@ -147,11 +148,11 @@ class EngineSession(Session):
 
     def language(self) -> Optional[Dict[str, Any]]:
         return dict(
-            self._lengths.asked(),
+            self._lengths.language_facts(),
             context=self._engine.context or None,
             kv_type=self._engine.cache_type,
             method="phase-windows" if self._can_rewind else "requests",
-            **self._engine.told(),
+            **self._engine.library_facts(),
         )
 
     def text_tokens(self, text: str) -> "Optional[Tuple[Sequence[int], Optional[int]]]":

@@ -1,38 +1,24 @@
-"""What crosses the socket between the parent and a worker: one JSON object per line, both ways.
+"""The messages between the parent and a worker: one JSON object per line, both ways.
 
 Python 3.6 grammar: this file runs in the worker too. Requests carry ``do`` and arguments; each gets exactly one answer,
 ``{"ok": true, …}`` or ``{"ok": false, "kind": …, "message": …, "remedy": …}``. Times are CLOCK_MONOTONIC seconds, which
-parent and worker share; arrays of them travel as base64 of little-endian float64. Tensors travel as raw bytes after the
-line whose key ``blobs`` lists their lengths.
+parent and worker share. Arrays of times and tensors travel as raw bytes after the line, whose key ``blobs`` lists their
+lengths.
 """
 
-import base64
 import json
 import select
 import socket
-from array import array
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
-
-
-def pack(times: Iterable[float]) -> str:
-    """Seconds as base64 of float64."""
-    return base64.b64encode(array("d", times).tobytes()).decode("ascii")
-
-
-def unpack(text: str) -> "array[float]":
-    """The inverse of ``pack``."""
-    times = array("d")
-    times.frombytes(base64.b64decode(text))
-    return times
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 
 def encode(message: Dict[str, Any]) -> bytes:
-    """A message as one line of JSON in UTF-8, with its line end; NaN and infinities as Python writes them."""
+    """Encode a message as one line of JSON in UTF-8 with its line end; NaN and infinities as Python writes them."""
     return json.dumps(message, separators=(",", ":"), allow_nan=True).encode("utf-8") + b"\n"
 
 
 def decode(line: bytes) -> Dict[str, Any]:
-    """The message of a line.
+    """Decode the message in a line.
 
     Raises:
         ValueError: the line is no JSON object in UTF-8.
@@ -46,7 +32,7 @@ def decode(line: bytes) -> Dict[str, Any]:
     return message
 
 
-#: The longest line of a message, and the most bytes that may follow it: tensors and latencies travel as these.
+#: The longest line of a message, and the most bytes that may follow it as blobs.
 LIMIT_LINE = 16 << 20
 LIMIT_BLOBS = 4 << 30
 
@@ -55,8 +41,8 @@ class Connection:
     """One end of the socket.
 
     Args:
-        sock: A connected stream socket. With a timeout set on it, ``check`` of the two methods is called each time that
-            so many seconds pass in waiting; what it raises ends the wait.
+        sock: A connected stream socket. If it has a timeout, ``send`` and ``receive`` call ``check`` whenever they have
+            waited that long; an exception of ``check`` ends the wait.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -69,7 +55,7 @@ class Connection:
         """Send one message.
 
         Raises:
-            OSError: the other side is gone.
+            OSError: the other side has closed the connection.
         """
         if blobs:
             message = dict(message, blobs=[len(blob) for blob in blobs])
@@ -83,11 +69,11 @@ class Connection:
                         check()
 
     def receive(self, check: Optional[Callable[[], None]] = None) -> Tuple[Dict[str, Any], List[bytes]]:
-        """The next message and its blobs.
+        """Wait for the next message and return it with its blobs.
 
         Raises:
-            EOFError: the other side is gone.
-            ValueError: what came is no message, or is beyond ``LIMIT_LINE`` or ``LIMIT_BLOBS``.
+            EOFError: the other side has closed the connection.
+            ValueError: the received bytes are no message, or are beyond ``LIMIT_LINE`` or ``LIMIT_BLOBS``.
         """
         end = self._pending.find(b"\n")
         while end < 0:
@@ -99,13 +85,13 @@ class Connection:
         message = decode(self._take(end + 1, check))
         sizes = message.pop("blobs", [])
         if not isinstance(sizes, list) or not all(isinstance(size, int) and size >= 0 for size in sizes):
-            raise ValueError("the sizes of what follows are no sizes")
+            raise ValueError("the sizes of the bytes that follow are no sizes")
         if sum(sizes) > LIMIT_BLOBS:
             raise ValueError("more than {} GiB are to follow".format(LIMIT_BLOBS >> 30))
         return message, [self._take(size, check) for size in sizes]
 
-    def unasked(self) -> bool:
-        """Whether something has come that nobody has asked for."""
+    def has_unread(self) -> bool:
+        """Whether bytes have arrived that nothing has asked for."""
         if self._pending:
             return True
         readable, _, _ = select.select([self._socket], [], [], 0)

@@ -1,7 +1,8 @@
-"""What a loaded model can be asked to do again and again, and the unit in which that is counted.
+"""A workload: something that a loaded model can do repeatedly, and the unit in which it is counted.
 
-A classic model has one workload: ``inference``. A language model has several (a request, its prefill, its decode), a
-pipeline one for its frame and one for each stage. A scenario runs one workload in windows; figures are per unit of it.
+Most models have one workload: ``inference``. A language model has several (a request, its prefill, its decode), a
+pipeline has one for its frame and one for each stage. A scenario runs one workload in windows; figures are per unit of
+that workload.
 Python 3.6 grammar and the standard library.
 """
 
@@ -14,10 +15,11 @@ class Workload(NamedTuple):
     """A repeatable piece of work that a session offers.
 
     Attributes:
-        name: What it is asked for by, and called in the result: ``inference``, ``prefill``, ``frame`` …
-        unit: What one call makes some of, in the singular: ``inference``, ``prompt token``, ``frame`` …
-        units_per_call: How many of them one call makes; None: one for each sample of the batch.
-        calls_in_loop: Windows hold whole loops of so many calls, as of the frames of a clip, so that all do the same.
+        name: Its name in requests and in the result: ``inference``, ``prefill``, ``frame`` …
+        unit: What is counted, in the singular: ``inference``, ``prompt token``, ``frame`` …
+        units_per_call: How many units one call does; None means one for each sample of the batch.
+        calls_in_loop: A window holds whole loops of this many calls, such as the frames of a clip, so that all windows
+            do the same work.
     """
 
     name: str
@@ -26,7 +28,7 @@ class Workload(NamedTuple):
     calls_in_loop: int = 1
 
     def units(self, batch: int) -> int:
-        """How many units one call makes with so many samples in a batch."""
+        """How many units one call does with ``batch`` samples in a batch."""
         return batch if self.units_per_call is None else self.units_per_call
 
 
@@ -36,13 +38,15 @@ class Burst(NamedTuple):
     Attributes:
         span: From the reported beginning of the first call to the reported end of the last, by this machine's clock;
             it counts the calls.
-        device_s: The same time by the device's own clock, seconds; None where it has none that told.
-        edge_s: How much later than the work the reports of its beginning and its end may have come, seconds.
+        device_s: The same time by the device's own clock, in seconds; None if it reported none.
+        edge_s: By how many seconds the reports of the beginning and of the end may have arrived late.
+        is_second_try: Whether the device had to be brought back in step, and repeated the calls after that.
     """
 
     span: Span
     device_s: Optional[float]
     edge_s: float
+    is_second_try: bool = False
 
 
 #: The workload of a model that offers nothing else.
@@ -50,7 +54,7 @@ INFERENCE = Workload("inference", "inference")
 
 
 def check_workloads(workloads: Sequence[Workload]) -> Optional[str]:
-    """What is wrong with the workloads that a session offers, as a sentence; None where nothing is."""
+    """Return what is wrong with the workloads that a session offers, as a sentence; None if nothing is."""
     if not workloads:
         return "the runtime offers no workload; one at least is needed"
     names = [workload.name for workload in workloads]

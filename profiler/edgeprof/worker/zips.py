@@ -1,6 +1,6 @@
-"""Opening a zip within bounds, and telling whether two readers would see the same files in it.
+"""Open zip archives within bounds, and tell whether another reader could see other files in them than Python does.
 
-Python 3.6 grammar and the standard library: parent and worker both look through archives.
+Python 3.6 grammar and the standard library: the parent and the worker both search archives.
 """
 
 import os
@@ -9,9 +9,9 @@ import zipfile
 import zlib
 from typing import Any, Optional
 
-#: Entries of one archive; PyTorch writes one for each weight.
+#: The most entries of one archive; PyTorch writes one for each weight.
 LIMIT_ENTRIES = 30000
-#: Bytes of an archive's directory.
+#: The most bytes of an archive's directory.
 LIMIT_DIRECTORY = 8 << 20
 
 _END = b"PK\x05\x06"
@@ -22,16 +22,16 @@ _END64 = b"PK\x06\x06"
 
 
 class UnreadableError(Exception):
-    """An archive that is cut or damaged, or beyond the bounds; one clause that says which."""
+    """Raised for an archive that is cut, damaged or beyond the bounds; its text is one clause that says which."""
 
 
 class Part:
-    """A part of a file as a file: an archive within an archive, without a copy.
+    """A part of a file, read like a file of its own: an archive within an archive, without a copy.
 
     Args:
-        file: A file that can seek.
-        start: Where the part begins.
-        size: Its bytes.
+        file: A seekable file.
+        start: The offset in bytes at which the part begins.
+        size: The length of the part in bytes.
     """
 
     def __init__(self, file: Any, start: int, size: int) -> None:
@@ -66,10 +66,10 @@ class Part:
 
 
 def open_zip(file: Any) -> zipfile.ZipFile:
-    """The archive in a file that is open.
+    """Open the archive in a file that is open for reading.
 
     Raises:
-        UnreadableError: it is none, is damaged, or has more entries than ``LIMIT_ENTRIES``.
+        UnreadableError: the file is no archive, is damaged, or has more entries than ``LIMIT_ENTRIES``.
     """
     try:
         _check_size(file)
@@ -78,7 +78,7 @@ def open_zip(file: Any) -> zipfile.ZipFile:
         raise UnreadableError(_error_sentence(error)) from None
 
 
-#: What Python's reader raises for archives that are damaged or need what it has not.
+#: What Python's zip reader raises for archives that are damaged or use features that it lacks.
 ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -95,10 +95,10 @@ ERRORS = (
 
 
 def read(archive: zipfile.ZipFile, info: Any, limit: int) -> bytes:
-    """An entry's bytes, at most ``limit``.
+    """Read an entry of at most ``limit`` bytes.
 
     Raises:
-        UnreadableError: it is damaged, or longer than ``limit`` when unpacked, whatever the directory says.
+        UnreadableError: the entry is damaged, or unpacks to more than ``limit`` bytes, whatever the directory says.
     """
     try:
         with archive.open(info) as stream:
@@ -111,10 +111,10 @@ def read(archive: zipfile.ZipFile, info: Any, limit: int) -> bytes:
 
 
 def read_start(archive: zipfile.ZipFile, info: Any, size: int) -> bytes:
-    """The first ``size`` bytes of an entry, or all of it.
+    """Read the first ``size`` bytes of an entry, or all of a shorter one.
 
     Raises:
-        UnreadableError: it is damaged or encrypted.
+        UnreadableError: the entry is damaged or encrypted.
     """
     try:
         with archive.open(info) as stream:
@@ -124,10 +124,10 @@ def read_start(archive: zipfile.ZipFile, info: Any, size: int) -> bytes:
 
 
 def data_offset(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored entry begin.
+    """The offset in the file at which the bytes of a stored entry begin.
 
     Raises:
-        UnreadableError: it is compressed or encrypted, or its local header is damaged.
+        UnreadableError: the entry is compressed or encrypted, or its local header is damaged.
     """
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
         raise UnreadableError("it is compressed")
@@ -140,11 +140,11 @@ def data_offset(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
     return int(info.header_offset) + 30 + int(name) + int(extra)
 
 
-def ambiguity(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
-    """Why another reader could see other files than Python's in an archive; None where it could not.
+def find_ambiguity(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
+    """Return why another reader could see other files in an archive than Python's does; None if it could not.
 
     PyTorch writes archives that begin with their first entry and end with the directory, without comments, with each
-    entry once and stored as it is. Its reader does not mind upper and lower case.
+    entry once and uncompressed. Its reader ignores the difference between upper and lower case.
     """
     seen = set()
     for info in archive.infolist():
@@ -162,7 +162,7 @@ def ambiguity(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
 
 
 def _same_header(file: Any, info: zipfile.ZipInfo) -> bool:
-    """Whether an entry's local header says what the directory says."""
+    """Whether an entry's local header has the same name as the directory."""
     file.seek(info.header_offset)
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
@@ -175,6 +175,7 @@ def _same_header(file: Any, info: zipfile.ZipInfo) -> bool:
 
 
 def _layout_error(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
+    """Return why the archive's layout is ambiguous: bytes around its entries, or two places for its directory."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - _END_SIZE))
     record = file.read(_END_SIZE)
@@ -204,7 +205,7 @@ def _layout_error(file: Any, archive: zipfile.ZipFile) -> Optional[str]:
 
 
 def _check_size(file: Any) -> None:
-    """Look at the end record before the directory is read, which takes some 20 µs for each entry.
+    """Check the end record before the directory is read, because reading it takes some 20 µs for each entry.
 
     Raises:
         UnreadableError: the archive has too many entries.

@@ -285,6 +285,25 @@ def test_a_fault_of_the_line_is_survived(tmp_path: Path, fault: str) -> None:
         assert session.run({"input": data})["results"].argmax() == int(data.sum()) % 10
         burst = session.bind_burst("inference", {"input": data})(0.5)
         assert burst.device_s == pytest.approx(burst.span.seconds, rel=0.2)
+        assert not burst.is_second_try
+
+
+def test_a_window_in_which_the_device_was_brought_back_in_step_is_marked(tmp_path: Path) -> None:
+    with playing(tmp_path) as live, contextlib.closing(load(live.port)) as session:
+        session.run({"input": an_input(1)})
+        burst = session.bind_burst("inference", {"input": an_input(1)})
+        assert not burst(0.2).is_second_try
+        device = session._device
+        read, tries = device._read_inference, []
+
+        def out_of_step_once(*given: Any) -> Any:
+            tries.append(given)
+            if len(tries) == 1:
+                raise protocol.ProtocolError("the device answers out of step", "Ask again.")
+            return read(*given)
+
+        device._read_inference = out_of_step_once
+        assert [burst(0.2).is_second_try for _ in range(2)] == [True, False]
 
 
 def run_twice(live: LiveMicrocontroller) -> None:

@@ -202,3 +202,20 @@ def test_what_is_no_source_of_frames_is_refused(tmp_path):
     ):
         with pytest.raises(LoadError, match=says):
             read_clip(str(source), 5)
+
+
+def test_a_video_gives_its_frames_at_the_rate_that_it_states(tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed, which writes and decodes a video")
+    path = str(tmp_path / "clip.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for level in range(6):
+        writer.write(np.full((48, 64, 3), 40 * level, np.uint8))
+    writer.release()
+    clip = read_clip(path, 4)
+    assert len(clip.frames) == 4
+    assert clip.rate_hz == pytest.approx(10.0)
+
+
+def test_frames_without_times_have_no_rate(tmp_path):
+    np.save(tmp_path / "frames.npy", np.zeros((3, 2, 2)))
+    assert read_clip(str(tmp_path / "frames.npy"), 3).rate_hz is None

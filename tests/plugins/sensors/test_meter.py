@@ -18,7 +18,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
-from edgeprof.sensing.meter.lines import Facts, LineError, header, parse
+from edgeprof.sensing.meter.lines import Facts, LineError, parse_header, parse_line
 from edgeprof.sensing.sampler import Sampler
 from edgeprof_plugins.sensors import meter
 
@@ -64,27 +64,27 @@ def find(address: str):
 
 
 def test_a_line_is_watts_or_words() -> None:
-    assert parse("12.5").watts == 12.5
-    assert parse("-0.4\r").watts == -0.4
-    assert parse("V=5.0, A=2").watts == 10.0
-    assert parse("W=9 V=5 A=2").watts == 9.0  # a meter that says watts knows better than a product of means
-    assert parse("t=3.5 J=100 ch=main") == ("main", None, None, None, 100.0, 3.5)
-    assert parse("") is None
-    assert parse("# said by hand") is None
+    assert parse_line("12.5").watts == 12.5
+    assert parse_line("-0.4\r").watts == -0.4
+    assert parse_line("V=5.0, A=2").watts == 10.0
+    assert parse_line("W=9 V=5 A=2").watts == 9.0  # a meter that says watts knows better than a product of means
+    assert parse_line("t=3.5 J=100 ch=main") == ("main", None, None, None, 100.0, 3.5)
+    assert parse_line("") is None
+    assert parse_line("# said by hand") is None
 
 
 @pytest.mark.parametrize("line", ["watts", "W=", "W=1W", "X=3", "V=5", "nan", "W=inf", "=3", "1 2"])
 def test_what_is_no_reading_is_an_error_that_says_why(line: str) -> None:
     with pytest.raises(LineError, match=r"\w"):
-        parse(line)
+        parse_line(line)
 
 
 def test_a_header_says_what_the_meter_is() -> None:
-    facts = header("#edgeprof name=ut61 covers=board gain=0.5% step=0.001 average=0.1", Facts())
+    facts = parse_header("#edgeprof name=ut61 covers=board gain=0.5% step=0.001 average=0.1", Facts())
     assert facts == Facts("ut61", "board", 0.005, None, 0.001, None, 0.1)
-    assert header("# something else", Facts()) is None
+    assert parse_header("# something else", Facts()) is None
     with pytest.raises(LineError, match="gain, offset"):
-        header("#edgeprof accuracy=1", Facts())
+        parse_header("#edgeprof accuracy=1", Facts())
 
 
 def test_a_serial_port_is_read_raw_at_its_speed(tmp_path) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
+from edgeprof.benchmark.stages import beyond_source, differences
 from edgeprof.plugins import PluginHost
+from edgeprof.reasons import Code
 from edgeprof.reporters import console, csv_rows, html_page, markdown
 from edgeprof.results import document, schema
 from edgeprof.roots import Roots
@@ -76,7 +81,9 @@ def test_each_stage_has_the_joules_of_its_own_power(result):
         for figure, watts in ((energy.gross, POWER[stage.name]), (energy.net, POWER[stage.name] - POWER["idle"])):
             error = fmean(figure.windows) / seconds - watts
             is_longest = stage.name == "detect"
-            assert abs(error) < max(0.3 * watts, 0.0 if is_longest else figure.expanded_uncertainty / seconds)
+            # A stage of 2 or 3 ms loses to it what lies between its marks and its call, too.
+            limit = 0.3 * watts if is_longest else max(0.5 * watts, figure.expanded_uncertainty / seconds)
+            assert abs(error) < limit
 
 
 def test_stages_and_rest_make_a_frame(result):
@@ -120,3 +127,51 @@ def test_a_stage_that_returns_something_else_each_time_has_no_joules_and_says_wh
     # At a rate, the stages are told apart by windows without pauses of their own.
     assert [workload.name for workload in variant.workloads] == ["frame", "frame back to back", "decode"]
     assert variant.workloads[0].dropped is not None
+
+
+def test_several_rates_take_turns_and_the_one_that_saturates_is_named(measure):
+    result = measure(
+        "pipeline", windows=2, window_s=0.2, idle_s=0.3, scenario="periodic", rate_hz=4.0, further=[(1000.0, 1)]
+    )
+    (variant,) = result.variants
+    slow, fast, between = variant.workloads[:3]
+    assert [slow.name, fast.name, between.name] == ["frame at 4.00/s", "frame at 1000/s", "frame back to back"]
+    assert [(one.rate_hz, one.streams) for one in (slow, fast, between)] == [(4.0, 1), (1000.0, 1), (None, None)]
+    (saturation,) = variant.loads.saturation
+    assert (saturation.streams, saturation.kept_hz, saturation.saturated_hz) == (1, 4.0, 1000.0)
+    assert saturation.achieved_per_s < 1 / sum(SECONDS.values())
+    # A window is a whole loop of the clip at that rate, the idle time after its last frame with it.
+    assert [(one.inferences, one.end_s - one.start_s >= 5 / 4.0) for one in slow.windows] == [(5, True)] * 2
+    assert "saturated" not in {reason.code for reason in variant.reasons}
+    assert "4.00/s is kept, and 1000/s saturates it" in console.render(result).replace("\n  ", " ")
+    assert document.from_json(document.to_json(result)) == result
+
+
+seconds_seen = st.lists(st.floats(-0.01, 0.05), min_size=1, max_size=6)
+
+
+@given(
+    in_place_s=st.lists(st.floats(1e-6, 0.05), min_size=1, max_size=6), alone_s=st.floats(1e-6, 0.05), s=seconds_seen
+)
+def test_no_stage_is_said_to_take_less_than_no_time(in_place_s, alone_s, s):
+    """The difference of two windows may be below zero, which is how far windows differ and no time of a call."""
+    stage = schema.Stage(name="draw", calls_per_frame=1.0, alone_s=alone_s)
+    told = [reason.message for reason in differences(stage, s, in_place_s)]
+    assert all(re.fullmatch(r"draw takes [\d.]+ \S+ in place and [\d.]+ \S+ (alone|repeated): .*", one) for one in told)
+    assert [one for one in told if " repeated: " in one] == [] or min(s) > 0
+
+
+def test_a_stage_that_takes_another_time_repeated_in_each_window_is_named():
+    stage = schema.Stage(name="draw", calls_per_frame=1.0)
+    (reason,) = differences(stage, [0.001, 0.0011], [0.002, 0.0021])
+    assert reason.code == Code.STAGE_DIFFERS
+    assert "2.05 ms in place and 1.05 ms repeated" in reason.message
+
+
+def test_a_rate_that_the_source_cannot_give_is_one_sentence():
+    facts = {"source": "clip.mp4", "rate_hz": 29.97}
+    (reason,) = beyond_source(facts, [5.0, 60.0])
+    assert reason.message == "clip.mp4 gives 30.0 frames a second, and was replayed at 60.0"
+    assert list(beyond_source(facts, [5.0, 30.0])) == []
+    assert list(beyond_source({**facts, "rate_hz": None}, [60.0])) == []
+    assert list(beyond_source(facts, [])) == []

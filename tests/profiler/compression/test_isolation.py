@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,9 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edgeprof.compression import answers
 from edgeprof.compression.isolation import apart, user_code
 from edgeprof.compression.progress import report, shown_by
 from edgeprof.errors import InputError, VariantError
+from edgeprof.worker import sandbox
 
 HERE = Path(__file__).name
 
@@ -158,3 +162,67 @@ def test_it_dies_with_a_parent_that_is_killed():
     assert child.wait(10) is None or not child.is_running()
     os.close(read)
     os.close(write)
+
+
+class _Evil:
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda path: pickle.dumps(("made", _Evil(path))),
+        lambda path: pickle.dumps(("made", subprocess.Popen)),
+        lambda path: pickle.dumps(("raised", _Evil(path))),
+        lambda path: pickle.dumps(("raised", "no exception")),
+        lambda path: pickle.dumps(("progress", 3)),
+        lambda path: pickle.dumps(("surprise", None)),
+        lambda path: pickle.dumps("made"),
+        lambda path: b"\xff",
+        lambda path: b"",
+    ],
+)
+def test_an_answer_that_is_code_or_none_costs_that_model_only_and_runs_nothing(tmp_path: Path, monkeypatch, answer):
+    monkeypatch.setattr(answers, "send_answer", lambda pipe, kind, content: pipe.send_bytes(answer(tmp_path / "ran")))
+    with pytest.raises(VariantError, match="what came is no answer") as caught:
+        run(lambda: None)
+    assert caught.value.code == "crashed"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_answer_without_an_end_is_not_kept(monkeypatch):
+    monkeypatch.setattr(answers, "LONGEST", 1000)
+    with pytest.raises(VariantError, match="what came is no answer"):
+        run(lambda: bytes(10_000))
+
+
+def test_an_error_of_a_library_arrives_by_its_name():
+    class OddLibraryError(Exception):
+        pass
+
+    def work() -> None:
+        raise OddLibraryError("opset 99")
+
+    with pytest.raises(Exception, match="opset 99") as caught:
+        run(work)
+    assert type(caught.value).__name__ == "OddLibraryError"
+
+
+@pytest.mark.skipif(sandbox.why_not() is not None, reason="this kernel cannot confine a process")
+def test_a_confined_fork_has_none_of_its_parents_files_to_write_to(tmp_path: Path):
+    with (tmp_path / "store").open("w") as store, (tmp_path / "data").open("w+") as made, sandbox.asked_for():
+        made.close()
+        with (tmp_path / "data").open() as data:
+
+            def work() -> bool:
+                os.fstat(data.fileno())
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    os.write(store.fileno(), b"x")
+                return True
+
+            assert run(work)
+    assert (tmp_path / "store").read_text() == ""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprof.energy.filters import decay, fitted, rests, with_time_constant
+from edgeprof.energy.filters import fit_decay, fit_filters, rests, with_time_constant
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import BLOCK, WINDOW, Span
@@ -48,7 +48,7 @@ def falling(tau: float, amplitude: float, tail_w: float = 0.0, seed: int = 0):
 
 
 def found_in(series):
-    return fitted([series], rests(BUSY, END_S, 0.3))
+    return fit_filters([series], rests(BUSY, END_S, 0.3))
 
 
 @pytest.mark.parametrize("tau", [0.39, 0.43, 0.47])
@@ -106,7 +106,7 @@ def test_a_real_orin_nx_falls_as_its_driver_says():
         steps.append(smallest(watts))
         rise = np.flatnonzero(np.diff(watts) > 0.06)
         end = min(int(rise[0]) if rise.size else watts.size, int(np.searchsorted(times, 1.0)))
-        decayed = decay(times[:end], watts[:end], 0.1, 2.0, beside="nothing")
+        decayed = fit_decay(times[:end], watts[:end], 0.1, 2.0, beside="nothing")
         if decayed is not None and end > 50:
             constants.append(decayed[0])
     assert len(constants) >= 15
@@ -137,7 +137,7 @@ def test_a_fall_that_is_seen_for_two_and_a_half_time_constants_shows_the_longer_
     t = np.sort(rng.uniform(0, 17.0, 170))
     y = np.round((4.0 + 7.0 * np.exp(-t / tau)) / 0.04) * 0.04
     rail = replace(RAIL, filter=Filter("exponential", tau_s=6.76, tau_limit=0.1), update_interval_s=6.6e-3)
-    (series,), constants, _ = fitted([ChannelSeries(rail, t, y)], [(0.0, 17.0)])
+    (series,), constants, _ = fit_filters([ChannelSeries(rail, t, y)], [(0.0, 17.0)])
     (constant,) = constants.values()
     assert constant.tau_s == pytest.approx(tau, rel=0.03)
     assert series.channel.filter.tau_s == constant.tau_s

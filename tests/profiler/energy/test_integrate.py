@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgeprof.energy.integrate import ChannelSeries, window_energy
-from edgeprof.energy.quote import measure
+from edgeprof.energy.quote import measure_spans
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import WINDOW, Span
 
@@ -318,7 +318,9 @@ def test_the_limit_of_the_time_constant_is_the_channels_own() -> None:
     def filter_line(limit: float | None) -> float:
         shape = Filter("exponential", tau_s=0.43, tau_limit=limit)
         series = ChannelSeries(Channel("ina3221", "VDD_IN", "power", filter=shape), times, values)
-        return measure([series], [], [Span(WINDOW, 1.0, 2.0)], [], covers=None, rail=None).energy.gross.budget.filter
+        return measure_spans(
+            [series], [], [Span(WINDOW, 1.0, 2.0)], [], covers=None, rail=None
+        ).energy.gross.budget.filter
 
     assert filter_line(0.47) == pytest.approx(4.7 * filter_line(0.1), rel=1e-6)
     assert filter_line(None) == filter_line(0.1) > 0

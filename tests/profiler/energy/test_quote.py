@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgeprof.energy.figures import figure
+from edgeprof.energy.figures import make_figure
 from edgeprof.energy.integrate import ChannelSeries
-from edgeprof.energy.quote import estimate, measure, nothing
+from edgeprof.energy.quote import estimate_joules, measure_spans, nothing_measured
 from edgeprof.energy.uncertainty import Component
 from edgeprof.sensing.sensor import Channel
 from edgeprof.worker.span import WINDOW, Span
@@ -19,7 +19,9 @@ from tests.profiler import synthetic
 
 
 def measured(run, parts=(), **changes):
-    return measure([run.series], parts, run.windows, changes.pop("idles", run.idles), covers="module", rail="VDD_IN")
+    return measure_spans(
+        [run.series], parts, run.windows, changes.pop("idles", run.idles), covers="module", rail="VDD_IN"
+    )
 
 
 def codes(found):
@@ -76,7 +78,7 @@ def test_an_offset_cancels_in_the_net_energy_and_the_gain_acts_on_it():
     run = synthetic.run()
     shifted = replace(run.series, values=np.asarray(run.series.values) + 0.5)
     honest = measured(run).energy.net
-    offset = measure([shifted], [], run.windows, run.idles, covers=None, rail=None).energy.net
+    offset = measure_spans([shifted], [], run.windows, run.idles, covers=None, rail=None).energy.net
     assert offset.value == pytest.approx(honest.value, rel=1e-6)
     assert honest.budget.offset is None
     assert honest.budget.gain == pytest.approx(honest.value * 0.01 / math.sqrt(3), rel=1e-6)
@@ -138,7 +140,7 @@ def test_a_total_of_several_rails_is_their_sum_and_the_errors_of_one_chip_go_tog
     run = synthetic.run()
     rails = [replace(run.series, channel=replace(synthetic.RAIL, name=name)) for name in ("CPU", "GPU", "SYS")]
     one = measured(run).energy
-    three = measure(rails, [], run.windows, run.idles, covers="module", rail="CPU + GPU + SYS").energy
+    three = measure_spans(rails, [], run.windows, run.idles, covers="module", rail="CPU + GPU + SYS").energy
     assert three.gross.value == pytest.approx(3 * one.gross.value)
     assert three.rails == pytest.approx(dict.fromkeys(("CPU", "GPU", "SYS"), one.gross.value))
     # One converter has one offset: three times. The gains are above all the shunts', each rail's own: √3 times.
@@ -147,7 +149,7 @@ def test_a_total_of_several_rails_is_their_sum_and_the_errors_of_one_chip_go_tog
     chips = [
         replace(r, channel=replace(r.channel, location=f"i2c 1-004{i} channel 1")) for i, r in enumerate(rails)
     ]  # fmt: skip
-    apart = measure(chips, [], run.windows, run.idles, covers="module", rail="sum").energy
+    apart = measure_spans(chips, [], run.windows, run.idles, covers="module", rail="sum").energy
     assert apart.gross.budget.offset == pytest.approx(math.sqrt(3) * one.gross.budget.offset)
 
 
@@ -156,7 +158,7 @@ def test_a_missing_part_makes_the_total_unavailable_and_not_smaller():
     dead = replace(
         run.series, channel=replace(synthetic.RAIL, name="GPU"), values=np.full(len(run.series.times), math.nan)
     )
-    found = measure([run.series, dead], [], run.windows, run.idles, covers="module", rail="sum")
+    found = measure_spans([run.series, dead], [], run.windows, run.idles, covers="module", rail="sum")
     assert found.energy.gross.value is None
     assert found.windows == [None] * 5
     assert "no_samples" in codes(found)
@@ -169,7 +171,7 @@ def test_one_window_lost_leaves_the_others():
     start, end = run.windows[2].start_s, run.windows[2].end_s
     times = np.asarray(run.series.times)
     values[(times > start - 0.1) & (times < end + 0.1)] = math.nan
-    found = measure([replace(run.series, values=values)], [], run.windows, run.idles, covers=None, rail="VDD_IN")
+    found = measure_spans([replace(run.series, values=values)], [], run.windows, run.idles, covers=None, rail="VDD_IN")
     assert [joules is None for joules in found.windows] == [False, False, True, False, False]
     assert found.energy.gross.value == pytest.approx(0.16, rel=1e-3)
     assert "gaps" in codes(found)
@@ -193,7 +195,7 @@ def test_a_rail_with_power_and_counter_is_told_once():
 def test_a_counter_says_so_and_its_offset_is_a_power():
     run = synthetic.run()
     series = synthetic.counter(run, gain_limit=0.05, offset_limit=1.0, resolution=15e-6)
-    found = measure([series], [], run.windows, run.idles, covers="package", rail="package-0")
+    found = measure_spans([series], [], run.windows, run.idles, covers="package", rail="package-0")
     assert found.energy.provenance == "counter"
     assert found.energy.gross.value == pytest.approx(0.16, rel=2e-3)
     assert found.energy.gross.budget.offset == pytest.approx(1.0 / math.sqrt(3) * 2 / 100)
@@ -204,7 +206,7 @@ def test_a_counter_says_so_and_its_offset_is_a_power():
 def test_the_worst_provenance_of_the_parts_is_that_of_the_sum():
     run = synthetic.run()
     simulated = replace(run.series, channel=replace(synthetic.RAIL, name="GPU", provenance="simulated"))
-    found = measure([run.series, simulated], [], run.windows, run.idles, covers=None, rail="sum")
+    found = measure_spans([run.series, simulated], [], run.windows, run.idles, covers=None, rail="sum")
     assert found.energy.provenance == "simulated"
 
 
@@ -230,7 +232,7 @@ def test_a_single_window_has_an_interval_of_the_sensor_alone_and_says_so():
 
 def test_the_median_of_the_windows_where_the_protocol_wants_it():
     run = synthetic.run(spread=0.05)
-    found = measure([run.series], [], run.windows, run.idles, covers=None, rail=None, statistic="median")
+    found = measure_spans([run.series], [], run.windows, run.idles, covers=None, rail=None, statistic="median")
     gross = found.energy.gross
     assert gross.value == sorted(gross.windows)[2] == gross.median
     plain = measured(run).energy.gross
@@ -240,13 +242,16 @@ def test_the_median_of_the_windows_where_the_protocol_wants_it():
 @pytest.mark.parametrize("windows", [[], [Span(WINDOW, 4.0, 6.0, 0)]])
 def test_no_window_or_no_inference_is_no_figure(windows):
     run = synthetic.run()
-    found = measure([run.series], [], windows, run.idles, covers=None, rail="VDD_IN")
+    found = measure_spans([run.series], [], windows, run.idles, covers=None, rail="VDD_IN")
     assert found.energy.gross.value is None
     assert codes(found) == {"no_inferences"}
 
 
 def test_no_sensor_is_said_and_not_zero():
-    for found in (measure([], [], [Span(WINDOW, 0, 1)], [], covers=None, rail=None), nothing("nothing measures here")):
+    for found in (
+        measure_spans([], [], [Span(WINDOW, 0, 1)], [], covers=None, rail=None),
+        nothing_measured("nothing measures here"),
+    ):
         assert found.energy.provenance == "none"
         assert found.energy.gross.value is None
         assert codes(found) == {"no_sensor"}
@@ -261,14 +266,14 @@ def test_the_95_percent_interval_covers_the_truth_about_95_times_in_100():
         run = synthetic.run(windows=5, window_s=0.5, idle_s=1.0, spread=0.02, seed=seed)
         gain, offset = 1 + rng.uniform(-0.01, 0.01), rng.uniform(-0.02, 0.02)
         series = replace(run.series, values=np.asarray(run.series.values) * gain + offset)
-        low, high = measure([series], [], run.windows, run.idles, covers=None, rail=None).energy.gross.ci95
+        low, high = measure_spans([series], [], run.windows, run.idles, covers=None, rail=None).energy.gross.ci95
         hits += low <= 8 * 0.5 / 100 <= high
     assert hits / runs >= 0.90
 
 
 def test_an_estimate_is_cpu_time_times_watts_and_says_how_little_that_is_worth():
     windows = [Span(WINDOW, start, start + 2.0, 10) for start in (0.0, 3.0, 6.0)]
-    found = estimate(windows, [1.0, 1.1, 0.9], 4.0, reason="no sensor")
+    found = estimate_joules(windows, [1.0, 1.1, 0.9], 4.0, reason="no sensor")
     energy = found.energy
     assert energy.provenance == "estimated"
     assert energy.gross.value == pytest.approx(0.4)
@@ -285,25 +290,25 @@ def test_an_estimate_is_cpu_time_times_watts_and_says_how_little_that_is_worth()
 @pytest.mark.parametrize("cpu_s", [None, 0.0, 0.0005])
 def test_work_that_another_process_does_has_no_estimate_and_the_reason_says_so(cpu_s):
     """A model behind a server uses no CPU time of its client: 0 ± 0 J would be no estimate of its joules."""
-    found = estimate([Span(WINDOW, 0.0, 1.0, 5)], [cpu_s], 4.0)
+    found = estimate_joules([Span(WINDOW, 0.0, 1.0, 5)], [cpu_s], 4.0)
     assert found.energy.gross.value is None
     assert found.energy.provenance == "none"
     assert codes(found) == {"no_cpu_time"}
     assert "cannot be estimated" in found.reasons[0].message
     assert "×" not in found.reasons[0].message
     # At a fixed rate most of a window is a pause: what was at work counts.
-    at_a_rate = estimate([Span(WINDOW, 0.0, 1.0, 5)], [cpu_s], 4.0, working_s=0.005)
+    at_a_rate = estimate_joules([Span(WINDOW, 0.0, 1.0, 5)], [cpu_s], 4.0, working_s=0.005)
     assert (at_a_rate.energy.gross.value is not None) == bool(cpu_s)
 
 
 def test_an_estimate_needs_a_wattage():
     with pytest.raises(ValueError, match="make no estimate"):
-        estimate([Span(WINDOW, 0.0, 1.0, 5)], [1.0], 0.0)
+        estimate_joules([Span(WINDOW, 0.0, 1.0, 5)], [1.0], 0.0)
 
 
 def test_series_may_be_plain_lists():
     series = ChannelSeries(synthetic.RAIL, [0.0, 1.0, 2.0, 3.0, 4.0], [5.0] * 5)
-    found = measure([series], [], [Span(WINDOW, 0.5, 3.5, 3)], [], covers=None, rail=None)
+    found = measure_spans([series], [], [Span(WINDOW, 0.5, 3.5, 3)], [], covers=None, rail=None)
     assert found.energy.gross.value == pytest.approx(5.0)
 
 
@@ -315,7 +320,7 @@ def test_the_interval_of_few_windows_holds_whatever_they_scatter_beyond_the_sens
     held = 0
     for values in 1000 + math.hypot(1, beyond) * rng.normal(size=(600, count)):
         known = [Component("sync", 1 / math.sqrt(count), random=True)]
-        low, high = figure(values.tolist(), known).figure.ci95
+        low, high = make_figure(values.tolist(), known).figure.ci95
         held += low <= 1000 <= high
     assert held / 600 > 0.90
 
@@ -323,19 +328,19 @@ def test_the_interval_of_few_windows_holds_whatever_they_scatter_beyond_the_sens
 def test_windows_that_follow_one_another_are_remarked():
     run = synthetic.run(windows=10)
     rising = replace(run.series, values=np.asarray(run.series.values) * (1 + 0.01 * np.asarray(run.series.times)))
-    found = measure([rising], [], run.windows, run.idles, covers=None, rail=None)
+    found = measure_spans([rising], [], run.windows, run.idles, covers=None, rail=None)
     assert found.energy.gross.autocorrelation > 0.6
     assert "correlated_windows" in codes(found)
-    steady = measure([run.series], [], run.windows[:4], run.idles, covers=None, rail=None)
+    steady = measure_spans([run.series], [], run.windows[:4], run.idles, covers=None, rail=None)
     assert steady.energy.gross.autocorrelation is None
     assert "correlated_windows" not in codes(steady)
 
 
 def test_the_highest_reading_says_over_what_it_is_an_average():
     run = synthetic.run(channel=synthetic.exponential(0.43))
-    assert measure([run.series], [], run.windows, [], covers=None, rail=None).power.max_over_s == 0.43
+    assert measure_spans([run.series], [], run.windows, [], covers=None, rail=None).power.max_over_s == 0.43
     run = synthetic.run()
-    assert measure([run.series], [], run.windows, [], covers=None, rail=None).power.max_over_s is None
+    assert measure_spans([run.series], [], run.windows, [], covers=None, rail=None).power.max_over_s is None
 
 
 def test_a_part_that_is_a_model_is_named_and_leaves_the_sum_what_it_is():
@@ -343,11 +348,11 @@ def test_a_part_that_is_a_model_is_named_and_leaves_the_sum_what_it_is():
     package = synthetic.counter(run, gain_limit=0.05)
     memory = synthetic.counter(run, gain_limit=0.3, offset_limit=2.0)
     memory = replace(memory, channel=replace(memory.channel, name="dram-0", provenance="estimated"))
-    found = measure([package, memory], [], run.windows, run.idles, covers=None, rail=None)
+    found = measure_spans([package, memory], [], run.windows, run.idles, covers=None, rail=None)
     assert found.energy.provenance == "counter"
     assert [reason.message for reason in found.reasons if reason.code == "estimated_part"] == [
         "dram-0 is an estimate within the total: how far off is in the uncertainty"
     ]
-    alone = measure([memory], [], run.windows, run.idles, covers=None, rail=None)
+    alone = measure_spans([memory], [], run.windows, run.idles, covers=None, rail=None)
     assert alone.energy.provenance == "estimated"
     assert "estimated_part" not in codes(alone)

@@ -80,7 +80,7 @@ def test_short_spans_that_fill_their_time_are_joined_and_those_that_do_not_are_r
 
 def test_windows_are_never_joined_because_their_scatter_is_what_is_wanted():
     spans = [Span(WINDOW, k * 0.01, k * 0.01 + 0.01, 1) for k in range(20)]
-    assert joining.joined(spans, 0.08) == (spans, None)
+    assert joining.join_short_spans(spans, 0.08) == (spans, None)
 
 
 def test_spans_that_count_different_units_say_so():
@@ -108,7 +108,7 @@ spans_of_one_key = st.lists(
 @given(spans_of_one_key)
 def test_merging_keeps_the_union_of_time_and_every_unit(drawn):
     spans = sorted((block(start, start + length, count) for start, length, count in drawn), key=lambda s: s.start_s)
-    merged, _ = joining.merged([(span, None) for span in spans])
+    merged, _ = joining.merge_overlaps([(span, None) for span in spans])
     assert sum(span.count for span in merged) == sum(span.count for span in spans)
     assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(merged))
     for span in spans:
@@ -120,8 +120,8 @@ def test_merging_keeps_the_union_of_time_and_every_unit(drawn):
 @given(spans_of_one_key, st.floats(0.001, 2))
 def test_joined_stretches_lie_within_the_spans_and_never_add_units(drawn, least_s):
     spans = sorted((block(start, start + length, count) for start, length, count in drawn), key=lambda s: s.start_s)
-    spans, _ = joining.merged([(span, None) for span in spans])
-    result, reason = joining.joined(spans, least_s)
+    spans, _ = joining.merge_overlaps([(span, None) for span in spans])
+    result, reason = joining.join_short_spans(spans, least_s)
     assert sum(span.count for span in result) <= sum(span.count for span in spans)
     assert result[0].start_s >= spans[0].start_s
     assert result[-1].end_s <= spans[-1].end_s

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeprof.energy.integrate import ChannelSeries
-from edgeprof.energy.quote import measure
+from edgeprof.energy.quote import measure_spans
 from edgeprof.energy.sag import excess_w, sag_of
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import WINDOW, Span
@@ -48,8 +48,8 @@ def test_what_sagging_adds_is_known_to_a_third_and_taken_off(ohm: float) -> None
     assert 0.5 * too_much < excess < 1.2 * too_much
     series = ChannelSeries(RAIL, times, volts * amperes)
     windows = [Span(WINDOW, 8.0 + 4 * k, 12.0 + 4 * k, 40) for k in range(5)]
-    plain = measure([series], [], windows, [], covers=None, rail=None).energy.gross
-    mended = measure([replace(series, sag=sag)], [], windows, [], covers=None, rail=None).energy.gross
+    plain = measure_spans([series], [], windows, [], covers=None, rail=None).energy.gross
+    mended = measure_spans([replace(series, sag=sag)], [], windows, [], covers=None, rail=None).energy.gross
     assert plain.value - mended.value == pytest.approx(0.1 * excess, rel=0.2)
     assert mended.budget.model == pytest.approx(0.3 * (plain.value - mended.value))
 

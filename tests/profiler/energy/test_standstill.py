@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeprof.energy.integrate import ChannelSeries
-from edgeprof.energy.online.frozen import Change, unanswered
-from edgeprof.energy.quote import measure
+from edgeprof.energy.online.frozen import Change, find_unanswered
+from edgeprof.energy.quote import measure_spans
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import BLOCK, WINDOW, Span, idle_span
 
@@ -42,7 +42,7 @@ def readings(channel: Channel = RAIL, idle_w: float = 4.0, busy_w: float = 12.0)
 
 
 def quoted(times, values, channel: Channel = RAIL, expected_w: float = 0.3):
-    return measure(
+    return measure_spans(
         [ChannelSeries(channel, times, values)], [], WINDOWS, IDLES, covers="module", rail="VDD_IN", busy=BUSY,
         expected_w=expected_w,
     )  # fmt: skip
@@ -110,12 +110,12 @@ def test_a_sum_of_which_no_part_moves_is_frozen():
     parts = [
         ChannelSeries(replace(RAIL, name=name), times, np.full_like(values, values[0])) for name in ("CPU", "GPU")
     ]  # fmt: skip
-    found = measure(parts, [], WINDOWS, IDLES, covers="module", rail="CPU + GPU", busy=BUSY, expected_w=0.5)
+    found = measure_spans(parts, [], WINDOWS, IDLES, covers="module", rail="CPU + GPU", busy=BUSY, expected_w=0.5)
     assert codes(found) == {"frozen_sensor"}
 
 
 def test_a_failed_reading_ends_a_standstill():
     times = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     change = Change(2.0, 3.0)
-    assert unanswered(times, [4.0] * 6, [change], 1.5) == (0.0, 5.0)
-    assert unanswered(times, [4.0, 4.0, 4.0, math.nan, 4.0, 4.0], [change], 1.5) is None
+    assert find_unanswered(times, [4.0] * 6, [change], 1.5) == (0.0, 5.0)
+    assert find_unanswered(times, [4.0, 4.0, 4.0, math.nan, 4.0, 4.0], [change], 1.5) is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from edgeprof.energy.uncertainty import Component, betainc, combine, mean_and_error, t_cdf, t_quantile
+from edgeprof.energy.uncertainty import Component, betainc, combine_components, mean_and_error, t_cdf, t_quantile
 
 positive = st.floats(0.05, 1e5)
 
@@ -42,7 +42,7 @@ def test_arguments_out_of_range_are_refused(call):
 
 def test_type_a_alone_keeps_its_degrees_of_freedom():
     """K windows and nothing else: the plain t-interval."""
-    total = combine([Component("repeatability", 0.2, 4)])
+    total = combine_components([Component("repeatability", 0.2, 4)])
     assert total.nu == pytest.approx(4)
     assert total.k == pytest.approx(2.776, abs=1e-3)
     assert total.expanded == pytest.approx(0.2 * total.k)
@@ -50,7 +50,7 @@ def test_type_a_alone_keeps_its_degrees_of_freedom():
 
 def test_welch_and_satterthwaite_as_in_the_gum():
     """GUM H.1.6: the end gauge, u_c 31.71 nm, ν_eff 16.7 from 25 (ν 18), 9.7 (25.6), 2.9 (50), 16.6 (2) …"""
-    total = combine([
+    total = combine_components([
         Component("gain", 25, 18), Component("sync", 9.7, 25.6), Component("offset", 2.9, 50),
         Component("resolution", 16.6, 2),
     ])  # fmt: skip
@@ -59,14 +59,14 @@ def test_welch_and_satterthwaite_as_in_the_gum():
 
 
 def test_lines_of_one_name_are_added_as_squares():
-    budget = combine([Component("idle", 3.0), Component("idle", 4.0), Component("gain", 1.0)]).budget
+    budget = combine_components([Component("idle", 3.0), Component("idle", 4.0), Component("gain", 1.0)]).budget
     assert budget.idle == pytest.approx(5.0)
     assert budget.gain == 1.0
     assert budget.offset is None
 
 
 def test_an_empty_budget_claims_no_uncertainty_and_does_not_fail():
-    total = combine([])
+    total = combine_components([])
     assert (total.u, total.nu) == (0.0, math.inf)
 
 

@@ -42,8 +42,13 @@ def make_key(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, boards: Boards, *more: str, names: list[str] | None = None) -> Iterator[Path]:
-    """Run a server; the path of an ssh configuration that reaches the boards by their names."""
+def serve(
+    folder: Path, boards: Boards, *more: str, names: list[str] | None = None, within: tuple[str, ...] = ()
+) -> Iterator[Path]:
+    """Run a server; the path of an ssh configuration that reaches the boards by their names.
+
+    ``within`` is put before the server's command: ``ip netns exec NAME``, where nothing listens on the loopback yet.
+    """
     names = boards.names if names is None else names
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -67,26 +72,28 @@ def serve(folder: Path, boards: Boards, *more: str, names: list[str] | None = No
     ]
     (folder / "config").write_text("\n".join(blocks))
     with (folder / "sshd.log").open("wb") as log:
-        server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd_config"], stdout=log, stderr=log)
+        server = subprocess.Popen([*within, SSHD, "-D", "-e", "-f", folder / "sshd_config"], stdout=log, stderr=log)
         try:
-            _wait_for(port, server)
+            if not within:
+                wait_for(port, server)
             yield folder / "config"
         finally:
             server.terminate()
             server.wait(10)
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, server: subprocess.Popen[bytes], host: str = "127.0.0.1") -> None:
+    """Wait until something listens there."""
     deadline = time.monotonic() + 10
-    while not _listens(port):
+    while not _listens(host, port):
         assert server.poll() is None, "sshd does not start"
         assert time.monotonic() < deadline, "sshd does not listen"
         time.sleep(0.02)  # it says nothing when it is ready
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((host, port), 1).close()
     except OSError:
         return False
     return True

@@ -40,7 +40,8 @@ def jobs() -> list[tuple[str, str]]:
 
 def started(boards, name: str) -> list[dict[str, object]]:
     """The log of the device's lock: each measurement that a fleet began there."""
-    return [json.loads(line) for line in (boards.folder / name / "data/door/started.jsonl").read_text().splitlines()]
+    path = boards.folder / name / "data/door/started.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_every_board_is_measured_once_and_grouped_by_what_its_joules_cover(measured, boards) -> None:
@@ -202,6 +203,35 @@ def test_a_study_is_made_here_and_measured_there(fleet, desk, boards, tmp_path) 
     assert [row["variant"] for row in group["rows"]] == ["affine baseline", "affine fp16"]
     assert "nano-1" in done.stdout
     assert Path(tmp_path / "study.study/variants").is_dir()
+
+
+@pytest.mark.timeout(300)  # two searches, each in a database of its own
+def test_a_search_follows_each_devices_own_measurements_and_measures_nothing_twice(
+    fleet, desk, boards, tmp_path
+) -> None:
+    pytest.importorskip("optuna")
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f'model = "{desk.model}"\n[protocol]\nwindows = 2\nwindow = 0.2\nidle = 0.2\nwarmup = 0.1\n'
+        '[search]\nwith = "{kind}"\nkind = ["bf16", "fp16"]\ntrials = 3\n'
+    )
+    before = {name: len(started(boards, name)) for name in ("nano-1", "pi5-1")}
+    done = fleet("sweep", study, "--on", "nano-1,pi5-1", "--json", code=3)  # bf16 cannot be made of an ONNX file
+    answer = json.loads(done.stdout)
+    rows = [row for group in answer["table"]["groups"] for row in group["rows"]]
+    for name, count in before.items():
+        variants = [row["variant"] for row in rows if row["device"] == name]
+        assert variants == ["affine baseline", "affine fp16", "affine bf16"]
+        assert len(variants) == len(set(variants))
+        measured_here = [line for line in answer["devices"] if line["device"] == name and line["state"] == "measured"]
+        assert len(started(boards, name)) - count == len(measured_here) >= 1
+        assert (tmp_path / f"study.study/search-{name}.db").exists()
+    counts = {name: len(started(boards, name)) for name in before}
+    again = json.loads(fleet("sweep", study, "--on", "nano-1,pi5-1", "--json", code=3).stdout)
+    assert {line["state"] for line in again["devices"]} == {"there"}
+    assert counts == {name: len(started(boards, name)) for name in before}
+    there = {(row["device"], row["variant"]) for group in again["table"]["groups"] for row in group["rows"]}
+    assert there == {(row["device"], row["variant"]) for row in rows}
 
 
 def test_a_choice_is_made_among_the_devices_of_the_fleet(fleet, measured, tmp_path, capfd) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import BUNDLE_MARKER, SIMULATION_MARKER, Roots
-from edgeprof.sensing.capture import FOLDER, Tree, capture, opened_paths
+from edgeprof.sensing.capture import FOLDER, Tree, capture_tree, opened_paths
 from edgeprof.sensing.device.host import describe_host
 from edgeprof.sensing.discover import Discovery, discover
 from edgeprof.sensing.glance import glance
@@ -34,7 +34,7 @@ def bundled(host: PluginHost, roots: Roots) -> Tree:
         describe_host(roots)
         discovery = discover(host, roots)
         glance(discovery.sensors, discovery.topology.by_key())
-    tree = capture(roots, [*paths, str(roots.sysfs / SIMULATION_MARKER)])
+    tree = capture_tree(roots, [*paths, str(roots.sysfs / SIMULATION_MARKER)])
     return tree.redacted(Redactor(secrets_of(roots)))
 
 
@@ -83,12 +83,12 @@ def test_nothing_of_processes_networks_and_mounts_is_taken(tmp_path: Path) -> No
     for name in names:
         (tmp_path / "proc" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "proc" / name).write_text("x")
-    tree = capture(Roots.resolve(tmp_path, environ={}), [str(tmp_path / "proc" / name) for name in names])
+    tree = capture_tree(Roots.resolve(tmp_path, environ={}), [str(tmp_path / "proc" / name) for name in names])
     assert list(tree.files) == ["proc/stat"]
 
 
 def test_of_a_running_machine_s_etc_only_what_is_named_is_taken() -> None:
-    tree = capture(Roots(), ["/etc/passwd", "/etc/hostname", __file__, "/root/.ssh/id_rsa"])
+    tree = capture_tree(Roots(), ["/etc/passwd", "/etc/hostname", __file__, "/root/.ssh/id_rsa"])
     assert tree == Tree()
 
 
@@ -99,7 +99,7 @@ def test_links_that_turn_in_circles_or_lead_out_end(tmp_path: Path) -> None:
     (chips / "b").symlink_to("a")
     (chips / "out").symlink_to("/etc/passwd")
     roots = Roots.resolve(tmp_path, environ={})
-    assert capture(roots, [str(chips / "a"), str(chips)]).files == {}
+    assert capture_tree(roots, [str(chips / "a"), str(chips)]).files == {}
 
 
 WORDS = st.from_regex(r"\A[a-z][a-z0-9]{4,11}\Z")
@@ -141,7 +141,7 @@ def test_no_name_serial_number_or_address_of_a_device_survives(
         discover(host, roots)
         for name in planted:
             (top / "board" / name).read_bytes()
-    tree = capture(roots, paths).redacted(Redactor(secrets_of(roots)))
+    tree = capture_tree(roots, paths).redacted(Redactor(secrets_of(roots)))
     assert any(path.endswith("-battery/uevent") for path in tree.files)
     everything = "\n".join([*tree.files, *tree.links, *tree.links.values(), *tree.directories]).encode()
     everything = (everything + b"\n".join(tree.files.values())).lower()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeprof.roots import Roots
 from edgeprof.sensing.boot import FILE, BootCache
-from edgeprof.sensing.characterize import annotated, characterise, check_counter, smallest_step
+from edgeprof.sensing.characterize import annotate_channels, characterise, check_counter, smallest_step
 from edgeprof.sensing.sensor import Filter
 from edgeprof.sensing.trace import Series
 
@@ -200,7 +200,7 @@ def test_findings_fill_in_what_the_driver_does_not_declare_and_take_out_what_can
         [declared, unknown, counter, wrong],
         seconds=3.0,
     )
-    channels = annotated([declared, unknown, counter, wrong, power("stranger")], found)
+    channels = annotate_channels([declared, unknown, counter, wrong, power("stranger")], found)
     assert channels[declared.key] == declared
     assert channels[unknown.key].update_interval_s == pytest.approx(0.05, rel=0.1)
     assert channels[unknown.key].resolution == pytest.approx(0.04)

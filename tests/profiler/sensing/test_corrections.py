@@ -16,9 +16,9 @@ from edgeprof.sensing.corrections import (
     Entry,
     MeasuredFilter,
     Uncalibrated,
-    apply,
+    apply_calibrations,
+    apply_filters,
     board_name,
-    filtered,
 )
 from edgeprof.sensing.sensor import Calibration, Channel, Filter, Sensor
 
@@ -132,10 +132,10 @@ def test_a_line_is_for_one_board_and_a_virtual_one_is_another(tmp_path) -> None:
     kept = Calibrations(tmp_path)
     kept.put(Entry(board_name(BOARD, real), "chip", "IN", line=LINE))
     sensor = Rail([])
-    assert isinstance(apply([sensor], BOARD, real, kept)[0], Calibrated)
-    assert apply([sensor], BOARD, simulated, kept) == [sensor]
-    assert apply([sensor], Board(id="unknown", name="x", model="another"), real, kept) == [sensor]
-    assert apply([sensor], BOARD, real, Uncalibrated(tmp_path)) == [sensor]
+    assert isinstance(apply_calibrations([sensor], BOARD, real, kept)[0], Calibrated)
+    assert apply_calibrations([sensor], BOARD, simulated, kept) == [sensor]
+    assert apply_calibrations([sensor], Board(id="unknown", name="x", model="another"), real, kept) == [sensor]
+    assert apply_calibrations([sensor], BOARD, real, Uncalibrated(tmp_path)) == [sensor]
 
 
 def test_a_measured_time_constant_holds_for_the_settings_that_it_was_measured_at(tmp_path) -> None:
@@ -144,7 +144,7 @@ def test_a_measured_time_constant_holds_for_the_settings_that_it_was_measured_at
 
     def tau(declared: float) -> tuple[float | None, float | None]:
         channel = Channel("ina3221", "VDD_IN", "power", filter=Filter("exponential", tau_s=declared, tau_limit=0.47))
-        (found,) = filtered([channel], BOARD, Roots(), kept)
+        (found,) = apply_filters([channel], BOARD, Roots(), kept)
         return found.filter.tau_s, found.filter.tau_limit
 
     assert tau(0.43) == (0.5, pytest.approx(3**0.5 * 0.02 / 0.5))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgeprof.roots import Roots
 from edgeprof.sensing.board.topology import Board
-from edgeprof.sensing.corrections import Calibrations, MeasuredFilter, board_name, filtered, keep_fitted
+from edgeprof.sensing.corrections import Calibrations, MeasuredFilter, apply_filters, board_name, keep_fitted
 from edgeprof.sensing.sensor import Channel, Filter
 
 RAIL = Channel("ina3221", "VDD_IN", "power", filter=Filter("exponential", tau_s=0.43, tau_limit=0.47))
@@ -16,7 +16,7 @@ BOARD = Board(id="jetson-orin-nano", name="Jetson Orin Nano", model="Jetson Orin
 def kept_after(tmp_path, channel: Channel, fit: MeasuredFilter):
     store = Calibrations(tmp_path)
     names = keep_fitted([channel], {channel.key: fit}, board_name(BOARD, Roots()), store)
-    (following,) = filtered([RAIL], BOARD, Roots(), store)
+    (following,) = apply_filters([RAIL], BOARD, Roots(), store)
     return names, following
 
 

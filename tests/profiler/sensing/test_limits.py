@@ -10,7 +10,7 @@ import pytest
 
 from edgeprof.energy.integrate import window_energy
 from edgeprof.energy.online.running_sum import Meter
-from edgeprof.sensing.limits import SENTINELS, bounds, counter_rise, power_limit, why_impossible
+from edgeprof.sensing.limits import SENTINELS, counter_rise, plausible_bounds, power_limit, why_impossible
 from edgeprof.sensing.sensor import Channel
 
 WRAP_J = 262143.328850
@@ -89,9 +89,9 @@ def test_a_register_without_a_reading_is_refused_in_every_unit(bits: int, scale:
 
 
 def test_a_design_limit_bounds_a_power_and_a_generous_one_where_none_is_known() -> None:
-    assert bounds(Channel("x", "a", "power", limit_w=60.0)) == (-60.0, 60.0)
-    assert bounds(Channel("x", "a", "power", plausible=(0.0, 15.0))) == (0.0, 15.0)
-    low, high = bounds(Channel("x", "a", "power"))
+    assert plausible_bounds(Channel("x", "a", "power", limit_w=60.0)) == (-60.0, 60.0)
+    assert plausible_bounds(Channel("x", "a", "power", plausible=(0.0, 15.0))) == (0.0, 15.0)
+    low, high = plausible_bounds(Channel("x", "a", "power"))
     assert -low == high == power_limit(Channel("x", "a", "power")) > 1e4
     assert why_impossible(Channel("x", "a", "power"), 4e6) is not None
     assert why_impossible(Channel("x", "a", "voltage"), math.pi) is None

@@ -26,19 +26,19 @@ def test_every_code_has_its_value_and_every_value_its_code(name):
     kind = np.dtype(FLOATS[name])
     codes = np.arange(2 ** (8 * kind.itemsize), dtype=np.uint16 if kind.itemsize == 2 else np.uint8)
     wanted = codes.view(kind).astype(np.float32)
-    found = dtypes.decoded(codes.tobytes(), name, codes.shape)
+    found = dtypes.decode_bytes(codes.tobytes(), name, codes.shape)
     np.testing.assert_array_equal(found, wanted)
-    back = np.frombuffer(dtypes.encoded(found, name), codes.dtype)
+    back = np.frombuffer(dtypes.encode_values(found, name), codes.dtype)
     known = ~np.isnan(wanted)
     np.testing.assert_array_equal(back[known], codes[known])
-    assert np.isnan(dtypes.decoded(back.tobytes(), name, codes.shape)[~known]).all()
+    assert np.isnan(dtypes.decode_bytes(back.tobytes(), name, codes.shape)[~known]).all()
 
 
 @pytest.mark.parametrize("name", [name for name in FLOATS if name != "float8e8m0"])
 @given(st.lists(st.floats(-200, 200, width=32), min_size=1, max_size=50))
 def test_a_float_becomes_the_nearest_one(name, values):
     given = np.float32(values)
-    found = dtypes.decoded(dtypes.encoded(given, name), name, given.shape)
+    found = dtypes.decode_bytes(dtypes.encode_values(given, name), name, given.shape)
     wanted = given.astype(FLOATS[name]).astype(np.float32)
     np.testing.assert_allclose(np.abs(found - given), np.abs(wanted - given), rtol=0, atol=0)
 
@@ -48,13 +48,15 @@ def test_a_float_becomes_the_nearest_one(name, values):
 )
 def test_integers_of_several_in_a_byte_survive(name, least, most):
     values = np.arange(least, most + 1).repeat(3)[:-1].reshape(1, -1)
-    raw = dtypes.encoded(values, name)
+    raw = dtypes.encode_values(values, name)
     assert len(raw) == -(-values.size * dtypes.bits_per_element(name) // 8)
-    np.testing.assert_array_equal(dtypes.decoded(raw, name, values.shape), values)
+    np.testing.assert_array_equal(dtypes.decode_bytes(raw, name, values.shape), values)
 
 
 def test_what_numpy_has_carries_itself():
-    assert [dtypes.carrier(name) for name in ("float32", "bool", "object", "float8_e4m3fn", "sequence of int64")] == [
+    assert [
+        dtypes.carrier_dtype(name) for name in ("float32", "bool", "object", "float8_e4m3fn", "sequence of int64")
+    ] == [
         "float32",
         "bool",
         "object",

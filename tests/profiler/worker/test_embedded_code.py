@@ -114,7 +114,7 @@ def test_an_archive_that_two_readers_see_differently_is_refused(program: Path, t
     ],
 )
 def test_arithmetic_of_sizes_is_a_shape(shape: str) -> None:
-    assert embedded_code.suspicion("expr_str", shape) is None
+    assert embedded_code.code_in_value("expr_str", shape) is None
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_arithmetic_of_sizes_is_a_shape(shape: str) -> None:
     ],
 )
 def test_whatever_else_python_would_evaluate_is_none(shape: object) -> None:
-    assert embedded_code.suspicion("expr_str", shape) is not None
+    assert embedded_code.code_in_value("expr_str", shape) is not None
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_whatever_else_python_would_evaluate_is_none(shape: object) -> None:
     ],
 )
 def test_what_a_program_would_have_python_do_is_seen(key: str, value: object) -> None:
-    assert embedded_code.suspicion(key, value) is not None
+    assert embedded_code.code_in_value(key, value) is not None
 
 
 def test_guards_that_compare_sizes_are_data() -> None:
     guards = ["L['args'][0][0].size()[0] >= 2", "L['x'].size()[1] == 3 and Eq(Mod(L['x'].size()[0], 2), 0)"]
-    assert embedded_code.suspicion("guards_code", guards) is None
+    assert embedded_code.code_in_value("guards_code", guards) is None
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -89,7 +89,7 @@ def test_the_trend_test_agrees_with_kendalls_tau_and_sens_slope(seed):
         values = [round(y) for y in values]  # ties
     expected = stats.kendalltau(range(60), values, method="asymptotic").pvalue
     assert steady.mann_kendall(values) == pytest.approx(expected, rel=0.1)  # scipy makes no continuity correction
-    assert steady.slope(values) == pytest.approx(stats.theilslopes(values).slope)
+    assert steady.median_slope(values) == pytest.approx(stats.theilslopes(values).slope)
 
 
 def test_mser_is_the_minimum_that_its_definition_names():

@@ -102,7 +102,7 @@ class Panel:
 
     def _target(self, index: int, query: Query) -> dict[str, Any]:
         table = self.kind in ("table", "xychart")
-        return {
+        target = {
             "refId": chr(ord("A") + index),
             "datasource": SOURCE,
             "editorMode": "code",
@@ -112,6 +112,7 @@ class Panel:
             "range": not query.instant,
             "legendFormat": query.legend or "__auto",
         }
+        return target | {"interval": query.min_step} if query.min_step else target
 
     def _defaults(self) -> dict[str, Any]:
         low, high = self.bounds

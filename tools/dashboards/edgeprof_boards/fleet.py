@@ -1,7 +1,8 @@
 """Many devices: the sum, the worst, and the ones that are not like the others.
 
-Everything but the state of the scrape comes from the recording rules (``edgeprof.rules.yml``): a handful of series for
-each device, whatever it exposes, so that a thousand devices are as quick to look at as ten.
+Everything but the state of the scrape and the results of benchmarks comes from the recording rules
+(``edgeprof.rules.yml``): a handful of series for each device, whatever it exposes, so that a thousand devices are as
+quick to look at as ten. The results are folded up, and are asked for when they are opened.
 """
 
 from __future__ import annotations
@@ -208,6 +209,91 @@ WORST = Row(
     collapsed=True,
 )
 
+#: One result of the benchmark of one device.
+_ONE = "job, instance, model, runtime, scenario, variant"
+_MEASURED, _NOT_MEASURED = 'provenance=~"counter|measured"', 'provenance!~"counter|measured"'
+_GROSS, _MEDIAN = 'kind="gross"', 'quantile="0.5"'
+#: What two devices' results must share before their joules are compared.
+_ALIKE = "model, scenario, variant, batch, covers"
+_CIRCUMSTANCES = "board, power_mode, runtime_version, threads, batch, covers"
+
+
+def _bench(what: str, *matchers: str) -> str:
+    return _of(f"edgeprof_bench_{what}", *matchers)
+
+
+def _joules(*matchers: str) -> str:
+    return f"sum by ({_ONE}, provenance) ({_bench('energy_joules_per_inference', _GROSS, *matchers)})"
+
+
+def _to_the_lowest() -> str:
+    """Joules over the lowest of the devices whose joules cover the same; nothing where a device stands alone."""
+    info = _bench("info", _MEASURED, 'covers!~"|unknown"')
+    covered = f"({_joules(_MEASURED)} * on ({_ONE}, provenance) group_left (batch, covers) {info})"
+    lowest = f"min by ({_ALIKE}) {covered} and on ({_ALIKE}) count by ({_ALIKE}) {covered} > 1"
+    return f"{covered} / on ({_ALIKE}) group_left () ({lowest})"
+
+
+def _results(title: str, description: str, provenance: str, **extra: str | Value) -> Panel:
+    """A row for each device and variant."""
+    return table(
+        title,
+        description,
+        {
+            "Instance": "instance",
+            "Board": "board",
+            "Mode": "power_mode",
+            "Model": "model",
+            "Variant": "variant",
+            "Energy": Value(_joules(provenance), "joule"),
+            "±": Value(
+                f"sum by ({_ONE}, provenance) ({_bench('energy_uncertainty_joules', _GROSS, provenance)})",
+                "joule",
+            ),
+            "Provenance": "provenance",
+            "Covers": "covers",
+            **extra,
+            "Latency p50": Value(f"sum by ({_ONE}) ({_with_joules('latency_seconds', provenance, _MEDIAN)})", "s"),
+            "Rate": Value(f"sum by ({_ONE}) ({_with_joules('throughput_per_second', provenance)})", "ops"),
+            "Accuracy": Value(f"max by ({_ONE}) ({_with_joules('accuracy_ratio', provenance)})", "percentunit"),
+            "Scenario": "scenario",
+            "Runtime": "runtime",
+            "Version": "runtime_version",
+            "Threads": "threads",
+            "Batch": "batch",
+        },
+        queries=(Query(f"max by ({_ONE}, provenance, {_CIRCUMSTANCES}) ({_bench('info', provenance)})", instant=True),),
+        height=10,
+        overrides=(Override("Instance", {"links": [_ITS_DASHBOARD]}),),
+    )
+
+
+def _with_joules(what: str, provenance: str, *matchers: str) -> str:
+    """A figure of those results alone whose joules came about like this."""
+    return f"{_bench(what, *matchers)} and on ({_ONE}) {_bench('info', provenance)}"
+
+
+RESULTS = Row(
+    "What the fleet measured",
+    (
+        _results(
+            "Measured joules of each device and variant",
+            "The newest benchmark of each. Joules compare only where they cover the same: the ratio to the lowest "
+            "is among the devices that measured the same model and variant with the same covers and batch. Sort by "
+            "Covers, then by Energy. One wall meter for all devices makes them all comparable.",
+            _MEASURED,
+            **{"To the lowest of its kind": Value(_to_the_lowest(), "none")},
+        ),
+        _results(
+            "Estimated, simulated and unknown joules",
+            "They stand apart, since they order nothing: an estimate is a model of the device, and a virtual board is "
+            "none. Latency and accuracy compare all the same where the board is real.",
+            _NOT_MEASURED,
+        ),
+    ),
+    collapsed=True,
+)
+
 WATCH = Row(
     "The watching itself",
     (
@@ -248,7 +334,7 @@ DASHBOARD = Dashboard(
     uid="edgeprof-fleet",
     title="edgeprof / Fleet",
     description="Many devices: the sum, the worst and the odd ones out. Needs the recording rules edgeprof.rules.yml.",
-    rows=(NOW, TOGETHER, WORST, WATCH),
+    rows=(NOW, TOGETHER, RESULTS, WORST, WATCH),
     is_for_one=False,
     variables=(
         Variable(

@@ -157,8 +157,13 @@ LATENCY = Row(
 
 _STAGE_ENERGY = "edgeprof_stage_energy_joules_total"
 _STAGE_COUNT = "edgeprof_stages_total"
+_STAGE_KNOWN = "edgeprof_stages_with_energy_total"
 _STAGE_WITHOUT = "edgeprof_stages_without_energy_total"
 _STAGE_SECONDS = "edgeprof_stage_seconds_total"
+#: The daemon gives stages their joules so often (edgeprof_exporters.stages.PERIOD_S).
+_STAGE_STEP = "30s"
+#: ... and gives up on them after so long (PATIENCE_S).
+_WITHOUT_STEP = "10m"
 _STAGE_BY = f"{_BY}, stage"
 _STAGE_WHO = "{{model}} {{stage}}"
 _STAGE_CALLS = f"sum by ({_STAGE_BY}) ({rate(_STAGE_COUNT)})"
@@ -169,12 +174,14 @@ STAGES = Row(
         Panel(
             "Joules of a call by stage",
             "What one call of each stage costs, as applications mark their stages (edgeprof.stage): by regression of "
-            "the device's readings on when each stage ran. A stage that cannot be told from the others has none.",
+            "the device's readings on when each stage ran, every 30 s. A stage that cannot be told from the others has "
+            "none.",
             (
                 Query(
                     f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)}) / on ({_STAGE_BY}) group_left () "
-                    f"(({_STAGE_CALLS} - sum by ({_STAGE_BY}) ({rate(_STAGE_WITHOUT)})) > 0)",
+                    f"(sum by ({_STAGE_BY}) ({rate(_STAGE_KNOWN)}) > 0)",
                     f"{_STAGE_WHO} ({{{{provenance}}}})",
+                    min_step=_STAGE_STEP,
                 ),
             ),
             unit="joule",
@@ -185,7 +192,13 @@ STAGES = Row(
             "Power by stage",
             "Power of the device, by the stage that it is spent on; the sum over the stages of one application is what "
             "a camera costs, without the idle between frames.",
-            (Query(f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)})", f"{_STAGE_WHO} ({{{{provenance}}}})"),),
+            (
+                Query(
+                    f"sum by ({_STAGE_BY}, provenance) ({rate(_STAGE_ENERGY)})",
+                    f"{_STAGE_WHO} ({{{{provenance}}}})",
+                    min_step=_STAGE_STEP,
+                ),
+            ),
             unit="watt",
             height=9,
             stack=True,
@@ -195,7 +208,7 @@ STAGES = Row(
             "Mean time of a call, stages within it included.",
             (Query(f"sum by ({_STAGE_BY}) ({rate(_STAGE_SECONDS)}) / ({_STAGE_CALLS} > 0)", _STAGE_WHO),),
             unit="s",
-            width=8,
+            width=6,
             fill=0,
         ),
         Panel(
@@ -203,7 +216,7 @@ STAGES = Row(
             "How often each stage ran: of the first one, the frames that came in.",
             (Query(_STAGE_CALLS, _STAGE_WHO),),
             unit="ops",
-            width=8,
+            width=6,
             fill=0,
         ),
         Panel(
@@ -217,7 +230,22 @@ STAGES = Row(
                 ),
             ),
             unit="percentunit",
-            width=8,
+            width=6,
+            fill=0,
+        ),
+        Panel(
+            "Calls without joules",
+            "Calls whose joules stayed unknown for ten minutes, over all calls: a stage that is too short, or always "
+            "runs with another one, cannot be told apart by the readings. Make it a pipeline (docs/applications.md).",
+            (
+                Query(
+                    f"sum by ({_STAGE_BY}) ({rate(_STAGE_WITHOUT)}) / ({_STAGE_CALLS} > 0)",
+                    _STAGE_WHO,
+                    min_step=_WITHOUT_STEP,
+                ),
+            ),
+            unit="percentunit",
+            width=6,
             fill=0,
         ),
     ),

@@ -66,10 +66,16 @@ def _visit_nodes(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Wor
         for subgraph in inner:
             branches.append(_visit_nodes(subgraph, following, times * _body_repetitions(node, sizes), sizes))
             following += sum(1 for _ in graphs(subgraph))
-        largest = max(range(len(branches)), key=lambda k: sum(work.macs or 0 for work in branches[k]), default=0)
+        largest = max(range(len(branches)), key=lambda k: _branch_macs(branches[k]), default=0)
         for k, branch in enumerate(branches):
             works += branch if k == largest or node.op_type != "If" else [work._replace(macs=0) for work in branch]
     return works
+
+
+def _branch_macs(branch: list[Work]) -> float:
+    """What a branch multiplies; one in which that is not known may multiply most."""
+    total = _sum_known(*(work.macs for work in branch))
+    return math.inf if total is None else total
 
 
 def _body_repetitions(node: Any, sizes: _Sizes) -> int:
@@ -125,14 +131,25 @@ def _node_macs(node: Any, sizes: _Sizes) -> int | None:
         return None
     if node.op_type == "Attention":
         return _attention_macs(first, second)
-    if node.op_type == "ConvTranspose":
-        return _size_product(first, second[1:])
-    summed = (
-        second[1:]
-        if "Conv" in node.op_type
-        else (first[-2 if "transA" in attributes and attributes["transA"].i else -1],)
-    )
-    return None if output is None else _size_product(output, summed)
+    if "Conv" in node.op_type:  # of a grouped one too: the weights hold one group's channels
+        places = first if node.op_type == "ConvTranspose" else output
+        return None if places is None else _size_product(places[:1], places[2:], second)
+    return _matrix_macs(first, second, output, attributes)
+
+
+def _matrix_macs(first: Shape, second: Shape, output: Shape | None, attributes: dict[str, Any]) -> int | None:
+    rows, summed = _turned(first, attributes, "transA")
+    inner, columns = _turned(second, attributes, "transB") if len(second) > 1 else (second[0], 1)
+    # One side tells what the other leaves open, as the input of a layer behind an If may.
+    product = (rows, inner if summed is None else summed, columns)
+    batch = first[:-2] if len(second) <= 2 else None if output is None else output[:-2]
+    return None if batch is None else _size_product(batch, product)
+
+
+def _turned(shape: Shape, attributes: dict[str, Any], name: str) -> tuple[int | None, int | None]:
+    """Rows and columns of a factor, as an attribute turns it; a vector is one row."""
+    rows, columns = shape[-2:] if len(shape) > 1 else (1, shape[0])
+    return (columns, rows) if name in attributes and attributes[name].i else (rows, columns)
 
 
 def _attention_macs(x: Shape, weights: Shape) -> int | None:

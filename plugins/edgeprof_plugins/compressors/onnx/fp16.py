@@ -13,6 +13,7 @@ from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
 from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet, refuse_quantised
+from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +34,7 @@ class Fp16(Compressor):
     name = "fp16"
     changes = ("precision",)
     weight_bits = 16
-    version = "1"
+    version = "2"
     takes = ("onnx",)
     parameters = (
         Parameter("io", "str", default="float32", choices=("float32", "float16"), help="type of inputs and outputs"),
@@ -82,7 +83,7 @@ class Fp16(Compressor):
                 return [tensor(values, name)]
 
             model.write(target, edit)
-        account = inventory.by_nodes(*_halved_parts(inventory, kinds, types))
+        account = inventory.by_nodes(*_halved_parts(inventory, kinds, types, excluded))
         return {"tensors": len(floats), "clipped": clipped, "excluded": excluded, "coverage": account}
 
 
@@ -98,18 +99,20 @@ def _no_floats(model: OnnxFile) -> InputError:
     return InputError(f"{model.path} has no float32 weights", remedy="Start from the float32 model.")
 
 
-_IN_FLOAT32 = "excluded, or an operator that ONNX Runtime has in float32 only"
+_IN_FLOAT32 = "an operator that ONNX Runtime has in float32 only, or one beside such"
 #: TensorProto.DataType of real numbers that are not halved.
 _TYPES = {10: "float16 already", 11: "float64", 16: "bfloat16"}
 
 
 def _halved_parts(
-    inventory: Inventory, kinds: Mapping[str, int], types: Mapping[str, int]
+    inventory: Inventory, kinds: Mapping[str, int], types: Mapping[str, int], excluded: list[str]
 ) -> tuple[list[str], dict[str, str]]:
     """Parts that compute in half precision now, and why others do not."""
-    changed, why = [], {}
+    changed, why = [], dict.fromkeys(excluded, EXCLUDED)
     for part in inventory.parts:
         names = inventory.weights_of(part.name)
+        if part.name in excluded:
+            continue
         if all(kinds.get(name) == _FLOAT16 for name in names):
             changed.append(part.name)
         else:

@@ -19,6 +19,7 @@ from edgeprof_plugins.compressors.onnx.normal import graphs
 from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet
 from edgeprof_plugins.compressors.onnx.view import attribute
 from edgeprof_plugins.compressors.onnx.weights import weights as weights_of
+from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Int4Weight(Compressor):
                 return [tensor(part_values, f"{name}_{part}") for part_values, part in zip(packed, _PARTS, strict=True)]
 
             model.write(target, edit)
-        account = inventory.by_weights(transposed, dict.fromkeys(excluded, "excluded"), _NOT_DENSE)
+        account = inventory.by_weights(transposed, dict.fromkeys(excluded, EXCLUDED), _NOT_DENSE)
         facts = {"layers": len(dense), "left": left, "sqnr_db": sqnr, "worst": worst(sqnr)}
         return {**facts, "excluded": sorted(excluded), "coverage": account}
 

@@ -14,7 +14,17 @@ from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.cluster import prepend
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, tensor, walk
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
-from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, reduces_range, upgraded
+from edgeprof_plugins.compressors.onnx.normal import graphs
+from edgeprof_plugins.compressors.onnx.prepare import (
+    check_nodes,
+    prepared,
+    quantization,
+    quiet,
+    reduces_range,
+    upgraded,
+)
+from edgeprof_plugins.compressors.onnx.weights import count_readers
+from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
 
 if TYPE_CHECKING:
@@ -32,7 +42,7 @@ class Int8Dynamic(Compressor):
     name = "int8-dynamic"
     changes = ("precision",)
     weight_bits = 8
-    version = "1"
+    version = "2"
     takes = ("onnx",)
     for_target = True
     parameters = (
@@ -59,30 +69,49 @@ class Int8Dynamic(Compressor):
                 kinds.append("Conv")
             with OnnxFile(ready) as model:
                 inventory = Inventory(model)
-            tools.quantize_dynamic(
-                ready,
-                target,
-                op_types_to_quantize=kinds,
-                per_channel=parameters["per_channel"],
-                reduce_range=reduced,
-                # ONNX Runtime has ConvInteger for unsigned weights only.
-                weight_type=tools.QuantType.QUInt8 if parameters["conv"] else tools.QuantType.QInt8,
-                nodes_to_exclude=excluded,
-                extra_options={"EnableSubgraph": True},
-            )
-        counted = _count_nodes(target, {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})
-        if not counted["quantised"]:
-            target.unlink(missing_ok=True)
-            raise InputError(
-                f"int8-dynamic finds nothing to quantise in {source}: it has {counted['convolutions']} convolutions and"
-                " no dense layer with constant weights",
-                remedy=_DYNAMIC_REMEDY,
-            )
+                outside = _sink_recurrent_weights(model)
+                sunk = Path(folder) / "sunk.onnx"
+                model.write(sunk)
+            with quiet():
+                tools.quantize_dynamic(
+                    sunk,
+                    target,
+                    op_types_to_quantize=kinds,
+                    per_channel=parameters["per_channel"],
+                    reduce_range=reduced,
+                    # ONNX Runtime has ConvInteger for unsigned weights only.
+                    weight_type=tools.QuantType.QUInt8 if parameters["conv"] else tools.QuantType.QInt8,
+                    nodes_to_exclude=[*excluded, *outside],
+                    extra_options={"EnableSubgraph": True},
+                )
         with OnnxFile(target) as model:
+            counted = _count_nodes(model)
             changed = [name for part in inventory.work for name in part.weights if not model.has(name)]
-        why = dict.fromkeys(excluded, "excluded") | inventory.by_operator(_DYNAMIC_LEFT)
-        account = inventory.by_weights(changed, why, _NO_KERNEL) | {"remedy": _DYNAMIC_REMEDY}
-        return {**counted, "reduce_range": reduced, "excluded": excluded, "coverage": account}
+        why = inventory.by_operator(_DYNAMIC_LEFT) | dict.fromkeys(outside, _SHARED) | dict.fromkeys(excluded, EXCLUDED)
+        account = inventory.by_weights(changed, why, _NO_KERNEL)
+        remedy = _CONVOLUTIONS if counted["convolutions"] else WEIGHTS_ONLY
+        return {**counted, "reduce_range": reduced, "excluded": excluded, "coverage": account | {"remedy": remedy}}
+
+
+def _sink_recurrent_weights(model: OnnxFile) -> list[str]:
+    """Put the weights of LSTMs in branches and bodies into these, where alone ONNX Runtime's quantiser looks for them.
+
+    Returns:
+        The nodes for which that is not possible.
+    """
+    readers, outside = count_readers(model), []
+    for graph in list(graphs(model.model.graph))[1:]:
+        for node in graph.node:
+            if node.op_type != "LSTM":
+                continue
+            constants = [name for name in node.input[1:3] if model.has(name)]
+            if any(readers[name] > 1 for name in constants):
+                outside.append(node.name)
+                continue
+            for name in constants:
+                graph.initializer.append(model.dense(name))
+                model.remove(name)
+    return outside
 
 
 #: Operator → why dynamic quantisation leaves it.
@@ -93,7 +122,10 @@ _DYNAMIC_LEFT = {
     "RNN": "ONNX Runtime has no 8-bit kernel for it; it has one for LSTM",
     "Einsum": "ONNX Runtime has no 8-bit kernel for it",
 }
-_DYNAMIC_REMEDY = "Use int8-static, which quantises convolutions (or int8-dynamic:conv=true, for size alone)."
+_CONVOLUTIONS = "Use int8-static, which quantises convolutions (or int8-dynamic:conv=true, for size alone)."
+#: The remedy where a layer cannot be computed in 8 bits.
+WEIGHTS_ONLY = "Use int8-weight, which stores the weights of any layer in 8 bits (for size alone)."
+_SHARED = "it is in a branch or a body, and shares its weights"
 _NO_KERNEL = "ONNX Runtime's quantiser leaves it in float"
 
 
@@ -162,12 +194,14 @@ def _per_channel(
     return quantised, scale, sqnr_db(wide, quantised * scale.astype(wide.dtype))
 
 
-def _count_nodes(path: Path, integer: set[str]) -> dict[str, int]:
+def _count_nodes(model: OnnxFile) -> dict[str, int]:
     """How many nodes run in integers now, and how many convolutions and dense layers do not."""
-    with OnnxFile(path) as model:
-        kinds = [node.op_type for node in walk(model.model.graph)]
+    kinds = [node.op_type for node in walk(model.model.graph)]
     return {
-        "quantised": sum(kind in integer for kind in kinds),
+        "quantised": sum(kind in _INTEGER for kind in kinds),
         "convolutions": sum(kind in {"Conv", "ConvTranspose"} for kind in kinds),
         "dense_left": sum(kind in {"MatMul", "Gemm"} for kind in kinds),
     }
+
+
+_INTEGER = frozenset({"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM", "QAttention"})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof_plugins.compressors.onnx.arithmetic import work
 from edgeprof_plugins.compressors.onnx.normal import FLOATS, graphs
 from edgeprof_plugins.compressors.onnx.weights import Sources
-from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+from edgeprof_plugins.compressors.shared.coverage import Part, coverage, partial, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,6 +40,7 @@ class Inventory:
         self.names: dict[tuple[int, int], str] = {}
         self.parts: list[Part] = []
         self._of: dict[str, list[str]] = {}
+        self._sizes: dict[str, int] = {}
         taken: set[str] = set()
         tables = _lookup_tables(model)
         for operation in self.work:
@@ -49,6 +50,7 @@ class Inventory:
             size = sum(_tensor_size(model, weight) for weight in floating if weight not in taken)
             for weight in floating:
                 self._of.setdefault(weight, []).append(name)
+                self._sizes[weight] = _tensor_size(model, weight)
             taken.update(floating)
             self.parts.append(_layer_part(name, operation, size, has_weights=bool(floating)))
         for name in model.order:
@@ -73,16 +75,25 @@ class Inventory:
         self, changed: Iterable[str], why: Mapping[str, str] | None = None, otherwise: str = ""
     ) -> dict[str, Any]:
         """The account of a method that changed these initializers; ``why`` is by initializer too, or by node."""
-        reasons = dict(why or {})
-        named = {part: reasons[name] for name, parts in self._of.items() if name in reasons for part in parts}
-        touched = [part for name in changed for part in self._of.get(name, [name])]
-        return coverage(self.parts, touched, {**reasons, **named}, otherwise)
+        reasons, touched = dict(why or {}), set(changed)
+        named = {
+            part: reasons[name]
+            for name, parts in self._of.items()
+            if name in reasons and name not in touched
+            for part in parts
+        }
+        sizes: dict[str, list[tuple[int, bool]]] = {}
+        for name, parts in self._of.items():
+            for part in parts:
+                sizes.setdefault(part, []).append((self._sizes[name], name in touched))
+        loose = whole(name for name in touched if name not in self._of)
+        return coverage(self.parts, {**loose, **partial(sizes)}, {**reasons, **named}, otherwise)
 
     def by_nodes(
         self, changed: Iterable[str], why: Mapping[str, str] | None = None, otherwise: str = ""
     ) -> dict[str, Any]:
         """The account of a method that changed these nodes, by the names of the parts."""
-        return coverage(self.parts, changed, why or {}, otherwise)
+        return coverage(self.parts, whole(changed), why or {}, otherwise)
 
 
 def _layer_part(name: str, work: Work, size: int, *, has_weights: bool) -> Part:

@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
     Matrix = npt.NDArray[Any]
 
+#: The first operator set whose Gemm needs no bias.
+_GEMM_WITHOUT_BIAS = 11
+
 
 class LowRank(Compressor):
     """A layer becomes two smaller ones whose product is nearest to its weights (``shared.factors``)."""
 
     name = "low-rank"
     changes = ("rank",)
-    version = "2"
+    version = "3"
     takes = ("onnx",)
     parameters = PARAMETERS
 
@@ -82,7 +85,7 @@ class LowRank(Compressor):
                 )
             # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
             for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
-                _split_nodes(graph, {node: names for (owner, node), names in plans.items() if owner == number})
+                _split_nodes(model, graph, {node: names for (owner, node), names in plans.items() if owner == number})
                 del graph.value_info[:]
             model.write(target, lambda name: factored.pop(name, None) or [model.whole(name)])
         return {"layers": layers, "kept": unchanged, "coverage": inventory.by_weights(changed, why)}
@@ -120,7 +123,7 @@ def _stored_factors(weight: Weight, values: Matrix, left: Matrix, right: Matrix)
     return np.array(first, values.dtype, order="C"), np.array(second, values.dtype, order="C")
 
 
-def _split_nodes(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
+def _split_nodes(model: OnnxFile, graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
     """Each planned node becomes two."""
     import onnx
 
@@ -142,12 +145,20 @@ def _split_nodes(graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
         first.name, second.name = f"{name}_first", f"{name}_second"
         del first.input[:], first.output[:]
         first.input.extend([node.input[0], first_weight])
+        if node.op_type == "Gemm" and model.opset() < _GEMM_WITHOUT_BIAS:
+            first.input.append(_zero_bias(model, node.input[1], f"{first_weight}_bias"))
         first.output.append(middle)
         second.input[0], second.input[1] = middle, second_weight
         _split_attributes(node, first, second)
         nodes += [first, second]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _zero_bias(model: OnnxFile, weight: str, name: str) -> str:
+    """A bias that adds nothing, of the weight's type."""
+    model.add(tensor(np.zeros(1, model.array(weight).dtype), name))
+    return name
 
 
 def _split_attributes(node: Any, first: Any, second: Any) -> None:

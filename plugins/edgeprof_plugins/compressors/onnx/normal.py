@@ -28,6 +28,7 @@ def normalise(model: Tensors) -> None:
     """Bring a model that was just read into that form."""
     if model.model.functions:
         _inline_functions(model)
+    _separate_names(model)
     for graph in graphs(model.model.graph):
         _lift_weights(model, graph, inner=graph is not model.model.graph)
     _settle_inputs(model)
@@ -38,9 +39,44 @@ def graphs(graph: Any) -> Iterator[Any]:
     """A graph, then those inside its nodes (branches and bodies), outer ones first."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from graphs(inner)
+        for inner in _inner_graphs(node):
+            yield from graphs(inner)
+
+
+def _separate_names(model: Tensors) -> None:
+    """Give each tensor of the inner graphs a name that no other graph has: two branches may use the same."""
+    taken = {*model.order, *_all_names(model.model.graph)}
+    for node in model.model.graph.node:
+        for graph in _inner_graphs(node):
+            _rename_definitions(graph, {}, taken)
+
+
+def _rename_definitions(graph: Any, outer: dict[str, str], taken: set[str]) -> None:
+    """Rename what a graph defines and reads; ``outer`` are the new names of what the graphs around it define."""
+    names = dict(outer)
+    for name in filter(None, _all_names(graph)):
+        new, number = name, 0
+        while new in taken:
+            number += 1
+            new = f"{name}_{number}"
+        taken.add(new)
+        names[name] = new
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names[sparse.values.name]
+    del graph.value_info[:]
+    for node in graph.node:
+        for field in (node.input, node.output):
+            for index, name in enumerate(field):
+                field[index] = names.get(name, name)
+        for inner in _inner_graphs(node):
+            _rename_definitions(inner, names, taken)
+
+
+def _inner_graphs(node: Any) -> list[Any]:
+    """The branches or the body of a node."""
+    return [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
 
 
 def _inline_functions(model: Tensors) -> None:

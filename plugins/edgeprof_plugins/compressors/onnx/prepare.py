@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgeprof.compression.target import current_target
 from edgeprof.errors import InputError, UnavailableError, unknown
 from edgeprof.worker.runtime import install_command
-from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor, walk
+from edgeprof_plugins.compressors.onnx.weights import count_readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,13 +53,15 @@ def upgraded(source: Path, folder: Path, enough: int = _ENOUGH) -> Path:
         InputError: onnx cannot convert it; the sentence names the operator.
     """
     onnx = require()
+    plain = folder / "plain.onnx"
     with OnnxFile(source) as model:
-        if model.opset() >= enough:
-            return source
         opset = model.opset()
-    loaded = onnx.load(str(source))
+        if opset >= enough:
+            return source
+        # onnx's converter knows nothing of sparse weights and of those in other files.
+        model.write(plain, lambda name: [model.dense(name)])
     try:
-        converted = onnx.version_converter.convert_version(loaded, _OPSET)
+        converted = onnx.version_converter.convert_version(onnx.load(str(plain)), _OPSET)
     except Exception as error:  # noqa: BLE001 - onnx raises RuntimeError, ConvertError and more
         raise InputError(
             f"{source} has operator set {opset}, and onnx cannot bring it to {_OPSET}: {_first_line(error)}",
@@ -97,21 +103,54 @@ def prepared(source: Path, folder: Path) -> Path:
             f"{source} cannot be prepared for quantisation: {_first_line(error)}",
             remedy="Check that ONNX Runtime runs it: edgeprof bench.",
         ) from None
-    return _flat_biases(target, folder / "ready.onnx")
-
-
-def _flat_biases(source: Path, target: Path) -> Path:
-    """Biases of shape (1, n) as (n,), which is what ONNX Runtime's quantiser looks at element by element."""
-    with OnnxFile(source) as model:
-        for node in model.model.graph.node:
-            name = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
-            if model.has(name) and len(model.header(name).dims) == 2 and model.header(name).dims[0] == 1:
-                flat = f"{name}_flat"  # its other readers keep the shape that they had
-                model.add(tensor(model.array(name).reshape(-1), flat))
-                node.input[2] = flat
+    ready = folder / "ready.onnx"
+    with OnnxFile(target) as model:
         _name_nodes(model.model.graph)
+        model.write(ready)
+    return ready
+
+
+def plain_gemms(source: Path, target: Path) -> Path:
+    """A copy with Gemms whose constants hold their factors, and whose biases are (n,).
+
+    ONNX Runtime's quantiser looks at biases element by element, and its kernels take alpha for 1.
+    """
+    with OnnxFile(source) as model:
+        readers = count_readers(model)
+        for node in walk(model.model.graph):
+            if node.op_type == "Gemm" and node.domain in {"", "ai.onnx"}:
+                _fold_factor(model, readers, node, 1, "alpha")
+                _fold_factor(model, readers, node, 2, "beta")
         model.write(target)
     return target
+
+
+def _fold_factor(model: OnnxFile, readers: dict[str, int], node: Any, position: int, factor: str) -> None:
+    """Multiply a constant by a factor of its Gemm; a bias gets a value for each column too."""
+    name = node.input[position] if len(node.input) > position else ""
+    if not model.has(name):
+        return
+    scale = next((a.f for a in node.attribute if a.name == factor), 1.0)
+    values = model.array(name)
+    used = values
+    if factor == "beta" and model.has(node.input[1]):
+        turned = any(a.name == "transB" and a.i for a in node.attribute)
+        width = int(model.header(node.input[1]).dims[0 if turned else 1])
+        if values.size in {1, width}:
+            used = np.broadcast_to(values.reshape(-1), width)
+    if scale == 1.0 and used is values:
+        return
+    if scale != 1.0:
+        used = (used * scale).astype(values.dtype)
+        for attribute in node.attribute:
+            if attribute.name == factor:
+                attribute.f = 1.0
+    free = f"{name}_{node.output[0]}"  # its other readers keep what they had
+    model.add(tensor(np.array(used, order="C"), free))
+    node.input[position] = free
+    readers[name] -= 1
+    if not readers[name]:
+        model.remove(name)
 
 
 def reduces_range(parameters: Mapping[str, Any]) -> bool:
@@ -126,7 +165,10 @@ def reduces_range(parameters: Mapping[str, Any]) -> bool:
 
 
 def check_nodes(path: Path, text: str) -> list[str]:
-    """Names of nodes as they are given, checked against the graph; ``*`` at the end stands for any rest.
+    """Names of nodes as they are given, checked against the graph and those inside it.
+
+    ``*`` at the end stands for any rest. A node may also be called by what it gives, and by the name that it had before
+    ONNX Runtime joined it with another (it then ends in the name of the fusion).
 
     Raises:
         InputError: no such node; the nearest name is in the remedy.
@@ -135,21 +177,31 @@ def check_nodes(path: Path, text: str) -> list[str]:
     if not wanted:
         return []
     with OnnxFile(path) as model:
-        names = [node.name for node in model.model.graph.node]
+        called = {node.name: [_FUSION.sub("", node.name), *node.output] for node in walk(model.model.graph)}
     nodes: list[str] = []
     for name in wanted:
-        fitting = [n for n in names if n == name or (name.endswith("*") and n.startswith(name[:-1]))]
+        fitting = [n for n in called if n == name or (name.endswith("*") and n.startswith(name[:-1]))]
+        fitting = fitting or [n for n, others in called.items() if name in others and n]
         if not fitting:
-            raise unknown("node of the graph", name, names)
+            raise unknown("node of the graph", name, called)
         nodes += fitting
-    return nodes
+    return list(dict.fromkeys(nodes))
+
+
+#: What ONNX Runtime adds to the name of a node that it joins with another.
+_FUSION = re.compile(r"(/\w+Fusion/?)+$")
 
 
 def _name_nodes(graph: Any) -> None:
-    """Nodes without a name get one, so that they can be excluded."""
-    for index, node in enumerate(graph.node):
-        if not node.name:
-            node.name = f"{node.op_type}_{index}"
+    """Give each node a name of its own, so that it can be excluded; the first of several of one name keeps it."""
+    taken = {node.name for node in walk(graph)}
+    seen = set()
+    for index, node in enumerate(walk(graph)):
+        name, number = node.name or f"{node.op_type}_{index}", 1
+        while name in seen or (name != node.name and name in taken):
+            name, number = f"{node.name or node.op_type}_{index}_{number}", number + 1
+        node.name = name
+        seen.add(name)
 
 
 @contextlib.contextmanager

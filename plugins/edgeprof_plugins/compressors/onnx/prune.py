@@ -60,7 +60,7 @@ class Prune24(Compressor):
 
     name = "prune-2:4"
     changes = ("sparsity",)
-    version = "1"
+    version = "2"
     takes = ("onnx",)
 
     def apply(

@@ -14,9 +14,18 @@ from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.exclude import alone, answers
 from edgeprof_plugins.compressors.onnx.file import OnnxFile
+from edgeprof_plugins.compressors.onnx.int8 import WEIGHTS_ONLY
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
-from edgeprof_plugins.compressors.onnx.prepare import check_nodes, prepared, quantization, quiet, reduces_range
+from edgeprof_plugins.compressors.onnx.prepare import (
+    check_nodes,
+    plain_gemms,
+    prepared,
+    quantization,
+    quiet,
+    reduces_range,
+)
 from edgeprof_plugins.compressors.shared import exclusion
+from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 from edgeprof_plugins.compressors.shared.exclusion import AUTO, FOLLOWED, JUDGED, Judge, search
 
 if TYPE_CHECKING:
@@ -36,7 +45,7 @@ class Int8Static(Compressor):
     name = "int8-static"
     changes = ("precision",)
     weight_bits = 8
-    version = "2"
+    version = "3"
     takes = ("onnx",)
     for_target = True
     needs_data = "calibration"
@@ -76,13 +85,15 @@ class Int8Static(Compressor):
             ready = prepared(source, Path(folder))
             with OnnxFile(ready) as model:
                 inventory = Inventory(model)
+            ready = plain_gemms(ready, Path(folder) / "plain-gemms.onnx")
             calibration = Calibration(data, _model_inputs(ready), parameters["samples"])
             reduced = reduces_range(parameters)
-            make = _make_quantiser(ready, Path(folder), calibration, {**parameters, "reduce_range": reduced})
+            unfit = _unfit_nodes(ready) if parameters["per_channel"] else []
+            make = _make_quantiser(ready, Path(folder), calibration, {**parameters, "reduce_range": reduced}, unfit)
             if parameters["exclude"] != AUTO:
                 excluded = check_nodes(ready, parameters["exclude"])
                 shutil.move(make(excluded), target)
-                account = _integer_account(inventory, target, excluded)
+                account = _integer_account(inventory, target, excluded, unfit)
                 return {**calibration.facts(), "reduce_range": reduced, "excluded": excluded, "coverage": account}
             judged = Calibration(data, calibration.inputs, JUDGED)
             batches, count = judged.batches(), len(judged.chosen)
@@ -96,11 +107,26 @@ class Int8Static(Compressor):
                 self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt
             )
             shutil.move(best, target)
-            account = _integer_account(inventory, target, exclusions["excluded"])
+            account = _integer_account(inventory, target, exclusions["excluded"], unfit)
             return {**calibration.facts(), "reduce_range": reduced, **exclusions, "coverage": account}
 
 
-def _integer_account(inventory: Inventory, quantised: Path, excluded: Sequence[str]) -> dict[str, Any]:
+def _unfit_nodes(ready: Path) -> list[str]:
+    """Nodes that ONNX Runtime's quantiser fails on with a scale for each output channel."""
+    with OnnxFile(ready) as model:
+        return [
+            node.name
+            for node in model.model.graph.node
+            if node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+        ]
+
+
+_UNFIT = "ONNX Runtime's quantiser takes no grouped transposed convolution unless per_channel=false"
+
+
+def _integer_account(
+    inventory: Inventory, quantised: Path, excluded: Sequence[str], unfit: Sequence[str]
+) -> dict[str, Any]:
     """What is computed in integers now: nodes both of whose factors are dequantised, which runtimes fuse."""
     with OnnxFile(quantised) as model:
         nodes = list(model.model.graph.node)
@@ -109,12 +135,13 @@ def _integer_account(inventory: Inventory, quantised: Path, excluded: Sequence[s
     changed = [part for place, part in inventory.names.items() if place[0] == 0 and fed.get(part) == 2]
     why = inventory.by_operator(dict.fromkeys(("LSTM", "GRU", "RNN"), "ONNX Runtime has no static 8-bit kernel for it"))
     inner = {part: "it is in a branch or a body" for place, part in inventory.names.items() if place[0] != 0}
-    why |= {**inner, **dict.fromkeys(excluded, "excluded")}
-    return inventory.by_nodes(changed, why, "ONNX Runtime's quantiser leaves it in float")
+    why |= {**inner, **dict.fromkeys(unfit, _UNFIT), **dict.fromkeys(excluded, EXCLUDED)}
+    account = inventory.by_nodes(changed, why, "ONNX Runtime's quantiser leaves it in float")
+    return account | {"remedy": "Use int8-static:per_channel=false." if unfit else WEIGHTS_ONLY}
 
 
 def _make_quantiser(
-    ready: Path, folder: Path, calibration: Calibration, parameters: Mapping[str, Any]
+    ready: Path, folder: Path, calibration: Calibration, parameters: Mapping[str, Any], unfit: Sequence[str]
 ) -> Callable[[Sequence[str]], Path]:
     """Nodes to leave in float → a new file; ranges are taken from the samples once, if ONNX Runtime can keep them."""
     tools = quantization()
@@ -149,7 +176,7 @@ def _make_quantiser(
                 reduce_range=parameters["reduce_range"],
                 activation_type=kinds[parameters["activations"]],
                 weight_type=tools.QuantType.QInt8,
-                nodes_to_exclude=list(excluded),
+                nodes_to_exclude=[*unfit, *excluded],
                 calibrate_method={
                     "minmax": methods.MinMax,
                     "entropy": methods.Entropy,
@@ -158,9 +185,39 @@ def _make_quantiser(
                 extra_options=options,
                 **cache,
             )
+        _keep_in_float(target, [*unfit, *excluded])
         return target
 
     return make
+
+
+def _keep_in_float(path: Path, excluded: Sequence[str]) -> None:
+    """Keep runtimes from fusing excluded nodes with what is quantised around them.
+
+    A node between a DequantizeLinear for each factor, as its neighbours have, is computed in integers, excluded or not.
+    A sum of one tensor is that tensor, and no runtime looks for a DequantizeLinear behind it.
+    """
+    import onnx
+
+    if not excluded:
+        return
+    quantised = path.with_suffix(".fused.onnx")
+    path.replace(quantised)
+    with OnnxFile(quantised) as model:
+        graph = model.model.graph
+        ends = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+        nodes = []
+        for node in graph.node:
+            factors = [name for name in node.input if name][:2]
+            if node.name in excluded and ends.issuperset(factors):
+                apart = f"{node.output[0]}_in_float"
+                nodes.append(onnx.helper.make_node("Sum", factors[:1], [apart], name=f"{node.name}_in_float"))
+                node.input[list(node.input).index(factors[0])] = apart
+            nodes.append(type(node).FromString(node.SerializeToString()))
+        del graph.node[:]
+        graph.node.extend(nodes)
+        model.write(path)
+    quantised.unlink()
 
 
 def _model_inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:

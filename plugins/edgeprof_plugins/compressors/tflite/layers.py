@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+from edgeprof_plugins.compressors.shared.coverage import Part, coverage, partial, whole
 from edgeprof_plugins.compressors.tflite.file import WEIGHTED
 
 if TYPE_CHECKING:
@@ -85,18 +85,17 @@ class Inventory:
     def by_buffers(self, changed: Iterable[int], why: Mapping[int, str], otherwise: str) -> dict[str, Any]:
         """The account of a method that changed these buffers."""
         touched = set(changed)
-        parts = [
-            name
+        sizes = {
+            name: [(math.prod(constant.shape), constant.buffer in touched) for constant in constants]
             for name, constants in self.weights.items()
-            if any(constant.buffer in touched for constant in constants)
-        ]
+        }
         reasons = {
             name: why[constant.buffer]
             for name, constants in self.weights.items()
             for constant in constants
-            if constant.buffer in why
+            if constant.buffer in why and constant.buffer not in touched
         }
-        return coverage(self.parts, parts, reasons, otherwise)
+        return coverage(self.parts, partial(sizes), reasons, otherwise)
 
     def by_types(self, variant: TfliteFile, why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
         """The account of a quantiser: what is stored, or without weights given, in another type than before.
@@ -106,20 +105,22 @@ class Inventory:
             why: Part → why it was left.
             otherwise: The reason for the others.
         """
-        parts = []
-        for name, constants in self.weights.items():
-            if constants:
-                changed = any(variant.dtype(*constant.place) != constant.dtype for constant in constants)
-            else:
-                changed = variant.dtype(*self.outputs[name]).startswith("int")
-            parts += [name] if changed else []
-        parts += [
+        stored = {
+            name: [(math.prod(c.shape), variant.dtype(*c.place) != c.dtype) for c in constants]
+            for name, constants in self.weights.items()
+        }
+        changed = [
+            name
+            for name, constants in self.weights.items()
+            if not constants and variant.dtype(*self.outputs[name]).startswith("int")
+        ]
+        changed += [
             part.name
             for part in self.parts
             if part.family == "GATHER"
             and any(w.name == part.name and w.dtype != "float32" for _, w in variant.constants())
         ]
-        return coverage(self.parts, parts, why, otherwise)
+        return coverage(self.parts, {**whole(changed), **partial(stored)}, why, otherwise)
 
 
 def _operator_inputs(operator: Any) -> list[int]:

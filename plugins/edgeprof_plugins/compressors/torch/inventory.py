@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
-from edgeprof_plugins.compressors.shared.coverage import Part, coverage
+from edgeprof_plugins.compressors.shared.coverage import Part, coverage, whole
 from edgeprof_plugins.compressors.torch.model import WEIGHTED, quiet, require
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Inventory:
 
     def account(self, changed: Iterable[str], why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
         """The account of a method that changed these parameters."""
-        account = coverage(self.parts, changed, why, otherwise)
+        account = coverage(self.parts, whole(changed), why, otherwise)
         if not self.known:
             account["macs"]["reason"] = "the model does not say what its inputs are"
         return account

@@ -133,7 +133,7 @@ def load_script(source: Path) -> Any:
         InputError: it is none that this PyTorch can load.
     """
     torch = require()
-    refusal = embedded_code.refusal(str(source))
+    refusal = embedded_code.code_refusal(str(source))
     if refusal is not None:
         raise InputError(refusal.message, remedy=refusal.remedy)
     try:

@@ -30,7 +30,7 @@ from edgeprof.worker.runtime import (
     install_command,
     library_version,
 )
-from edgeprof.worker.tensors import distinct
+from edgeprof.worker.tensors import unique_names
 
 from .carried_code import find_code
 
@@ -247,7 +247,7 @@ def _saved_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
 
 def _specs(tensors: Sequence[Any], kind: str, names: Optional[Sequence[str]] = None) -> List[TensorSpec]:
     names = list(names or []) or [str(tensor.name).partition(":")[0] for tensor in tensors]
-    return [_spec(name, tensor) for name, tensor in zip(distinct(names, kind), tensors)]
+    return [_spec(name, tensor) for name, tensor in zip(unique_names(names, kind), tensors)]
 
 
 def _spec(name: str, tensor: Any) -> TensorSpec:

@@ -34,7 +34,7 @@ from edgeprof.worker.runtime import (
     install_command,
     library_version,
 )
-from edgeprof.worker.tensors import distinct
+from edgeprof.worker.tensors import unique_names
 
 REMEDY = install_command("litert", "ai-edge-litert")
 #: module, its distributions.
@@ -299,7 +299,7 @@ class LiteRTSession(Session):
 
 def _with_unique_names(details: Any, kind: str) -> List[Dict[str, Any]]:
     """The same details with names that tell them apart."""
-    names = distinct([str(d["name"]) for d in details], kind)
+    names = unique_names([str(d["name"]) for d in details], kind)
     return [dict(d, name=name) for d, name in zip(details, names)]
 
 

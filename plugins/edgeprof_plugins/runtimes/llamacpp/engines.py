@@ -191,7 +191,7 @@ class LlamaCppPython(LlamaEngine):
             return None
         return int(self._library.llama_vocab_bos(self._vocabulary))
 
-    def told(self) -> Dict[str, Any]:
+    def library_facts(self) -> Dict[str, Any]:
         return _logged_buffers()
 
     def decode(self, batch: Any) -> None:

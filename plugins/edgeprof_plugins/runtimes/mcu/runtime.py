@@ -121,11 +121,13 @@ class MicrocontrollerSession(Session):
             self._give(feeds)
             while self._count_for(seconds) > _GROWTH * self._most or self._longest_s < _ENOUGH * seconds:
                 self._infer(min(self._count_for(seconds), _GROWTH * self._most))
+            before = self._device.resynchronised
             done = self._infer(self._count_for(seconds))
             span = Span(WINDOW, done.start_s, done.end_s, done.count)
             # Where the two clocks disagree by more, one of the reports was later than that: this machine was busy.
             unlike_s = 0.0 if done.device_s is None else abs(done.device_s - span.seconds)
-            return Burst(span, done.device_s, max(done.edge_s, unlike_s))
+            is_second_try = self._device.resynchronised > before
+            return Burst(span, done.device_s, max(done.edge_s, unlike_s), is_second_try)
 
         return burst
 

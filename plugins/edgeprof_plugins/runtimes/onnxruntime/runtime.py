@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequ
 import numpy as np
 
 from edgeprof import hookimpl
-from edgeprof.worker.dtypes import carrier, is_foreign
+from edgeprof.worker.dtypes import carrier_dtype, is_foreign
 from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     ANY_SHAPE,
@@ -185,7 +185,7 @@ class OnnxSession(Session):
         if self._gpu is not None and steps is not None:
             return self._gpu.waiting(steps)
         fed = self._fed(feeds)
-        numbers = all(carrier(spec.dtype) not in (None, "object") for spec in self.inputs)
+        numbers = all(carrier_dtype(spec.dtype) not in (None, "object") for spec in self.inputs)
         if not numbers or not (self._host or self._foreign):
             return functools.partial(self._session.run, [n for n in self._names if not self._is_foreign(n)], fed)
         binding = self._session.io_binding()

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeprof.worker.dtypes import bits_per_element, carrier, decoded, encoded, is_foreign
+from edgeprof.worker.dtypes import bits_per_element, carrier_dtype, decode_bytes, encode_values, is_foreign
 from edgeprof.worker.runtime import ANY_SHAPE, LoadError, TensorSpec
-from edgeprof.worker.tensors import objects
+from edgeprof.worker.tensors import object_array
 
 #: ONNX Runtime's names of element types → numpy's, where they differ.
 DTYPES = {"float": "float32", "double": "float64", "string": "object"}
@@ -70,7 +70,7 @@ def as_fed(ort: Any, value: Any, spec: TensorSpec, kind: str) -> Any:
             "pip install -U onnxruntime",
         )
     wide = bits_per_element(spec.dtype) == 16
-    raw = np.frombuffer(encoded(value, spec.dtype), np.uint16 if wide else np.uint8)
+    raw = np.frombuffer(encode_values(value, spec.dtype), np.uint16 if wide else np.uint8)
     # One byte an element is asked for; of two elements in a byte, only the first half of the memory is looked at.
     memory = np.zeros(value.size, raw.dtype)
     memory[: raw.size] = raw
@@ -83,12 +83,12 @@ def from_bits(value: Any, spec: TensorSpec) -> Any:
     count = int(np.prod(shape, dtype=np.int64))
     size = (count * bits_per_element(spec.dtype) + 7) // 8
     if not size:
-        return np.zeros(shape, carrier(spec.dtype))
-    return decoded(ctypes.string_at(value.data_ptr(), size), spec.dtype, shape)
+        return np.zeros(shape, carrier_dtype(spec.dtype))
+    return decode_bytes(ctypes.string_at(value.data_ptr(), size), spec.dtype, shape)
 
 
 def as_array(value: Any) -> Any:
     """An output as an array: a sequence as one of objects, a map or nothing (of an optional) as one with one object."""
     if isinstance(value, np.ndarray):
         return value
-    return objects(value if isinstance(value, list) else [value])
+    return object_array(value if isinstance(value, list) else [value])

@@ -169,7 +169,7 @@ def _is_torchscript(path: str) -> bool:
 
 
 def _load_torchscript(torch: Any, path: str, device: Any, options: LoadOptions) -> TorchSession:
-    refusal = embedded_code.refusal(path)
+    refusal = embedded_code.code_refusal(path)
     if refusal is not None:
         raise refusal
 

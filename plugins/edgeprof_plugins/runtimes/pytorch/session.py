@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeprof.worker.dtypes import is_foreign
 from edgeprof.worker.runtime import LoadError, OperatorProfile, OperatorTime, Session, TensorSpec
-from edgeprof.worker.tensors import distinct, leaves
+from edgeprof.worker.tensors import nested_arrays, unique_names
 
 from .memory import changes
 
@@ -295,7 +295,7 @@ def _named_outputs(result: Any, names: Sequence[str]) -> Dict[str, Any]:
     What is nested in a dict has the path to it for a name: ``past_key_values.0.1``.
     """
     if isinstance(result, dict):
-        return dict(leaf for key, value in result.items() for leaf in leaves(str(key), value))
+        return dict(leaf for key, value in result.items() for leaf in nested_arrays(str(key), value))
     if hasattr(result, "to_tuple"):  # transformers' ModelOutput that is no dict
         result = result.to_tuple()
     if not isinstance(result, (tuple, list)):
@@ -303,7 +303,7 @@ def _named_outputs(result: Any, names: Sequence[str]) -> Dict[str, Any]:
     flat = [item for item in _flat_tensors(result) if item is not None]
     if len(names) != len(flat):
         names = ["output_{}".format(i) for i in range(len(flat))]
-    return dict(zip(distinct(names, "output"), flat))
+    return dict(zip(unique_names(names, "output"), flat))
 
 
 def _flat_tensors(value: Any) -> List[Any]:

@@ -121,15 +121,22 @@ def cache_path(path: str, version: str, gpu: Gpu, build: BuildOptions, options: 
     return os.path.join(folder, "tensorrt", digest.hexdigest()[:32] + ".engine")
 
 
-def is_ours(path: str) -> bool:
-    """Whether a cached plan is a file of ours that nobody else can write: a plan is code of the machine."""
+def read_ours(path: str) -> Optional[bytes]:
+    """A file of a cache, if it is ours and nobody else can write it: a plan is code of the machine. None where not.
+
+    What is read is what was looked at, whoever exchanges files meanwhile; a link or a pipe is not opened.
+    """
     try:
-        file, folder = os.lstat(path), os.stat(os.path.dirname(path))
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False
-    owners = (os.getuid(), 0)
-    others = (file.st_mode | folder.st_mode) & 0o022
-    return stat.S_ISREG(file.st_mode) and file.st_uid in owners and folder.st_uid in owners and not others
+        return None
+    with os.fdopen(file, "rb") as opened:
+        status, folder = os.fstat(file), os.stat(os.path.dirname(os.path.abspath(path)))
+        owners = (os.getuid(), 0)
+        others = (status.st_mode | folder.st_mode) & 0o022
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in owners or folder.st_uid not in owners or others:
+            return None
+        return opened.read()
 
 
 def write(path: str, content: bytes) -> None:
@@ -279,11 +286,7 @@ def _timing_cache(config: Any, build: BuildOptions) -> bool:
     """Use the file of kernel timings; False where none is wanted."""
     if build.timing_cache is None:
         return False
-    content = b""
-    if is_ours(build.timing_cache):
-        with open(build.timing_cache, "rb") as file:
-            content = file.read()
-    cache = config.create_timing_cache(content)
+    cache = config.create_timing_cache(read_ours(build.timing_cache) or b"")
     if cache is None or not config.set_timing_cache(cache, False):
         raise LoadError(
             "the timing cache {} is not of this GPU and TensorRT".format(build.timing_cache),

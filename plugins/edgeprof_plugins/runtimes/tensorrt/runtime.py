@@ -31,12 +31,12 @@ from edgeprof.worker.runtime import (
     Session,
     library_version,
 )
-from edgeprof.worker.tensorrt_plan import Plan, describe, read_plan
+from edgeprof.worker.tensorrt_plan import Plan, describe_plan, read_plan
 
 from ..nvidia.cuda import BACKENDS, WAITS, Cuda, CudaError, choose
 from ..nvidia.driver import Driver, Gpu, ask_driver, version_text
 from ..nvidia.stream import Usage
-from .build import BUILD_OPTIONS, PRECISIONS, build_engine, cache_path, is_ours, parse, write
+from .build import BUILD_OPTIONS, PRECISIONS, build_engine, cache_path, parse, read_ours, write
 from .session import TensorRTSession
 
 #: The whole of it, or the runtimes that only run engines; with the names under which each may be installed.
@@ -89,7 +89,7 @@ class TensorRT(Runtime):
             )
         if plan is None and not _maybe_onnx(path):
             raise LoadError("{} is neither a TensorRT plan nor an ONNX file".format(name), "Build it again.")
-        context = "{} was {}; ".format(name, describe(plan)) if plan is not None and plan.version else ""
+        context = "{} was {}; ".format(name, describe_plan(plan)) if plan is not None and plan.version else ""
         trt = _load_tensorrt(context)
         try:
             driver = ask_driver()
@@ -156,18 +156,18 @@ class _Maker:
         with open(path, "rb") as file:
             file.seek(plan.offset)
             content = file.read()
-        return self._open(os.path.basename(path), content, plan, options, {"origin": describe(plan)})
+        return self._open(os.path.basename(path), content, plan, options, {"origin": describe_plan(plan)})
 
     def build(self, path: str, options: LoadOptions) -> TensorRTSession:
         """Take the engine of an ONNX file from the cache, or build it and keep it there."""
         build = parse(options.options)
         place = cache_path(path, str(self._trt.__version__), self._gpu, build, options)
         facts = {"precision": build.precision or "TensorRT's default (fp32, TF32 where there is)", "cached": "no"}
-        if build.cache and is_ours(place):
-            plan = read_plan(place)
+        cached = read_ours(place) if build.cache else None
+        if cached is not None:
+            content = cached
             try:
-                with open(place, "rb") as file:
-                    content = file.read()
+                plan = read_plan(place)
                 facts["cached"] = place
                 session = self._open(os.path.basename(path), content, plan, options, facts)
                 if build.save:

@@ -1,20 +1,20 @@
-"""Attribution of the device's energy to the inferences that applications reported.
+"""Attribute the device's energy to the inferences that applications reported.
 
-The rule. At every moment the power of the whole device belongs to the inferences that run at that moment, in equal
-shares; while none runs it belongs to nobody. A joule is given once: an inference that is reported after its time was
-settled (``SETTLE_S`` after its end) gets the part of its energy that has not been given to others.
+The rule: at every moment the power of the whole device belongs in equal shares to the inferences that run at that
+moment; while none runs it belongs to nobody. Each joule is attributed once: an inference that is reported after its
+time was settled (``SETTLE_S`` after its end) gets only the part of its energy that no other inference has got.
 
-Between two readings only their sum of energy is known, and an inference may fill a part of the time between them. The
-rest of that time is then taken to have had the power of the quiet time beside it (``SIDE_S``), and the inferences get
-what remains, so that a short inference is not diluted by the pause after it. Where no quiet time is near, the power is
-taken as even, which is too low by at most the idle part of that time; an inference whose energy could be too low by
-more than a tenth for it has no figure.
+Between two readings only the sum of the energy is known, and an inference may fill only a part of that interval. The
+rest of the interval is then assumed to have had the power of the quiet time beside it (``SIDE_S``), and the inferences
+get the remainder, so that the pause after a short inference does not lower its power. Where no quiet time is near, the
+power is assumed to be constant over the interval. For the inferences this is too low by at most the idle share of the
+interval, and an inference whose energy could be too low by more than a tenth has no figure.
 
-A sensor that repeats one value while inferences begin and end does not read: what ran while it stood still has no
-figure (``frozen``, the rule that windows of a bench go by).
+A sensor that repeats one value while inferences begin and end is stuck: inferences that ran meanwhile have no figure
+(``frozen``, the same rule as for the windows of a benchmark).
 
-The cost is O(n log n) for n inferences, and no lock is held while it is paid: the caller hands over a copy of the
-device's recent energy.
+The cost is O(n log n) for n inferences. No lock is held meanwhile, because the caller hands over a copy of the device's
+recent energy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edgeprof.energy.online.frozen import Change, least_standstill_s, unanswered
+from edgeprof.energy.online.frozen import Change, find_unanswered, least_standstill_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,33 +31,34 @@ if TYPE_CHECKING:
     from edgeprof.energy.online.running_sum import Curve
     from edgeprof.worker.span import Span
 
-#: How long (s) after its end an inference's energy is settled: others that ran beside it have then been reported too.
+#: How long (s) after its end an inference is settled: others that ran beside it have been reported by then.
 SETTLE_S = 1.0
-#: The most inferences that wait for their energy; what comes on top is counted without any.
+#: The most inferences that wait for their energy; further ones are counted without energy.
 MOST_WAITING = 20_000
-#: How far (s) from a reading the quiet time may lie that tells the power without inferences.
+#: How far (s) from an interval the quiet time may lie from which the power without inferences is taken.
 SIDE_S = 3.0
-#: By so much of its energy a figure may be too low for want of quiet time.
+#: The largest share of its energy by which a figure may be too low because no quiet time is near.
 _MOST_GUESSED = 0.1
-#: The most separate stretches of time that are remembered as given; the oldest are then taken as one.
+#: The most separate stretches that are remembered as given; beyond this, everything before the newer half counts as
+#: given.
 _MOST_STRETCHES = 4096
-#: What was given of an interval between two readings is remembered for this long (s); then all of it counts as given.
+#: For how long (s) the given part of an interval between two readings is remembered; then all of it counts as given.
 _LATE_S = 60.0
-#: So much of the time before a window (s) is looked at for a sensor that stands still, and through so many beginnings
-#: and ends of short inferences in as long a time it must have moved.
+#: How much of the time (s) before an inference is searched for a stuck sensor, and the number of beginnings and ends of
+#: short inferences within that time by which a working sensor must have moved.
 _STILL_S, _STILL_CHANGES = 60.0, 50
-#: What stands still for less (s) may be a quiet device.
+#: A value that repeats for less than this (s) may just mean a quiet device.
 _LEAST_STILL_S = 10.0
 
 
 class Share:
-    """What a reported call has got of the device's energy so far.
+    """The energy that a reported call has got so far.
 
     Attributes:
         span: The call.
-        joules: What it has got (J).
+        joules: Its energy so far (J).
         known_s: For how many of its seconds the power was known.
-        guessed_s: How many seconds of it could be missing, since power was taken as even between two readings.
+        guessed_s: How many of its seconds could be idle time, because power was assumed constant between two readings.
     """
 
     __slots__ = ("guessed_s", "joules", "known_s", "span")
@@ -70,7 +71,7 @@ class Share:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the power was known, or its own, for all of its time but rounding."""
+        """Whether the power was known for its whole time, apart from rounding and a tolerated share of guesses."""
         length = self.span.seconds
         return self.known_s >= 0.999 * length and self.guessed_s <= _MOST_GUESSED * length
 
@@ -81,12 +82,12 @@ class Given:
     def __init__(self) -> None:
         self._starts: list[float] = []
         self._ends: list[float] = []
-        self._floor = float("-inf")  # all before it counts as given
+        self._floor = float("-inf")  # everything before this time counts as given
         #: Start of an interval between two readings → its end and the joules that were given, where not all were.
         self._parts: dict[float, tuple[float, float]] = {}
 
     def add(self, start: float, end: float) -> None:
-        """Mark a stretch."""
+        """Mark a stretch as given."""
         index = bisect_right(self._starts, start)
         if index and self._ends[index - 1] >= start:
             self._ends[index - 1] = max(end, self._ends[index - 1])
@@ -105,7 +106,7 @@ class Given:
             del self._starts[:half], self._ends[:half]
 
     def add_part(self, start: float, end: float, joules: float) -> None:
-        """Remember the joules that were given of the interval between two readings."""
+        """Remember how many joules of an interval between two readings were given."""
         self._parts[start] = (end, joules + (self.part(start) or 0.0))
 
     def part(self, start: float) -> float | None:
@@ -113,20 +114,20 @@ class Given:
         return self._parts[start][1] if start in self._parts else None
 
     def close_parts(self, before: float) -> None:
-        """Count intervals that end before that time as given whole where a part of each was given."""
+        """Count partly given intervals that end before a time as given as a whole."""
         closed = [(start, end) for start, (end, _) in self._parts.items() if end < before or start < self._floor]
         for start, end in closed:
             del self._parts[start]
             self.add(start, end)
 
     def forget(self, before: float) -> None:
-        """Take everything before that time as given."""
+        """Count everything before a time as given."""
         index = bisect_right(self._ends, before)
         del self._starts[:index], self._ends[:index]
         self._floor = max(self._floor, before)
 
     def stretches(self, start: float, end: float) -> list[tuple[float, float]]:
-        """The stretches between two times, cut to them."""
+        """The given stretches between two times, cut to these times."""
         low, high = bisect_right(self._ends, start), bisect_left(self._starts, end)
         inside = [
             (max(a, start), min(b, end)) for a, b in zip(self._starts[low:high], self._ends[low:high], strict=True)
@@ -138,10 +139,10 @@ class Given:
 
 
 class Attributor:
-    """Spans in, joules out. Not thread-safe: its owner locks.
+    """Takes spans and returns their joules. It is not thread-safe: its owner must lock it.
 
     Args:
-        settle_s: How long after its end a share is settled (s).
+        settle_s: How long (s) after its end a span is settled.
     """
 
     def __init__(self, settle_s: float = SETTLE_S) -> None:
@@ -150,12 +151,12 @@ class Attributor:
         self._given = Given()
 
     def __len__(self) -> int:
-        """How many windows wait for their energy."""
+        """How many spans wait for their energy."""
         return len(self._shares)
 
     @property
     def earliest(self) -> float:
-        """From when on (monotonic s) ``settle`` needs the device's energy; infinity where no share waits."""
+        """The earliest time (monotonic s) whose energy ``settle`` needs; infinity if no span waits."""
         return min((share.span.start_s for share in self._shares), default=float("inf")) - _STILL_S - SIDE_S
 
     def extend(self, spans: Iterable[Span]) -> None:
@@ -163,19 +164,19 @@ class Attributor:
         self._shares.extend(map(Share, spans))
 
     def settle(self, curve: Curve, now: float, *, all_of_them: bool = False) -> list[Share]:
-        """The windows whose energy is final now.
+        """Return the spans whose energy is final now, and forget them.
 
         Args:
             curve: The device's energy from ``earliest`` on, as far as it is known.
-            now: Monotonic s.
-            all_of_them: At the end: settle what there is, even if its time is not fully known.
+            now: The present time (monotonic s).
+            all_of_them: Settle all spans, even if the energy of their time is not fully known; for the end.
         """
         if not self._shares:
             return []
         ready = now if all_of_them else now - self._settle_s
-        # An interval between two readings is shared out as a whole, and after what a late sensor says of it.
+        # Intervals between two readings are attributed as a whole, once a delayed sensor has shown all of them.
         known = bisect_right(curve.times, ready)
-        # What runs later may not have been reported yet, so that no quiet time is seen there.
+        # Inferences that run later may not have been reported yet, so later time cannot be taken as quiet.
         curve = curve._replace(times=curve.times[:known], joules=curve.joules[:known], gaps=curve.gaps[:known])
         until = curve.times[known - 1] if known else float("-inf")
         if not all_of_them and curve.lag_s:
@@ -184,7 +185,7 @@ class Attributor:
         self._given.forget(curve.first)
         if known > 1:
             self._share(curve, until)
-        # Without new samples (no sensor, a long gap) a share does not wait for ever.
+        # Without new samples (no sensor, a long gap) a span must not wait for ever.
         patience = now if all_of_them else ready - 10.0 - curve.lag_s
         final = max(until, patience)
         done = [share for share in self._shares if share.span.end_s <= final]
@@ -192,7 +193,7 @@ class Attributor:
         return done
 
     def _share(self, curve: Curve, until: float) -> None:
-        """Give the energy of the time up to ``until``, a time of a reading."""
+        """Attribute the energy of the time up to ``until``, which is the time of a reading."""
         shares = [share for share in self._shares if share.span.start_s < until and share.span.end_s > curve.times[0]]
         if not shares:
             return
@@ -215,16 +216,16 @@ class Attributor:
         self._given.close_parts(until - _LATE_S)
 
     def _frozen_times(self, curve: Curve) -> tuple[float, float]:
-        """From when to when the device's power stood still although inferences began and ended; empty if never."""
+        """The time in which the power repeated one value although inferences began and ended; (0, 0) if never."""
         spans = [(share.span.start_s, share.span.end_s) for share in self._shares]
-        changes = _changes(sorted([*spans, *self._given.stretches(curve.times[0], curve.times[-1])]), curve.tau_s)
+        changes = _busy_changes(sorted([*spans, *self._given.stretches(curve.times[0], curve.times[-1])]), curve.tau_s)
         steps = zip(pairwise(curve.times), pairwise(curve.joules), strict=True)
         watts = [float(f"{(e1 - e0) / (t1 - t0):.9g}") for (t0, t1), (e0, e1) in steps]
         least_s = max(_LEAST_STILL_S, least_standstill_s(curve.tau_s, None))
-        return unanswered(curve.times[: len(watts)], watts, changes, least_s) or (0.0, 0.0)
+        return find_unanswered(curve.times[: len(watts)], watts, changes, least_s) or (0.0, 0.0)
 
     def _busy_at(self, curve: Curve) -> list[bool]:
-        """For each interval of the curve, whether an inference that is known of touched it."""
+        """For each interval of the curve, whether a reported inference overlaps it."""
         times = curve.times
         change = [0] * (len(times) + 1)
         spans = [(share.span.start_s, share.span.end_s) for share in self._shares]
@@ -242,9 +243,9 @@ class _Segments:
     """The time from ``low`` to ``until`` cut wherever a share, a given stretch or an interval begins or ends.
 
     Attributes:
-        cuts: Where (s), in order.
+        cuts: The times (s) at which it is cut, in order.
         place: Cut → its index.
-        running: For each segment, the windows that run in it and may be given its energy; 0 where it was given.
+        running: For each segment, how many spans run in it and may get its energy; 0 where it was given before.
         is_given: For each segment, whether it was given before.
     """
 
@@ -276,7 +277,7 @@ class _Segments:
             self.running.append(0 if is_given else running)
 
     def stretches_given_now(self) -> list[tuple[float, float]]:
-        """The stretches that windows get, neighbours joined."""
+        """The stretches whose energy spans get now, with neighbours joined."""
         joined: list[tuple[float, float]] = []
         for (a, b), running in zip(pairwise(self.cuts), self.running, strict=True):
             if running and joined and joined[-1][1] == a:
@@ -305,7 +306,7 @@ class _Powers:
             for (before, gap), time in zip(pairwise(curve.gaps), times, strict=False)
         ]
         self._first = bisect_right(times, segments.cuts[0]) - 1
-        #: For each segment, its interval.
+        #: For each segment, the index of its interval.
         self._interval: list[int] = []
         self._free_s: dict[int, float] = {}
         self._given_s: dict[int, float] = {}
@@ -330,7 +331,7 @@ class _Powers:
         self._watts = {i: self._busy_watts(i) for i in self._free_s}
 
     def running_sums(self) -> tuple[list[float], list[float], list[float]]:
-        """At each cut: one inference's joules, its known seconds and its guessed seconds since the first."""
+        """At each cut, for an inference that runs all the time: its joules, known and guessed seconds so far."""
         joules, known, guessed = [0.0], [0.0], [0.0]
         for position, (a, b) in enumerate(pairwise(self._segments.cuts)):
             running, index = self._segments.running[position], self._interval[position]
@@ -342,7 +343,7 @@ class _Powers:
         return joules, known, guessed
 
     def parts(self) -> list[tuple[float, float, float]]:
-        """(start, end, joules that were given now) of each interval that was given in part."""
+        """Start, end and the joules given now of each interval of which only a part was given."""
         times = self._curve.times
         return [
             (times[i], times[i + 1], self._watts[i][0] * free_s)
@@ -351,23 +352,23 @@ class _Powers:
         ]
 
     def _busy_watts(self, i: int) -> tuple[float, float]:
-        """The power of the free busy time of an interval, and by what part of it that may be too low."""
+        """The power of the busy time of an interval that was not given before, and by what share it may be too low."""
         start, end = self._curve.times[i], self._curve.times[i + 1]
         free_s, given_s = self._free_s[i], self._given_s.get(i, 0.0)
         part = self._given.part(start)
-        if given_s and part is None:  # how much of it was given is not known any more
+        if given_s and part is None:  # it is no longer known how much of it was given
             return self._energy[i] / (end - start), 1.0
-        left = self._energy[i] - (part or 0.0)
+        remaining_j = self._energy[i] - (part or 0.0)
         idle_s = end - start - free_s - given_s
         if idle_s <= 1e-9 * (end - start):
-            return left / free_s, 0.0
+            return remaining_j / free_s, 0.0
         quiet_w = self._quiet_watts(i)
         if quiet_w is None:
-            return left / (free_s + idle_s), idle_s / (free_s + idle_s)
-        return (left - quiet_w * idle_s) / free_s, 0.0
+            return remaining_j / (free_s + idle_s), idle_s / (free_s + idle_s)
+        return (remaining_j - quiet_w * idle_s) / free_s, 0.0
 
     def _quiet_watts(self, i: int) -> float | None:
-        """The power without inferences before an interval, else after it; None where no quiet time is near."""
+        """The power without inferences, before an interval or else after it; None where no quiet time is near."""
         times = self._curve.times
         before = bisect_left(times, times[i] - SIDE_S), i
         after = i + 1, bisect_right(times, times[i + 1] + SIDE_S) - 1
@@ -378,8 +379,11 @@ class _Powers:
         return None
 
 
-def _changes(spans: Sequence[tuple[float, float]], tau_s: float) -> list[Change]:
-    """When busy time begins or ends, and by when that must have moved the power: soon, or after many such changes."""
+def _busy_changes(spans: Sequence[tuple[float, float]], tau_s: float) -> list[Change]:
+    """The beginnings and ends of busy time, and by when each must have changed the power.
+
+    A long busy or idle time must show soon; short ones, which may fall between two readings, after many of them.
+    """
     edges: list[float] = []
     for start, end in spans:
         if edges and start <= edges[-1]:
@@ -391,14 +395,14 @@ def _changes(spans: Sequence[tuple[float, float]], tau_s: float) -> list[Change]
     changes = [
         Change(at, at + shows_s)
         for at, before, after in zip(edges[1:], lengths, lengths[1:], strict=False)
-        if min(before, after) >= shows_s  # what is shorter may fall between two readings
+        if min(before, after) >= shows_s  # shorter ones may fall between two readings
     ]
     many = zip(edges, edges[_STILL_CHANGES:], strict=False)
     return changes + [Change(at, max(last, at + _STILL_S - SIDE_S)) for at, last in many]
 
 
 def _late_intervals(curve: Curve, busy: Sequence[bool]) -> dict[int, int]:
-    """Interval without inferences → the last interval with some, whose energy a late sensor may show in it."""
+    """Interval without inferences → the last busy interval before it, whose energy a delayed sensor may show there."""
     late: dict[int, int] = {}
     if not curve.lag_s:
         return late

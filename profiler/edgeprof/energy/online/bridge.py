@@ -1,8 +1,9 @@
-"""What a pause in the readings held: a curve between the power before it and the power after it.
+"""Estimate the energy of a pause in the readings from a curve between the power before it and the power after it.
 
-A load in bursts says little by its last readings and much by its mean; a slow one was going somewhere. So a straight
-line is fitted to the readings next to the pause, and as far as it explains them it is believed; as far as it does not,
-the mean over a longer time is. The curve between is the cubic through both edges with their slopes.
+For a load in bursts the last readings say little, and the mean says much; a load that changes slowly was rising or
+falling when the pause began. So a straight line is fitted to the readings next to the pause. As far as the line
+explains these readings, its value and its slope are used; as far as it does not, the mean over a longer time. The curve
+in the pause is the cubic through both edges with their slopes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-#: How far (s) beside a pause readings are looked at: a few periods of most bursts.
+#: How far (s) beside a pause readings are used: a few periods of most bursts.
 SIDE_S = 3.0
-#: The part of it (s), next to the pause, that a line is fitted to.
+#: The part of that (s), next to the pause, to which the line is fitted.
 _NEAR_S = 1.5
-#: Fewer readings tell no slope.
+#: With fewer readings than this, no slope is fitted.
 _FEWEST = 10
 
 
@@ -28,11 +29,15 @@ class Edge(NamedTuple):
     slope: float
 
 
-def edge(readings: Collection[tuple[float, float]], at: float) -> Edge:
-    """The power at ``at``, the first or the last of these readings (s, W); at least one.
+def edge_at(readings: Collection[tuple[float, float]], at: float) -> Edge:
+    """The power at an edge of a pause, from the readings beside it.
 
-    The line by least squares counts by 4 R² − 3 of it, where that is above 0: a step explains at most 3/4 of the
-    variance by a line, so that a load that was switched is not taken for one that rises.
+    The least-squares line counts with the weight 4·R² − 3, at least 0, and the mean with the rest. A line explains at
+    most 3/4 of the variance of a step, so that a load that was switched is not taken for one that rises.
+
+    Args:
+        readings: Times (s) and watts, at least one reading.
+        at: The time of the edge, which is that of the first or the last reading.
     """
     mean = fsum(watts for _, watts in readings) / len(readings)
     near = [(time - at, watts) for time, watts in readings if abs(time - at) <= _NEAR_S]
@@ -49,10 +54,11 @@ def edge(readings: Collection[tuple[float, float]], at: float) -> Edge:
     return Edge(share * (level - slope * middle) + (1 - share) * mean, share * slope)
 
 
-def energy(before: Edge, after: Edge, span: float) -> float:
-    """Joules of a pause of ``span`` seconds, never below 0.
+def bridge_energy(before: Edge, after: Edge, span: float) -> float:
+    """The joules of a pause of ``span`` seconds, never below 0.
 
-    Cubic Hermite: span · (w₀ + w₁)/2 + span² · (s₀ − s₁)/12; how a load went on is believed for ``SIDE_S``.
+    The integral of a cubic Hermite curve is span·(w₀ + w₁)/2 + span²·(s₀ − s₁)/12 with the powers w and slopes s at its
+    ends. In a longer pause the slopes count for ``SIDE_S`` only.
     """
     reach = min(span, SIDE_S)
     return max(0.0, span * (0.5 * (before.watts + after.watts) + reach * (before.slope - after.slope) / 12))

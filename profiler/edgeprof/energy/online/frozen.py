@@ -1,7 +1,7 @@
-"""Whether a sensor has stuck: it repeats one value while the load beside it changes. Standard library only.
+"""Decide whether a sensor is stuck: it repeats one value while the load changes. Standard library only.
 
-A reading that stands still is no sign of anything while nothing happens. Where work begins or ends, though, and what
-follows lasts long enough to show, a source that goes on saying the same to the last digit does not read.
+A constant reading means nothing while the load is constant. But where work begins or ends, and the new state lasts long
+enough to show, a source that repeats the same value to the last digit is not reading.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: A change of the load counts where it should move a reading by so many of its steps.
+#: A change of the load counts if it should move a reading by at least this many steps of the sensor.
 LEAST_STEPS = 3.0
-#: A value stands still when it repeats for so many time constants, for so many refreshes, and for so long (s).
+#: A value stands still if it repeats for this many time constants, this many refreshes and this many seconds.
 _TAUS, _REFRESHES, _LEAST_S = 5.0, 50.0, 1.0
 
-#: A change so near (s) to the beginning of a standstill is what began it.
+#: A change this close (s) to the beginning of a standstill is taken for its cause, and not for unanswered.
 _BEGINNING_S = 0.05
-#: A reading behind a filter goes on to move after a change. A time constant is known to within a factor, and not every
-#: change is as large as the largest: half of the time is taken.
+#: A reading behind a filter goes on moving after a change. Half of the computed time is used, because the time constant
+#: is known only to within a factor, and not every change is as large as the largest.
 _SURELY = 0.5
 
 
 class Change(NamedTuple):
-    """The load changed.
+    """A change of the load.
 
     Attributes:
-        at_s: When.
-        until_s: Until when it stayed so; of a change that must have shown, by when it had to.
-        moving_s: For how long a reading surely goes on to move: what begins to stand still before is no answer to it.
+        at_s: When the load changed, in seconds.
+        until_s: Until when the new state lasted; for an expected answer, by when the readings must have moved.
+        moving_s: For how many seconds readings surely go on moving: a standstill that begins earlier did not answer it.
     """
 
     at_s: float
@@ -40,14 +40,19 @@ class Change(NamedTuple):
 
 
 def least_standstill_s(tau_s: float | None, refresh_s: float | None) -> float:
-    """How long a value has to repeat to stand still (s)."""
+    """For how long (s) a value must repeat before it counts as a standstill."""
     return max(_TAUS * (tau_s or 0.0), _REFRESHES * (refresh_s or 0.0), _LEAST_S)
 
 
-def shown(change: Change, watts: float, step: float, tau_s: float | None, refresh_s: float | None) -> Change | None:
-    """A change of the load by ``watts``, with the time by which it must have moved a reading by enough steps.
+def expected_answer(
+    change: Change, watts: float, step: float, tau_s: float | None, refresh_s: float | None
+) -> Change | None:
+    """The change that the readings must show after the load changed by ``watts``, with the time by which they must.
 
-    None where it was too small for that, or did not last so long.
+    The answer of an exponential filter to a step is 1 − exp(−t/τ), so that a share m of it shows after −τ·ln(1 − m).
+
+    Returns:
+        None where the change is too small to show, or did not last long enough.
     """
     moved = LEAST_STEPS * step / abs(watts) if watts else 1.0
     if step <= 0 or moved >= 1:
@@ -57,21 +62,21 @@ def shown(change: Change, watts: float, step: float, tau_s: float | None, refres
     return Change(change.at_s, by_s, moving_s) if by_s <= change.until_s else None
 
 
-def unanswered(
+def find_unanswered(
     times: Sequence[float], values: Sequence[float], changes: Iterable[Change], least_s: float
 ) -> tuple[float, float] | None:
-    """The longest time in which one value stood still through a change of the load; None where there is none.
+    """Find the longest time in which one value stood still although the load changed; None if there is none.
 
     Args:
-        times: Of the readings, rising, s.
-        values: As they were read; NaN where a read failed.
-        changes: Those that must have shown, and by when (``shown``).
-        least_s: See ``least_standstill_s``.
+        times: The times of the readings in seconds, rising.
+        values: The readings; NaN where a read failed.
+        changes: The changes that the readings must show, and by when (``expected_answer``).
+        least_s: The shortest standstill (``least_standstill_s``), in seconds.
     """
     expected = sorted(changes, key=_settling_s)
     begins = [_settling_s(change) for change in expected]
     longest: tuple[float, float] | None = None
-    for start_s, end_s in _standstills(times, values, least_s):
+    for start_s, end_s in _find_standstills(times, values, least_s):
         first = bisect_left(begins, start_s + _BEGINNING_S)
         lived_through = first < len(expected) and expected[first].until_s <= end_s
         if lived_through and (longest is None or end_s - start_s > longest[1] - longest[0]):
@@ -83,7 +88,7 @@ def _settling_s(change: Change) -> float:
     return change.at_s + change.moving_s
 
 
-def _standstills(times: Sequence[float], values: Sequence[float], least_s: float) -> Iterable[tuple[float, float]]:
+def _find_standstills(times: Sequence[float], values: Sequence[float], least_s: float) -> Iterable[tuple[float, float]]:
     start = 0
     for index in range(1, len(times) + 1):
         if index < len(times) and values[index] == values[start]:

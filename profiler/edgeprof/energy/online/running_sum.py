@@ -1,8 +1,8 @@
-"""One channel's energy since the daemon began: every sample integrated, and no gap invented away.
+"""One channel's energy since the daemon began: every sample is integrated, and gaps are reported.
 
-Between two samples of power the straight line counts (trapezoid); a hardware counter counts by its differences. A pause
-in the readings is bridged between the power before it and the power after it (``bridge``), once enough of that has been
-seen; longer than ``bridge_s``, it is counted in ``gap_s`` and its energy is left out.
+Power is integrated by the trapezoidal rule; a hardware counter is differenced. A pause in the readings is bridged
+between the power before it and the power after it (``bridge``), once enough readings after it have been seen. A pause
+that is longer than ``bridge_s`` is counted in ``gap_s``, and its energy is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeprof.energy.online.bridge import SIDE_S, Edge, edge, energy
+from edgeprof.energy.online.bridge import SIDE_S, Edge, bridge_energy, edge_at
 from edgeprof.sensing.limits import counter_rise
 
 if TYPE_CHECKING:
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 #: A pause in power readings up to this long (s) is bridged.
 BRIDGE_S = 5.0
-#: Readings farther apart than this (s) are a pause.
+#: Readings that are farther apart than this (s) leave a pause.
 USUAL_S = 0.5
 #: No edge device draws more (W): a counter that wraps cannot have wrapped twice within ``wrap / _MOST_W`` seconds.
 _MOST_W = 1000.0
-#: The power that a counter shows is its rise over at least this long (s): what a processor does from one millisecond
-#: to the next tells of the secrets that it works on (PLATYPUS, CVE-2020-8694).
+#: The power of a counter is its rise over at least this long (s): the power of a processor from one millisecond to the
+#: next reveals secrets that it works on (PLATYPUS, CVE-2020-8694).
 _COUNTER_POWER_S = 1.0
-#: No device draws more joules (J) in its life: a kilowatt for thirty years. A state that says so is damaged.
+#: The most joules in a saved state: a kilowatt for thirty years. A state with more is damaged.
 MOST_JOULES = 1e12
-#: The longest (s) that a source's energy may come late and is waited for where it is attributed.
+#: The longest delay (s) of a source for which attribution waits.
 _MOST_LAG_S = 5.0
-#: So often (s) at most does the energy of such a counter change for whom it is shown to.
+#: The shortest time (s) between two changes of a processor counter's energy as it is shown, for the same reason.
 _COUNTER_LATCH_S = 1.0
 
 
@@ -42,20 +42,20 @@ class Meter:
     One thread adds readings; others may read the attributes.
 
     Args:
-        channel: As the topology knows it.
-        bridge_s: The longest pause (s) that is bridged; three of the channel's own refreshes always are.
-        usual_s: Readings farther apart than this (s), and than three refreshes, are a pause.
+        channel: The channel, as annotated by the topology.
+        bridge_s: The longest pause (s) that is bridged; three update intervals of the channel always are.
+        usual_s: Readings that are farther apart than this (s), and than three update intervals, leave a pause.
 
     Attributes:
-        joules: Up to ``time``, gaps left out. May fall by a little where a sensor reads below zero by its offset;
-            ``shown`` never does.
-        gap_s: Seconds that are not in ``joules``.
+        joules: The energy up to ``time`` (J) without gaps. It may fall a little where a sensor reads below zero because
+            of its offset; ``shown`` never falls.
+        gap_s: How many seconds are missing from ``joules``.
         time: How far ``joules`` reaches (monotonic s): the last good reading, or the last one before a pause whose
             bridge is not finished. None before the first.
-        read_at: Of the last good reading (monotonic s); None before the first.
-        watts: Power at the last reading; None before the first.
-        is_read: Whether anything was read since it was made.
-        refusal: Why the last step of a counter was no energy: ``counter_reset`` or ``counter_jumped``, else None.
+        read_at: The time of the last good reading (monotonic s); None before the first.
+        watts: The power at the last reading; None before the first.
+        is_read: Whether anything was read since this meter was made.
+        refusal: Why the last step of a counter is no energy: ``counter_reset`` or ``counter_jumped``; otherwise None.
     """
 
     __slots__ = (
@@ -90,25 +90,30 @@ class Meter:
         self.refusal: str | None = None
         self._value = math.nan
         self._recent: deque[tuple[float, float]] = deque()
-        self._before: Edge | None = None  # of the pause that is being bridged, or of an earlier daemon
-        self._pause_s = 0.0  # its length; 0: none is being bridged
-        self._after = 0.0  # joules since its end
+        self._before: Edge | None = None  # before the pause that is being bridged, or at the end of an earlier daemon
+        self._pause_s = 0.0  # the length of that pause; 0: none is being bridged
+        self._after = 0.0  # joules since the end of that pause
         self._shown = 0.0
         self._latched, self._latched_at = 0.0, -math.inf
         self._rise_from: tuple[float, float] | None = None
         self.describe(channel, bridge_s, usual_s)
 
     def describe(self, channel: Channel, bridge_s: float, usual_s: float) -> None:
-        """What the channel is, from now on, and which pauses (s) are bridged."""
+        """Replace the channel's description and the pauses (s) that are bridged, from now on."""
         refreshes = 3 * (channel.update_interval_s or 0.0)
         self.channel = channel
         self._usual_s = max(usual_s, refreshes)
         self._bridge_s = max(bridge_s, refreshes)
-        if channel.kind == "counter":  # a counter goes on by itself; only a wrap that is not seen can deceive
+        if channel.kind == "counter":  # a counter goes on by itself; only an unseen wrap is an error
             self._bridge_s = math.inf if channel.wrap is None else max(bridge_s, channel.wrap / _MOST_W)
 
     def add(self, time: float, value: float) -> None:
-        """A good reading: monotonic s, and W or J."""
+        """Add a good reading.
+
+        Args:
+            time: Seconds of CLOCK_MONOTONIC; a time that is not later than the last reading is ignored.
+            value: Watts, or joules for a counter.
+        """
         before = self.read_at
         if before is not None and time <= before:
             return
@@ -129,35 +134,35 @@ class Meter:
         return self._latched
 
     def gap(self, now: float) -> float:
-        """Seconds left out, the gap that is open just now included once it is too long to be bridged."""
+        """The seconds left out, including a gap that is open now if it is too long to be bridged."""
         if self.read_at is None or now - self.read_at <= self._bridge_s or self._bridge_s == math.inf:
             return self.gap_s
         return self.gap_s + now - self.read_at
 
     @property
     def filtered_joules(self) -> float:
-        """What the channel's exponential filter has yet to show of the energy up to the last reading (J).
+        """The energy up to the last reading that the channel's exponential filter has not shown yet (J).
 
-        Behind such a filter x = y + τ·dy/dt, so that the true energy up to a moment is ∫y dt + τ·y.
+        The input of such a filter is x = y + τ·dy/dt, so that the true energy up to a moment is ∫y dt + τ·y.
         """
         tau = self.channel.filter.tau_s if self.channel.filter.kind == "exponential" else None
         return tau * self.watts if tau and self.watts is not None and self.channel.kind != "counter" else 0.0
 
     @property
     def lag_s(self) -> float:
-        """How late (s) a reading may show what happened, where no filter's inverse says when it was."""
+        """The longest delay (s) after which a reading shows an event; 0 behind a filter that is inverted."""
         if self.channel.filter.kind == "exponential":
             return 0.0
         return min((self.channel.filter.length_s or 0.0) + (self.channel.update_interval_s or 0.0), _MOST_LAG_S)
 
     def open_joules(self) -> float:
-        """What a pause that is being bridged and the time since would come to if they were settled now (J)."""
+        """The energy (J) of the pause that is being bridged and of the time since, if they were settled now."""
         if not self._pause_s or self._before is None:
             return 0.0
-        return energy(self._before, edge(self._recent, self._recent[0][0]), self._pause_s) + self._after
+        return bridge_energy(self._before, edge_at(self._recent, self._recent[0][0]), self._pause_s) + self._after
 
     def settle(self) -> None:
-        """End the bridge with what was seen since the pause."""
+        """Finish the bridge with the readings since the pause."""
         if self._pause_s:
             self.joules += self.open_joules()
             self._shown = max(self._shown, self.joules)
@@ -165,7 +170,7 @@ class Meter:
             self.time = self.read_at
 
     def state(self) -> dict[str, Any]:
-        """What ``resume`` needs."""
+        """The state that ``resume`` needs."""
         return {
             "joules": max(self._shown, self.joules + self.open_joules()),
             "gap_s": self.gap_s,
@@ -178,9 +183,9 @@ class Meter:
         """Go on from where an earlier daemon stopped.
 
         Args:
-            state: Its ``state()``.
-            now: The monotonic time if this is still the same boot: the pause between is then a gap like any other.
-                None after a reboot: the energy used in between is unknown, and it is no gap of the sensor.
+            state: The ``state()`` of the earlier meter.
+            now: The monotonic time if the machine was not rebooted since: the time in between is then a pause like any
+                other. None after a reboot: the energy in between is unknown, and the sensor left no gap.
         """
         joules, gap_s = _checked_sums(state)
         self.joules = self._shown = joules
@@ -220,9 +225,9 @@ class Meter:
             self.settle()
 
     def _edge(self) -> Edge | None:
-        """The power at the last reading, by those beside it; None before the first."""
+        """The power at the last reading, from the readings beside it; None before the first."""
         if self._recent:
-            return edge(self._recent, self._recent[-1][0])
+            return edge_at(self._recent, self._recent[-1][0])
         return self._before or (Edge(self._value, 0.0) if math.isfinite(self._value) else None)
 
     def _count(self, time: float, value: float, before: float | None) -> None:
@@ -244,14 +249,15 @@ class Meter:
 
 
 class Total:
-    """The whole device: the sum of the headline's meters, advanced when each of them has something new.
+    """The energy of the whole device: the sum of the headline's meters, advanced when each of them has a new reading.
 
-    An interval in which any part had a gap is left out as a whole: a missing part makes a sum unknown, not smaller.
+    An interval in which any part had a gap is left out as a whole, because a missing part makes a sum unknown, not
+    smaller.
 
     Attributes:
-        joules: Since the beginning (J).
-        gap_s: Seconds that are not in it.
-        history: What attribution reads.
+        joules: The energy since the beginning (J).
+        gap_s: How many seconds are missing from ``joules``.
+        history: The recent energy, for attribution.
     """
 
     def __init__(self, meters: list[Meter], history: History) -> None:
@@ -266,7 +272,7 @@ class Total:
         self._time: float | None = None
 
     def advance(self, meter: Meter) -> None:
-        """A meter of the headline has a new reading."""
+        """Note that a meter of the headline has a new reading, and advance the sum once all of them have."""
         self._waiting.discard(meter)
         if self._waiting:
             return
@@ -288,13 +294,13 @@ class Total:
         self.history.append(time, self.joules + math.fsum(m.filtered_joules for m in self.meters), self.gap_s)
 
     def begin(self) -> None:
-        """Take the meters as they stand for the beginning (after they were resumed)."""
+        """Take the present state of the meters as the beginning, after they were resumed."""
         if self.meters and all(m.time is not None for m in self.meters):
             self._before = [(m.joules, m.gap_s) for m in self.meters]
             self._time = max(m.time for m in self.meters if m.time is not None)
 
     def shown(self, now: float) -> float:
-        """The joules as a monotone counter shows them; coarse in time where a processor's counter is in it."""
+        """The joules as a monotone counter shows them; with a processor's counter in the sum they change seldom."""
         if not any(m.channel.kind == "counter" for m in self.meters):
             return self._shown
         if now - self._latched_at >= _COUNTER_LATCH_S:
@@ -302,13 +308,13 @@ class Total:
         return self._latched
 
     def watts(self) -> float | None:
-        """The sum of the parts' power; None while one is unknown."""
+        """The sum of the powers of all parts (W); None while one of them is unknown."""
         parts = [m.watts for m in self.meters]
         known = [watts for watts in parts if watts is not None]
         return math.fsum(known) if parts and len(known) == len(parts) else None
 
     def state(self) -> dict[str, Any]:
-        """What ``resume`` needs; with what the parts' states have and is not in ``joules`` yet."""
+        """The state that ``resume`` needs, including energy that the parts have and ``joules`` does not have yet."""
         waiting = math.fsum(m.open_joules() for m in self.meters)
         return {"joules": max(self._shown, self.joules + waiting), "gap_s": self.gap_s}
 
@@ -320,10 +326,10 @@ class Total:
 
 
 def _checked_sums(state: dict[str, Any]) -> tuple[float, float]:
-    """The joules and gap seconds of a state.
+    """Read and check the joules and the gap seconds of a state.
 
     Raises:
-        ValueError, TypeError, LookupError: they are none, or more than any device uses.
+        ValueError, TypeError, LookupError: they are missing, no numbers, or more than any device can use.
     """
     joules, gap_s = float(state["joules"]), float(state["gap_s"])
     if not (0 <= joules <= MOST_JOULES and 0 <= gap_s < math.inf):
@@ -335,12 +341,12 @@ class Curve(NamedTuple):
     """A copy of a part of a history.
 
     Attributes:
-        times: Of the readings (monotonic s).
-        joules: The device's energy up to each (J), filters undone.
-        gaps: The seconds up to each that are not in it.
-        first: The earliest time that the history has; infinity if it has none.
-        lag_s: How late (s) a reading may show what happened.
-        tau_s: The longest time constant (s) of the filters that were undone.
+        times: The times of the readings (monotonic s).
+        joules: The device's energy up to each time (J), with filters inverted.
+        gaps: The seconds up to each time that are missing from it.
+        first: The earliest time in the history; infinity if it is empty.
+        lag_s: The longest delay (s) after which a reading shows an event.
+        tau_s: The longest time constant (s) of the filters that were inverted.
     """
 
     times: array[float]
@@ -352,14 +358,14 @@ class Curve(NamedTuple):
 
 
 class History:
-    """The device's energy and gap seconds over the last minutes, for windows that are reported afterwards.
+    """The device's energy and gap seconds over the last minutes, for spans that are reported afterwards.
 
     Args:
-        keep_s: How long (s).
+        keep_s: For how long (s) readings are kept.
 
     Attributes:
-        lag_s: How late (s) a reading may show what happened.
-        tau_s: The longest time constant (s) of the filters that were undone.
+        lag_s: The longest delay (s) after which a reading shows an event.
+        tau_s: The longest time constant (s) of the filters that were inverted.
     """
 
     def __init__(self, keep_s: float = 300.0) -> None:
@@ -370,7 +376,7 @@ class History:
         self._gaps = array("d")
 
     def append(self, time: float, joules: float, gap_s: float) -> None:
-        """Add what is known at a time (monotonic s) after the last one."""
+        """Add the energy and the gap seconds at a time (monotonic s), which is later than the last one."""
         times = self._times
         times.append(time)
         self._joules.append(joules)
@@ -380,7 +386,7 @@ class History:
             del times[:cut], self._joules[:cut], self._gaps[:cut]
 
     def copy_since(self, time: float) -> Curve:
-        """What is known from the last reading before ``time`` on."""
+        """Copy the history from the last reading before ``time`` on."""
         cut = max(0, bisect_right(self._times, time) - 1)
         first = self._times[0] if self._times else math.inf
         return Curve(self._times[cut:], self._joules[cut:], self._gaps[cut:], first, self.lag_s, self.tau_s)

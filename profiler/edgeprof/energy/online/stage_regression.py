@@ -1,13 +1,13 @@
-"""The power of stages that are shorter than a sensor can show, by regression of its readings on when each stage ran.
+"""Find the power of stages that are too short for a sensor, by regression of its readings on when each stage ran.
 
-The rule. A reading is what the sensor makes of a baseline and of the stages that ran. Of each stage its occupancy (1
-while it runs; its own time alone, where another stage runs within it) is passed through the sensor's own filter, and
-the readings are explained by these by least squares, with a baseline of its own for each ``BASELINE_S``, which takes
-drift away. What a stage draws beyond the baseline is found as far as its time varies apart from the others'.
+The model: a reading is the filtered sum of a baseline and of the power of the stages that ran. The occupancy of each
+stage (1 while it is the innermost stage, otherwise 0) is passed through the sensor's own filter, and the readings are
+fitted by these by least squares. Each stretch of ``BASELINE_S`` has a baseline of its own, which removes drift. The
+power of a stage beyond the baseline can be determined as far as its occupancy varies independently of the others.
 
-Standard errors are those of sums over stretches that are long beside the filter (a sandwich over clusters: Liang and
-Zeger 1986, with the small-sample factor of Cameron and Miller 2015), because neighbouring readings behind a filter are
-no independent ones.
+Neighbouring readings behind a filter are correlated. The standard errors therefore come from sums over clusters,
+stretches that are long compared with the filter: the sandwich estimator of Liang and Zeger (1986) with the small-sample
+factor of Cameron and Miller (2015).
 
 Standard library only: the daemon and ``edgeprof.record`` use the same code, so that they agree about one run.
 """
@@ -15,47 +15,48 @@ Standard library only: the daemon and ``edgeprof.record`` use the same code, so 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
+    from edgeprof.energy.online.stage_timeline import Timeline
     from edgeprof.sensing.sensor import Channel
 
-#: Each stretch of this many seconds, and of this many clusters at least, has a baseline of its own.
+#: Each stretch of this many seconds and at least this many clusters has a baseline of its own.
 BASELINE_S, BASELINE_CLUSTERS = 10.0, 5
-#: A cluster lasts so long (s), so many time constants of the filter, and so many readings.
+#: The least length of a cluster in seconds, in time constants of the filter, and in readings.
 CLUSTER_S, CLUSTER_TAUS, CLUSTER_READINGS = 1.0, 8.0, 8
-#: The most stages that are told apart; the time of further ones belongs to the baseline.
+#: The most stages in one regression; the time of further stages belongs to the baseline.
 MOST_STAGES = 16
-#: How late readings are is tried at these parts of a refresh, then between the best of them by so many golden
-#: sections; what that leaves uncertain is seen from so much of a refresh beside.
+#: The delay of readings is searched at these fractions of a refresh interval, then around the best one by this many
+#: golden sections. Its uncertainty comes from the misfit at this fraction of a refresh interval to either side.
 _LAGS, _SECTIONS, _SIDE = (-0.4, 0.0, 0.4, 0.8, 1.2), 6, 0.1
-#: A time constant is looked for so far from the stated one, and its uncertainty so far from what is found.
+#: The time constant is fitted at this relative distance from the stated one, and its uncertainty at this distance from
+#: the fitted one.
 _TAU_RANGE, _TAU_SIDE = 0.1, 0.03
-#: No lag or time constant is less certain than so many of these steps.
+#: The largest uncertainty of a delay or a time constant, in such steps.
 _MOST_STEPS = 3.0
-#: Nor more certain than this, in steps and in seconds: readings are stamped when they are read, a stage when its
-#: program comes to it, and no source is regular to its last digit.
+#: The smallest uncertainty, in steps and in seconds: time-stamps of readings and of stages are late by varying times,
+#: and no source is perfectly regular.
 _LEAST_STEPS, _LEAST_LAG_S = 0.5, 0.2e-3
-#: A stage whose time is explained by the others' to this share is collinear with them.
+#: A stage is collinear with the others if they explain this share of the variance of its occupancy.
 COLLINEAR = 0.9999
 
 
-#: What is added to the scaled moments' diagonal, and the least moment of a stage (s² of readings).
+#: The ridge that is added to the diagonal of the scaled moments, and the least moment of a stage.
 _RIDGE, _LEAST_MOMENT = 1e-9, 1e-12
 
 
 class Power(NamedTuple):
-    """What a stage draws beyond the baseline, or the baseline itself.
+    """The power of a stage beyond the baseline.
 
     Attributes:
-        watts: W.
-        u_w: Standard error, W; infinite where it cannot be told.
-        degrees_of_freedom: Of the standard error.
-        is_collinear: Whether its time moves with that of the other stages.
+        watts: The power, in W.
+        u_w: Its standard error, in W.
+        degrees_of_freedom: The degrees of freedom of the standard error.
+        is_collinear: Whether the stage runs when the other stages run, so that its power cannot be separated.
     """
 
     watts: float
@@ -64,171 +65,13 @@ class Power(NamedTuple):
     is_collinear: bool
 
 
-class Ran(NamedTuple):
-    """A stretch in which a stage ran, in seconds of CLOCK_MONOTONIC, and in which thread of which process."""
-
-    key: Hashable
-    start_s: float
-    end_s: float
-    thread: Hashable = None
-
-
-class _Steps:
-    """The integral of a step function: seconds for which something ran, until any time not before ``forget``."""
-
-    __slots__ = ("_integrals", "_levels", "_times")
-
-    def __init__(self) -> None:
-        self._times, self._integrals, self._levels = [-math.inf], [0.0], [0]
-
-    def extend(self, stretches: Iterable[tuple[float, float]]) -> None:
-        """Add stretches, none of which begins before those that were added earlier end."""
-        for time, change in sorted([(a, 1) for a, _ in stretches] + [(b, -1) for _, b in stretches]):
-            self._integrals.append(self.until(time))
-            self._times.append(time)
-            self._levels.append(self._levels[-1] + change)
-
-    def until(self, time: float) -> float:
-        index = bisect_right(self._times, time) - 1
-        level = self._levels[index]
-        return self._integrals[index] + (level * (time - self._times[index]) if level else 0.0)
-
-    def decayed(self, start: float, end: float, tau_s: float) -> float:
-        """What a filter has at ``end`` of the stretch from ``start`` on: ∫ e^(−(end−u)/τ) du/τ."""
-        index = bisect_right(self._times, start) - 1
-        total, since = 0.0, start
-        while True:
-            index += 1
-            until = min(self._times[index], end) if index < len(self._times) else end
-            level = self._levels[index - 1]
-            if level:
-                total += level * (math.exp((until - end) / tau_s) - math.exp((since - end) / tau_s))
-            since = until
-            if until >= end:
-                return total
-
-    def forget(self, before: float) -> None:
-        index = bisect_right(self._times, before) - 1
-        if index > 256:
-            del self._times[:index], self._integrals[:index], self._levels[:index]
-
-
-class Timeline:
-    """When each stage ran, each moment of a thread counted for the innermost stage alone.
-
-    Attributes:
-        keys: The stages, in the order in which they were first seen.
-        own_s: Stage → seconds of its own.
-        shared_s: Stage → these seconds shared out: where stages of several threads run at once, each has an equal part.
-        late_s: Seconds of stages that came after their time was settled, and are in none of these.
-    """
-
-    def __init__(self) -> None:
-        self.keys: list[Hashable] = []
-        self.own_s: dict[Hashable, float] = {}
-        self.shared_s: dict[Hashable, float] = {}
-        self.late_s = 0.0
-        self._steps: dict[Hashable, _Steps] = {}
-        self._pending: list[Ran] = []
-        self._settled_s = -math.inf
-
-    def add(self, ran: Iterable[Ran]) -> None:
-        """Take stretches in any order."""
-        self._pending.extend(ran)
-
-    def advance(self, until_s: float) -> None:
-        """Settle the time up to ``until_s``; what comes later for it is late."""
-        ready: list[Ran] = []
-        waiting: list[Ran] = []
-        for ran in self._pending:
-            start_s = max(ran.start_s, self._settled_s)
-            self.late_s += min(start_s, ran.end_s) - ran.start_s if start_s > ran.start_s else 0.0
-            if start_s < min(ran.end_s, until_s):
-                ready.append(ran._replace(start_s=start_s, end_s=min(ran.end_s, until_s)))
-            if ran.end_s > until_s:
-                waiting.append(ran._replace(start_s=max(start_s, until_s)))
-        self._pending, self._settled_s = waiting, max(self._settled_s, until_s)
-        by_key = _own_stretches(ready)
-        for key, stretches in by_key.items():
-            if key not in self._steps:
-                self.keys.append(key)
-                self._steps[key] = _Steps()
-            self._steps[key].extend(stretches)
-            self.own_s[key] = self.own_s.get(key, 0.0) + math.fsum(b - a for a, b in stretches)
-        for key, seconds in _shared_seconds(by_key).items():
-            self.shared_s[key] = self.shared_s.get(key, 0.0) + seconds
-
-    def seconds(self, key: Hashable, until_s: float) -> float:
-        """For how long a stage ran until a time (threads add up)."""
-        return self._steps[key].until(until_s)
-
-    def decayed(self, key: Hashable, start_s: float, end_s: float, tau_s: float) -> float:
-        """What an exponential filter has at ``end_s`` of the stage's time from ``start_s`` on."""
-        return self._steps[key].decayed(start_s, end_s, tau_s)
-
-    def forget(self, before_s: float) -> None:
-        for steps in self._steps.values():
-            steps.forget(before_s)
-
-
-def _own_stretches(ran: Sequence[Ran]) -> dict[Hashable, list[tuple[float, float]]]:
-    """Stage → the stretches in which it was the innermost one of its thread."""
-    threads: dict[Hashable, list[Ran]] = {}
-    for stretch in ran:
-        threads.setdefault(stretch.thread, []).append(stretch)
-    by_key: dict[Hashable, list[tuple[float, float]]] = {}
-    for stretches in threads.values():
-        stretches.sort(key=lambda stretch: (stretch.start_s, -stretch.end_s))
-        stack: list[Ran] = []
-        since_s = 0.0
-
-        def close_until(time_s: float, since_s: float, stack: list[Ran] = stack) -> float:
-            while stack and stack[-1].end_s <= time_s:
-                inner = stack.pop()
-                if inner.end_s > since_s:
-                    by_key.setdefault(inner.key, []).append((since_s, inner.end_s))
-                    since_s = inner.end_s
-            return since_s
-
-        for stretch in stretches:
-            since_s = close_until(stretch.start_s, since_s)
-            if stack and stretch.start_s > since_s:
-                by_key.setdefault(stack[-1].key, []).append((since_s, stretch.start_s))
-            since_s = stretch.start_s
-            stack.append(stretch)
-        close_until(math.inf, since_s)
-    return by_key
-
-
-def _shared_seconds(by_key: Mapping[Hashable, Sequence[tuple[float, float]]]) -> dict[Hashable, float]:
-    """Stage → its seconds, each moment divided by the number of stretches that run then."""
-    events = sorted(
-        event
-        for key, stretches in by_key.items()
-        for a, b in stretches
-        for event in ((a, 1, id(key), key), (b, -1, id(key), key))
-    )
-    shared: dict[Hashable, float] = {}
-    running: dict[Hashable, int] = {}
-    before_s, total = 0.0, 0
-    for time_s, change, _, key in events:
-        if total:
-            for active, count in running.items():
-                shared[active] = shared.get(active, 0.0) + count * (time_s - before_s) / total
-        running[key] = running.get(key, 0) + change
-        if not running[key]:
-            del running[key]
-        before_s, total = time_s, total + change
-    return shared
-
-
 class StageFit(NamedTuple):
-    """What the readings of a channel say of the stages.
+    """The regression of one channel's readings.
 
     Attributes:
-        powers: Stage → what it draws beyond the baseline; of the first ``MOST_STAGES`` stages.
-        baseline_w: Mean watts without any stage.
-        lag_s: How late the readings are.
+        powers: Stage → its power beyond the baseline, for the first ``MOST_STAGES`` stages.
+        baseline_w: The mean power without any stage, in W.
+        lag_s: The delay of the readings, in seconds.
     """
 
     powers: dict[Hashable, Power]
@@ -237,12 +80,12 @@ class StageFit(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What a reading is of the power before it.
+    """How a reading depends on the power before it.
 
     Attributes:
         kind: ``exponential``, ``block``, ``instantaneous``; or ``counter``, whose readings are joules.
-        seconds: The filter's time constant, or the block's length (s).
-        update_s: How often the source has something new (s).
+        seconds: The time constant of the filter, or the length of the block, in seconds.
+        update_s: The update interval of the source, in seconds; 0 if unknown.
     """
 
     kind: str
@@ -251,7 +94,7 @@ class Shape(NamedTuple):
 
 
 def shape_of(channel: Channel) -> Shape:
-    """What the readings of a channel are, as the regression needs it."""
+    """The shape of a channel's readings."""
     update_s = channel.update_interval_s or 0.0
     if channel.kind == "counter":
         return Shape("counter", 0.0, update_s)
@@ -262,19 +105,20 @@ def shape_of(channel: Channel) -> Shape:
 def fit_stages(
     readings: Sequence[tuple[float, float]], timeline: Timeline, shape: Shape, lag_s: float | None = None
 ) -> StageFit | None:
-    """Explain readings by the stages that ran.
+    """Fit the powers of stages to readings.
 
-    A reading may be as old as the source's refresh, or as the distance of readings. How late readings are is what fits
-    them best, and what that leaves uncertain is in the standard errors.
+    A reading may be as old as the source's update interval or the interval of the readings. The delay that fits best is
+    used, and its uncertainty is part of the standard errors.
 
     Args:
-        readings: Seconds of CLOCK_MONOTONIC, and watts (of a counter, joules), in order of time, repeats included.
-        timeline: Settled until the last of them.
-        shape: Of the channel.
-        lag_s: How late readings were found to be before; None: it is looked for.
+        readings: Times (seconds of CLOCK_MONOTONIC) and watts (joules of a counter) in order of time, including
+            repeats.
+        timeline: When the stages ran, settled until the last reading.
+        shape: The shape of the channel's readings.
+        lag_s: The delay of the readings in seconds, if it was found before; None: it is searched.
 
     Returns:
-        The fit; None where there are no stages, or too few readings.
+        The fit; None where there are no stages or too few readings.
     """
     keys = timeline.keys[:MOST_STAGES]
     if not keys or len(readings) < 3 * CLUSTER_READINGS:
@@ -283,7 +127,7 @@ def fit_stages(
     step_s = min(shape.update_s, interval_s) if shape.update_s else interval_s
 
     def solve(lag: float, seconds: float) -> _Solution | None:
-        return _solve(_clusters(readings, timeline, shape._replace(seconds=seconds), lag), keys)
+        return _solve_clusters(_make_clusters(readings, timeline, shape._replace(seconds=seconds), lag), keys)
 
     seconds = shape.seconds
     ticking = _on_own_clock(readings, shape.update_s, interval_s) if shape.kind in {"block", "counter"} else None
@@ -298,49 +142,72 @@ def fit_stages(
         seconds = _best_time_constant(lambda tau_s: solve(best_s, tau_s), seconds)
         beside = [(best_s + side * _SIDE * step_s, seconds) for side in (-1, 1)]
         beside += [(best_s, seconds * (1 + side * _TAU_SIDE)) for side in (-1, 1)]
-    there = solve(best_s, seconds)
+    best = solve(best_s, seconds)
     around = [solution for lag, length in beside if (solution := solve(lag, length)) is not None]
-    if there is None or len(around) < len(beside):
+    if best is None or len(around) < len(beside):
         return None
     least_steps = max(_LEAST_STEPS, _LEAST_LAG_S / (_SIDE * step_s))
-    return StageFit(_with_shape_errors(there, around, least_steps), there.baseline_w, best_s)
+    powers = _with_edge_errors(_with_shape_errors(best, around, least_steps), timeline)
+    return StageFit(powers, best.baseline_w, best_s)
 
 
-def _with_shape_errors(there: _Solution, around: Sequence[_Solution], least_steps: float) -> dict[Hashable, Power]:
-    """The powers with what the lag and the time constant leave uncertain, from the solutions at either side of each."""
-    variances = dict.fromkeys(there.powers, 0.0)
+def _with_shape_errors(best: _Solution, around: Sequence[_Solution], least_steps: float) -> dict[Hashable, Power]:
+    """Add the uncertainty of the delay and of the time constant to the powers.
+
+    Args:
+        best: The best solution.
+        around: The solutions at either side of it, first for the delay, then for the time constant.
+        least_steps: The smallest uncertainty of either, in steps between the solutions.
+    """
+    variances = dict.fromkeys(best.powers, 0.0)
     for before, after in zip(around[::2], around[1::2], strict=True):
-        u = max(least_steps, _nuisance_error(before, there, after))
+        u = max(least_steps, _nuisance_error(before, best, after))
         for key in variances:
+            # The sensitivity of a power to the parameter is its slope between the two sides (GUM 5.1.3).
             variances[key] += (u * (after.powers[key].watts - before.powers[key].watts) / 2) ** 2
-    return {key: power._replace(u_w=math.sqrt(power.u_w**2 + variances[key])) for key, power in there.powers.items()}
+    return {key: power._replace(u_w=math.sqrt(power.u_w**2 + variances[key])) for key, power in best.powers.items()}
+
+
+def _with_edge_errors(powers: Mapping[Hashable, Power], timeline: Timeline) -> dict[Hashable, Power]:
+    """Add the uncertainty of the edges of each stage to its power.
+
+    At an edge, ``_LEAST_LAG_S`` of a neighbouring stage may count for this one, at the power of the strongest stage at
+    most. Without this, a stage of 2 or 3 ms is quoted in the runs in which chance makes its power large.
+    """
+    strongest_w = max((abs(power.watts) for power in powers.values()), default=0.0)
+    return {
+        key: power._replace(
+            u_w=math.hypot(power.u_w, strongest_w * _LEAST_LAG_S * timeline.stretches[key] / timeline.own_s[key])
+        )
+        for key, power in powers.items()
+    }
 
 
 def _on_own_clock(
     readings: Sequence[tuple[float, float]], update_s: float, interval_s: float
 ) -> tuple[list[tuple[float, float]], float] | None:
-    """The readings of a source that is slower than it is read, at the times of its own regular clock, and its period.
+    """Move the readings of a source that is refreshed less often than it is read to the times of its own regular clock.
 
-    A new value is seen at some moment of the reading's distance after it was there. The source's clock is regular: its
-    period is the slope of the times at which values were seen to change, and its phase that of the earliest of them.
+    A new value is seen up to one reading interval after it appeared. The period of the source's clock is the slope of
+    the times at which values were seen to change, and its phase is that of the changes that were seen earliest.
 
     Returns:
-        One reading a tick, and the period (s); None where no regular clock shows.
+        One reading for each tick, and the period (s); None where the source has no regular clock.
     """
     changed = [
         later
         for earlier, later in pairwise(readings)
-        if later[1] != earlier[1] and later[0] - earlier[0] < 1.5 * interval_s  # after a pause it is older
+        if later[1] != earlier[1] and later[0] - earlier[0] < 1.5 * interval_s  # after a pause its age is unknown
     ]
     distances = sorted(b[0] - a[0] for a, b in pairwise(changed))
     if update_s < 3 * interval_s or len(distances) < CLUSTER_READINGS:
         return None
     period = distances[len(distances) // 2]
-    for _ in range(2):  # the second time with a period that is known better
+    for _ in range(2):  # the second time with the better known period
         ticks = [0]
         for a, b in pairwise(changed):
             ticks.append(ticks[-1] + max(1, round((b[0] - a[0]) / period)))
-        period = _slope(ticks, [time_s for time_s, _ in changed])
+        period = _line_slope(ticks, [time_s for time_s, _ in changed])
     phases = sorted(time_s - tick * period for tick, (time_s, _) in zip(ticks, changed, strict=True))
     earliest = phases[len(phases) // 50]
     if phases[-1 - len(phases) // 50] - earliest > 2 * interval_s:
@@ -348,15 +215,15 @@ def _on_own_clock(
     return [(earliest + tick * period, value) for tick, (_, value) in zip(ticks, changed, strict=True)], period
 
 
-def _slope(x: Sequence[int], y: Sequence[float]) -> float:
-    """Of the least-squares line."""
+def _line_slope(x: Sequence[int], y: Sequence[float]) -> float:
+    """The slope of the least-squares line."""
     mean_x, mean_y = math.fsum(x) / len(x), math.fsum(y) / len(y)
     products = math.fsum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     return products / math.fsum((a - mean_x) ** 2 for a in x)
 
 
 def _best_time_constant(solve: Callable[[float], _Solution | None], stated_s: float) -> float:
-    """The time constant with the least misfit: the lowest point of a parabola near the stated one."""
+    """The time constant with the least misfit: the vertex of a parabola through three points around the stated one."""
     solutions = [solve(stated_s * (1 + side * _TAU_RANGE)) for side in (-1, 0, 1)]
     low, middle, high = (math.inf if solution is None else solution.misfit for solution in solutions)
     curvature = low - 2 * middle + high
@@ -367,7 +234,7 @@ def _best_time_constant(solve: Callable[[float], _Solution | None], stated_s: fl
 
 
 def _best_lag(solve: Callable[[float], _Solution | None], step_s: float) -> float:
-    """The lag with the least misfit: on a grid, then by golden section between its neighbours."""
+    """The delay with the least misfit: the best point of a grid, then golden section between its neighbours."""
 
     def misfit(lag: float) -> float:
         solution = solve(lag)
@@ -392,15 +259,19 @@ def _best_lag(solve: Callable[[float], _Solution | None], step_s: float) -> floa
     return (low + high) / 2
 
 
-def _nuisance_error(before: _Solution, there: _Solution, after: _Solution) -> float:
-    """Standard error of a lag or a time constant, in steps between the solutions: by the curvature of the misfit."""
-    curvature = before.misfit - 2 * there.misfit + after.misfit
-    variance = there.misfit / there.readings * there.inflation
+def _nuisance_error(before: _Solution, best: _Solution, after: _Solution) -> float:
+    """The standard error of the delay or the time constant, in steps between the solutions.
+
+    Near its minimum the sum of squares is a parabola. A parameter's variance is twice the variance of the residuals
+    over the second derivative of the sum of squares, which is the second difference here.
+    """
+    curvature = before.misfit - 2 * best.misfit + after.misfit
+    variance = best.misfit / best.readings * best.inflation
     return min(_MOST_STEPS, math.sqrt(2 * variance / curvature)) if curvature > 0 else _MOST_STEPS
 
 
 class _Cluster:
-    """Sums over neighbouring readings: of a row (occupancies …, watts) and of its products."""
+    """Sums over neighbouring readings: of the rows (occupancies …, watts), and of the products of their elements."""
 
     __slots__ = ("count", "first_s", "products", "sums")
 
@@ -417,13 +288,13 @@ class _Cluster:
             self.products[i] = [old + a * b for old, b in zip(self.products[i], row, strict=True)]
 
 
-def _clusters(
+def _make_clusters(
     readings: Sequence[tuple[float, float]], timeline: Timeline, shape: Shape, lag_s: float
 ) -> list[_Cluster]:
-    """The readings in stretches that are long beside the filter; the last one may be short and is left out."""
+    """Divide the readings into clusters, which are long compared with the filter; a short last one is left out."""
     least_s = max(CLUSTER_S, CLUSTER_TAUS * shape.seconds)
     clusters: list[_Cluster] = []
-    for time_s, row in _rows(readings, timeline, shape, lag_s):
+    for time_s, row in _regression_rows(readings, timeline, shape, lag_s):
         newest = clusters[-1] if clusters else None
         if newest is None or (newest.count >= CLUSTER_READINGS and time_s - newest.first_s >= least_s):
             newest = _Cluster(len(row), time_s)
@@ -432,10 +303,10 @@ def _clusters(
     return [cluster for cluster in clusters if cluster.count >= CLUSTER_READINGS]
 
 
-def _rows(
+def _regression_rows(
     readings: Sequence[tuple[float, float]], timeline: Timeline, shape: Shape, lag_s: float
 ) -> Iterator[tuple[float, list[float]]]:
-    """For each reading that has something new: its time, what the sensor shows of each stage, and watts."""
+    """For each new reading: its time, and a row of the filtered occupancy of each stage and the watts."""
     keys = timeline.keys[:MOST_STAGES]
     filtered = [0.0] * len(keys)
     span = shape.seconds if shape.kind == "block" else max(shape.update_s, 1e-4)
@@ -444,36 +315,36 @@ def _rows(
     for time_s, value in readings[1:]:
         start_s, end_s = last_s - lag_s, time_s - lag_s
         if shape.kind == "exponential":
-            left = math.exp((start_s - end_s) / shape.seconds)
+            remaining = math.exp((start_s - end_s) / shape.seconds)
             filtered = [
-                left * old + timeline.decayed(key, start_s, end_s, shape.seconds)
+                remaining * old + timeline.decayed(key, start_s, end_s, shape.seconds)
                 for key, old in zip(keys, filtered, strict=True)
             ]
-            if time_s >= settled_s:  # what ran before the first reading is forgotten
+            if time_s >= settled_s:  # the filter has forgotten what ran before the first reading
                 yield time_s, [*filtered, value]
         elif shape.kind == "counter":
             if value <= last:
-                continue  # it has not ticked: the rise counts from the tick before
-            yield time_s, [*_means(keys, start_s, end_s, timeline), (value - last) / (time_s - last_s)]
+                continue  # no tick: the next rise counts from the last tick
+            yield time_s, [*_mean_occupancies(keys, start_s, end_s, timeline), (value - last) / (time_s - last_s)]
         elif value != last or shape.update_s <= 1.5 * (time_s - last_s):
-            yield time_s, [*_means(keys, end_s - span, end_s, timeline), value]
+            yield time_s, [*_mean_occupancies(keys, end_s - span, end_s, timeline), value]
         last_s, last = time_s, value
 
 
-def _means(keys: Sequence[Hashable], start_s: float, end_s: float, timeline: Timeline) -> list[float]:
-    """The occupancy of each stage over a stretch."""
+def _mean_occupancies(keys: Sequence[Hashable], start_s: float, end_s: float, timeline: Timeline) -> list[float]:
+    """The mean occupancy of each stage over a stretch."""
     return [(timeline.seconds(key, end_s) - timeline.seconds(key, start_s)) / (end_s - start_s) for key in keys]
 
 
 class _Solution(NamedTuple):
-    """A fit at one lag.
+    """A least-squares fit for one delay and one time constant.
 
     Attributes:
-        powers: By stage.
-        baseline_w: Without any stage.
-        misfit: Sum of squared residuals, W².
-        readings: How many they are.
-        inflation: By how much the variance of a coefficient is larger than that of independent residuals.
+        powers: Stage → its power.
+        baseline_w: The mean power without any stage, in W.
+        misfit: The sum of squared residuals, in W².
+        readings: The number of readings.
+        inflation: The factor by which correlated residuals raise the variance of a coefficient, on average.
     """
 
     powers: dict[Hashable, Power]
@@ -483,41 +354,52 @@ class _Solution(NamedTuple):
     inflation: float
 
 
-def _solve(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution | None:
-    """Least squares with a baseline for each stretch, and the sandwich of its clusters."""
-    size, groups = len(keys), _baselines(clusters)
+def _solve_clusters(clusters: Sequence[_Cluster], keys: Sequence[Hashable]) -> _Solution | None:
+    """Solve the normal equations with one baseline for each group of clusters, and compute cluster-robust errors.
+
+    Subtracting the mean row of each group removes its baseline (the within transformation, Frisch–Waugh–Lovell), so
+    that only the stages remain as unknowns.
+    """
+    size, groups = len(keys), _baseline_groups(clusters)
     freedom = len(clusters) - len(groups) - size
     if freedom < 1:
         return None
     moments = [
-        _centred_products(cluster, centre) for group in groups for centre in [_centre(group)] for cluster in group
+        _centred_products(cluster, centre) for group in groups for centre in [_mean_row(group)] for cluster in group
     ]
     normal = [[math.fsum(m[i][j] for m in moments) for j in range(size)] for i in range(size)]
     right = [math.fsum(m[i][size] for m in moments) for i in range(size)]
-    inverse = _inverse(normal)
-    watts = [_dot(row, right) for row in inverse]
-    scores = [[m[i][size] - _dot(m[i][:size], watts) for i in range(size)] for m in moments]
+    inverse = _inverse_matrix(normal)
+    watts = [_dot_product(row, right) for row in inverse]
+    # The score of a cluster is Xᵀr, its contribution to the gradient; the sandwich is (XᵀX)⁻¹·Σ s·sᵀ·(XᵀX)⁻¹.
+    scores = [[m[i][size] - _dot_product(m[i][:size], watts) for i in range(size)] for m in moments]
     readings = sum(cluster.count for cluster in clusters)
-    misfit = max(0.0, math.fsum(m[size][size] for m in moments) - _dot(watts, right))
-    powers, ratios = {}, []
+    misfit = max(0.0, math.fsum(m[size][size] for m in moments) - _dot_product(watts, right))
+    # The sandwich's variances, and by how much they exceed those of independent residuals.
+    variances = [
+        len(clusters) / freedom * math.fsum(_dot_product(row, score) ** 2 for score in scores) for row in inverse
+    ]
+    independent = [inverse[i][i] * misfit / readings for i in range(size)]
+    ratios = [a / b if b > 0 else 1.0 for a, b in zip(variances, independent, strict=True)]
+    inflation = math.fsum(ratios) / size
+    powers = {}
     for i, key in enumerate(keys):
-        variance = len(clusters) / freedom * math.fsum(_dot(inverse[i], score) ** 2 for score in scores)
-        # 1 − R² of this occupancy on the others.
+        # 1 − R² of a regression of this occupancy on the others: the inverse of the variance inflation factor.
         unexplained = 1 / (inverse[i][i] * normal[i][i]) if normal[i][i] > _LEAST_MOMENT else 0.0
+        # The sandwich of a few dozen clusters is small by chance now and then; the mean inflation seldom is.
+        variance = max(variances[i], inflation * independent[i])
         powers[key] = Power(watts[i], math.sqrt(variance), freedom, unexplained < 1 - COLLINEAR)
-        ratios.append(variance / (inverse[i][i] * misfit / readings) if misfit > 0 else 1.0)
     sums = [math.fsum(cluster.sums[i] for cluster in clusters) for i in range(size + 1)]
-    return _Solution(
-        powers, (sums[size] - _dot(sums[:size], watts)) / readings, misfit, readings, math.fsum(ratios) / size
-    )
+    baseline_w = (sums[size] - _dot_product(sums[:size], watts)) / readings
+    return _Solution(powers, baseline_w, misfit, readings, inflation)
 
 
-def _dot(left: Sequence[float], right: Sequence[float]) -> float:
+def _dot_product(left: Sequence[float], right: Sequence[float]) -> float:
     return math.fsum(a * b for a, b in zip(left, right, strict=True))
 
 
-def _baselines(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:
-    """The clusters in stretches that have a baseline of their own."""
+def _baseline_groups(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:
+    """Divide the clusters into groups that have one baseline each."""
     groups: list[list[_Cluster]] = []
     for cluster in clusters:
         group = groups[-1] if groups else None
@@ -531,8 +413,8 @@ def _baselines(clusters: Sequence[_Cluster]) -> list[list[_Cluster]]:
     return groups
 
 
-def _centre(group: Sequence[_Cluster]) -> list[float]:
-    """The mean row of a stretch."""
+def _mean_row(group: Sequence[_Cluster]) -> list[float]:
+    """The mean row of a group of clusters."""
     count = sum(cluster.count for cluster in group)
     return [math.fsum(cluster.sums[i] for cluster in group) / count for i in range(len(group[0].sums))]
 
@@ -552,10 +434,11 @@ def _centred_products(cluster: _Cluster, centre: Sequence[float]) -> list[list[f
     ]
 
 
-def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The inverse of a symmetric matrix without negative eigenvalues (Gauss and Jordan, after scaling).
+def _inverse_matrix(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Invert a symmetric positive semidefinite matrix, by Gauss–Jordan elimination after scaling.
 
-    A ridge of ``_RIDGE`` makes those that move together, or not at all, enormous, and leaves the others what they are.
+    The small ridge ``_RIDGE`` keeps the matrix invertible: stages that run together, or never, get enormous variances,
+    and the others are hardly changed.
     """
     size = len(matrix)
     scales = [math.sqrt(max(matrix[i][i], _LEAST_MOMENT)) for i in range(size)]

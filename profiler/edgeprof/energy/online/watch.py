@@ -1,4 +1,4 @@
-"""The rails of a machine as they are now: power, joules since the watch began, and the joules between two marks."""
+"""Watch the rails of a machine: their power, the joules since the watch began, and the joules since a mark."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str, Quantity]
 
-#: How much the sampler keeps (s): only the newest readings are asked for.
+#: For how long (s) the sampler keeps readings: only the newest ones are needed.
 _KEEP_S = 2.0
-#: A limit of error is taken as the half-width of a uniform distribution.
+#: A limit of error is the half-width of a rectangular distribution (GUM 4.3.7).
 _UNIFORM = 1 / math.sqrt(3)
 _COVERAGE_FACTOR = 2.0
 
@@ -33,10 +33,10 @@ class RailReading:
     """One rail at one moment.
 
     Attributes:
-        channel: As the topology knows it.
-        watts: Power at the last reading (W); None where there is none.
-        joules: Since the watch began (J), gaps left out.
-        gap_s: Seconds that are not in ``joules``.
+        channel: The channel, as annotated by the topology.
+        watts: The power at the last reading (W); None if there is none.
+        joules: The energy since the watch began (J), without gaps.
+        gap_s: How many seconds are missing from ``joules``.
     """
 
     channel: Channel
@@ -50,10 +50,10 @@ class Marked:
     """The energy of the headline between a mark and now.
 
     Attributes:
-        seconds: How long.
-        joules: None where a part of the headline has no reading.
-        expanded_uncertainty: U = 2·u of ``joules`` (J), from the stated limits of gain and offset and from the two
-            ends, each of which lies somewhere in an interval between two readings; None where no limits are stated.
+        seconds: The length of that time.
+        joules: Its energy (J); None where a part of the headline has no reading.
+        expanded_uncertainty: U = 2·u of ``joules`` (J), from the stated limits of gain and offset, and from the two
+            ends, each of which lies anywhere between two readings; None where no limits are stated.
     """
 
     seconds: float
@@ -65,8 +65,8 @@ class Watch:
     """Samples every source that was discovered, and adds up the energy of each power rail.
 
     Args:
-        discovery: The sources, and what is inside what.
-        rate_hz: Readings a second; slower sources are read accordingly.
+        discovery: The sources and the topology.
+        rate_hz: Readings per second; slower sources are read less often.
     """
 
     def __init__(self, discovery: Discovery, rate_hz: float = 10.0) -> None:
@@ -74,7 +74,7 @@ class Watch:
         known = self.topology.by_key()
         rails = [c for c in self.topology.channels if c.quantity in {"power", "energy"} and c.available]
         counted = {(c.sensor, c.name) for c in rails if c.quantity == "energy"}
-        #: One meter a rail: its counter where it has one, else its power.
+        #: One meter for each rail: of its counter where it has one, otherwise of its power.
         self._meters = {c.key: Meter(c) for c in rails if c.quantity == "energy" or (c.sensor, c.name) not in counted}
         self._lock = threading.Lock()
         self._period_s = 1 / rate_hz
@@ -83,20 +83,22 @@ class Watch:
         self._sampler = Sampler(sensors, rate_hz, known, keep_s=_KEEP_S)
 
     def start(self) -> None:
+        """Start sampling, and set the first mark."""
         self._sampler.start()
         self.mark()
 
     def stop(self) -> None:
+        """Stop sampling."""
         self._sampler.stop()
 
     def rails(self) -> list[RailReading]:
-        """Every rail, in the topology's order."""
+        """The readings of all rails, in the topology's order."""
         now = time.monotonic()
         with self._lock:
             return [RailReading(m.channel, m.watts, m.shown(now), m.gap(now)) for m in self._meters.values()]
 
     def total(self) -> RailReading | None:
-        """The headline; None where nothing measures a total, watts None where a part of it has no reading."""
+        """The sum of the headline; None if nothing measures a total. Its watts are None while a part has no reading."""
         headline = self.topology.headline.channels
         readings = {reading.channel.key: reading for reading in self.rails()}
         parts = [readings[channel.key] for channel in headline if channel.key in readings]
@@ -111,7 +113,7 @@ class Watch:
         )
 
     def others(self) -> list[tuple[Channel, float]]:
-        """The newest reading of every channel that is no power: temperatures, clocks, loads, memory."""
+        """The newest readings of temperatures, clocks, loads, memory and all other channels that are no power."""
         latest = self._sampler.latest()
         return [
             (channel, latest[channel.key][1])
@@ -121,7 +123,7 @@ class Watch:
         ]
 
     def mark(self) -> None:
-        """Begin a window: :meth:`marked` tells the energy since then."""
+        """Set a mark; ``marked`` returns the energy since then."""
         with self._lock:
             self._marks = {key: (m.time, m.joules) for key, m in self._meters.items() if m.time is not None}
 
@@ -143,14 +145,14 @@ class Watch:
         return Marked(seconds, joules, _COVERAGE_FACTOR * math.sqrt(variance) if stated else None)
 
     def _ends_variance(self, channel: Channel, joules: float, seconds: float) -> float:
-        """u² (J²) of the two ends, each anywhere between two readings."""
+        """The variance (J²) from the two ends, each of which lies anywhere between two readings (GUM 4.3.7)."""
         interval = max(self._period_s, channel.update_interval_s or 0.0)
         end = joules / seconds * interval / math.sqrt(12) if seconds > 0 else 0.0
         return 2 * end**2
 
 
 def _sensor_variance(channel: Channel, joules: float, seconds: float) -> float:
-    """u² (J²) of gain and offset: of the calibration where there is one, else from the stated limits."""
+    """The variance (J²) of gain and offset, from the calibration or else from the stated limits (GUM 5.2.2)."""
     line = channel.calibration
     if line is not None:
         covariance = 2 * line.covariance_w * joules * seconds

@@ -34,7 +34,7 @@ _APART_S = 0.05
 _PARTS_OF_PLATFORM = ("package", "memory")
 
 
-def judge(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
+def judge_channels(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
     """The channels, those unavailable whose readings cannot be true, with the reason."""
     judged = [_prove_channel(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
     judged = _without_mirrors(judged, looks)
@@ -42,7 +42,7 @@ def judge(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
     return _without_hollow_totals(judged, looks)
 
 
-def watts(channel: Channel, looks: Looks) -> float | None:
+def mean_watts(channel: Channel, looks: Looks) -> float | None:
     """The mean power that the looks show; None where they show none."""
     readings = [(time, value) for time, value in looks.get(channel.key, ()) if math.isfinite(value)]
     if channel.kind != "counter":
@@ -55,7 +55,7 @@ def watts(channel: Channel, looks: Looks) -> float | None:
 def is_doubtful(channels: Sequence[Channel], looks: Looks) -> bool:
     """Whether longer looks are worth their time: something stands still beside what moves, or does not add up."""
     first = [_prove_channel(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
-    return judge(channels, looks) != first
+    return judge_channels(channels, looks) != first
 
 
 def _prove_channel(channel: Channel, values: Sequence[float]) -> Channel:
@@ -71,18 +71,18 @@ def _prove_channel(channel: Channel, values: Sequence[float]) -> Channel:
     return channel
 
 
-def _counters(channels: Sequence[Channel]) -> list[Channel]:
+def _energy_counters(channels: Sequence[Channel]) -> list[Channel]:
     return [c for c in channels if c.available and c.quantity == "energy" and c.kind == "counter"]
 
 
 def _without_mirrors(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
     """Of counters that show one and the same, only the first; what was inside the others is inside the first."""
     same: dict[str, Channel] = {}
-    counters = [c for c in _counters(channels) if c.parent is None]
+    counters = [c for c in _energy_counters(channels) if c.parent is None]
     for index, channel in enumerate(counters):
         for other in counters[:index]:
             alike = (other.sensor, other.scope, other.role) == (channel.sensor, channel.scope, channel.role)
-            if alike and other.name not in same and _mirror(channel, other, looks):
+            if alike and other.name not in same and _is_mirror(channel, other, looks):
                 same[channel.name] = other
                 break
     result = []
@@ -98,10 +98,10 @@ def _without_mirrors(channels: Sequence[Channel], looks: Looks) -> list[Channel]
     return result
 
 
-def _mirror(first: Channel, second: Channel, looks: Looks) -> bool:
+def _is_mirror(first: Channel, second: Channel, looks: Looks) -> bool:
     """Whether two counters are one: never farther apart than it rises between two readings, and once exactly equal."""
     a, b = looks.get(first.key, ()), looks.get(second.key, ())
-    power = watts(first, looks)
+    power = mean_watts(first, looks)
     if len(a) < 2 or len(a) != len(b) or not power:
         return False
     apart = [abs(v - w) for (_, v), (_, w) in zip(a, b, strict=True)]
@@ -114,10 +114,12 @@ def _without_still_counters(channels: Sequence[Channel], looks: Looks) -> list[C
     A package that stands still is not left out: it draws power, so that the sum would be too small. A card may well
     draw nothing while it sleeps.
     """
-    power = {c.key: watts(c, looks) for c in _counters(channels)}
+    power = {c.key: mean_watts(c, looks) for c in _energy_counters(channels)}
     result = []
     for channel in channels:
-        mover = next((c for c in _counters(channels) if c.sensor == channel.sensor and (power[c.key] or 0.0) > 0), None)
+        mover = next(
+            (c for c in _energy_counters(channels) if c.sensor == channel.sensor and (power[c.key] or 0.0) > 0), None
+        )
         still = power.get(channel.key) == 0.0
         if not still or mover is None or channel.scope in {"gpu", "accelerator"}:
             result.append(channel)
@@ -144,12 +146,12 @@ def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Ch
             changed |= _add_or_choose(counters, channels, looks)
             continue
         for total in totals:
-            refusal = _why_hollow(total, watts(total, looks), channels, looks)
+            refusal = _why_hollow(total, mean_watts(total, looks), channels, looks)
             if refusal is not None:
                 changed[total.key] = replace(total, available=False, reason=refusal)
-    for package in _counters(channels):
+    for package in _energy_counters(channels):
         if package.scope == "package" and package.role != "total":
-            refusal = _why_hollow(package, watts(package, looks), channels, looks)
+            refusal = _why_hollow(package, mean_watts(package, looks), channels, looks)
             if refusal is not None:
                 changed[package.key] = replace(package, available=False, reason=refusal)
     return [changed.get(channel.key, channel) for channel in channels]
@@ -157,7 +159,7 @@ def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Ch
 
 def _add_or_choose(totals: Sequence[Channel], channels: Sequence[Channel], looks: Looks) -> dict[Key, Channel]:
     """Several counters of a platform: together where only together they are above the parts, else the largest alone."""
-    shown = {c.key: watts(c, looks) or 0.0 for c in totals}
+    shown = {c.key: mean_watts(c, looks) or 0.0 for c in totals}
     largest = max(totals, key=lambda c: shown[c.key])
     if _why_hollow(largest, shown[largest.key], channels, looks) is None:
         reason = f"it is not known whether it is beside {largest.name} or inside of it"
@@ -182,17 +184,17 @@ def _why_hollow(total: Channel, shown: float | None, channels: Sequence[Channel]
         sockets = [c for c in sockets if c.scope in _PARTS_OF_PLATFORM and c.kind == "counter"]
         groups.append(sockets)
     for group in groups:
-        parts = [watts(c, looks) for c in group]
+        parts = [mean_watts(c, looks) for c in group]
         if not group or any(part is None for part in parts):
             continue
         power = math.fsum(part for part in parts if part is not None)
-        if shown < _BELOW * power - _slack([total, *group]):
+        if shown < _BELOW * power - _tolerance_w([total, *group]):
             names = " + ".join(c.name for c in group)
             verb = "show" if len(group) > 1 else "shows"
             return f"it shows {shown:.3g} W while {names} inside of it {verb} {power:.3g} W"
     return None
 
 
-def _slack(channels: Sequence[Channel]) -> float:
+def _tolerance_w(channels: Sequence[Channel]) -> float:
     """What resolution and offset of power readings can feign (W)."""
     return math.fsum(3 * (c.resolution or 0.0) + (c.offset_limit or 0.0) for c in channels if c.quantity == "power")

@@ -126,25 +126,25 @@ def load_boards(directory: Path | None = None) -> list[Board]:
         InputError: a file that cannot be read or does not follow the form.
     """
     directory = config_directory() / "boards.d" if directory is None else directory
-    blocks = _builtin()
+    blocks = _builtin_blocks()
     merged_blocks: dict[str, tuple[dict[str, Any], Path, str]] = {}
     for path in sorted(directory.glob("*.toml")) if directory.is_dir() else []:
-        for name, (block, _, text) in _blocks(path).items():
+        for name, (block, _, text) in _read_blocks(path).items():
             base = merged_blocks.get(name) or blocks.get(name)
             merged = (
                 {**base[0], **block, "rails": {**base[0].get("rails", {}), **block.get("rails", {})}} if base else block
             )
             merged_blocks[name] = merged, path, text
     everything = {**merged_blocks, **{name: value for name, value in blocks.items() if name not in merged_blocks}}
-    return [_board(name, block, _Where(path, text, name)) for name, (block, path, text) in everything.items()]
+    return [_make_board(name, block, _Where(path, text, name)) for name, (block, path, text) in everything.items()]
 
 
 @functools.cache
-def _builtin() -> dict[str, tuple[dict[str, Any], Path, str]]:
-    return _blocks(BUILTIN)
+def _builtin_blocks() -> dict[str, tuple[dict[str, Any], Path, str]]:
+    return _read_blocks(BUILTIN)
 
 
-def _blocks(path: Path) -> dict[str, tuple[dict[str, Any], Path, str]]:
+def _read_blocks(path: Path) -> dict[str, tuple[dict[str, Any], Path, str]]:
     text = toml_files.read_text(path, "the board file")
     data = toml_files.parse(text, path, remedy="See docs/boards.md for the form.")
     blocks = {}
@@ -199,15 +199,15 @@ class _Where:
         return tuple(values)
 
 
-def _board(name: str, block: Mapping[str, Any], where: _Where) -> Board:
-    rails = {key: _rail(key, facts, where) for key, facts in where.typed(block, "rails", dict, {}).items()}
+def _make_board(name: str, block: Mapping[str, Any], where: _Where) -> Board:
+    rails = {key: _make_rail(key, facts, where) for key, facts in where.typed(block, "rails", dict, {}).items()}
     for rail in rails.values():
         if rail.inside is not None and rail.inside not in rails:
             problem = unknown("rail", rail.inside, rails)
             raise where.error(
                 "inside", f"rails.{rail.name} is inside {rail.inside!r}, which is no rail", problem.remedy
             )
-    totals = tuple(_total(total, rails, where) for total in where.typed(block, "totals", list, []))
+    totals = tuple(_make_total(total, rails, where) for total in where.typed(block, "totals", list, []))
     return Board(
         id=name,
         name=where.typed(block, "name", str, name),
@@ -223,7 +223,7 @@ def _board(name: str, block: Mapping[str, Any], where: _Where) -> Board:
     )
 
 
-def _rail(name: str, facts: Mapping[str, Any], where: _Where) -> Rail:
+def _make_rail(name: str, facts: Mapping[str, Any], where: _Where) -> Rail:
     where.check_keys(facts, _RAIL_KEYS)
     scope = where.typed(facts, "scope", str, "unknown")
     if scope not in SCOPES:
@@ -241,7 +241,7 @@ def _rail(name: str, facts: Mapping[str, Any], where: _Where) -> Rail:
     )
 
 
-def _total(total: Any, rails: Mapping[str, Rail], where: _Where) -> Total:
+def _make_total(total: Any, rails: Mapping[str, Rail], where: _Where) -> Total:
     if not isinstance(total, dict):
         raise where.error(
             "totals", "totals must be a list of tables", 'As [{ rails = ["VDD_IN"], covers = "module" }].'

@@ -93,7 +93,7 @@ def find_headline(
         InputError: no rail or total has that name.
         UnavailableError: there is one, and it cannot be read.
     """
-    headline = _choose(board, channels, members, rail) if rail else _default(board, channels, members)
+    headline = _chosen_headline(board, channels, members, rail) if rail else _default_headline(board, channels, members)
     return _as_calibrated(_with_the_rest(headline, channels))
 
 
@@ -103,7 +103,7 @@ def _as_calibrated(headline: Headline) -> Headline:
     if len(seen) != 1 or (covers := seen.pop()) is None:
         return headline
     note = f"calibrated to what the {covers} draws"
-    return replace(headline, covers=covers, excludes=None, note=_joined("; ", headline.note, note))
+    return replace(headline, covers=covers, excludes=None, note=_join_texts("; ", headline.note, note))
 
 
 def _with_the_rest(headline: Headline, channels: Sequence[Channel]) -> Headline:
@@ -122,31 +122,33 @@ def _with_the_rest(headline: Headline, channels: Sequence[Channel]) -> Headline:
         f"{' and '.join(names[:2])}{' and others' if len(names) > 2 else ''} {'show' if len(names) > 1 else 'shows'}"
     )
     whole = headline.covers == "board" and headline.channels[0].role == "total"
-    outside = _joined(", ", headline.excludes, None if whole else _joined(", ", *words))
+    outside = _join_texts(", ", headline.excludes, None if whole else _join_texts(", ", *words))
     if words and whole:
-        outside = _joined("; ", outside, f"{' and '.join(words)} may be outside")
-    return replace(headline, excludes=_joined(", nor what " if outside else "what ", outside, shown if names else None))
+        outside = _join_texts("; ", outside, f"{' and '.join(words)} may be outside")
+    return replace(
+        headline, excludes=_join_texts(", nor what " if outside else "what ", outside, shown if names else None)
+    )
 
 
 def _channel_name(channel: Channel) -> str:
     return channel.name if channel.available else f"{channel.name} ({channel.reason})"
 
 
-def _joined(separator: str, *parts: str | None) -> str | None:
+def _join_texts(separator: str, *parts: str | None) -> str | None:
     return separator.join(part for part in parts if part) or None
 
 
-def _default(board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]]) -> Headline:
+def _default_headline(board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]]) -> Headline:
     first: Headline | None = None
     for total in board.totals:
-        headline = _sum(total, members, board)
+        headline = _sum_of_total(total, members, board)
         if headline.channels:
             return headline if first is None else replace(headline, note=f"not the usual total: {first.reason}")
         first = first or headline
     if first is not None:
-        outer = _outer(channels)
+        outer = _outer_meter(channels)
         return first if outer is None else replace(outer, note=f"not the usual total: {first.reason}")
-    return _generic(channels) or _without_total(board, channels)
+    return _generic_headline(channels) or _without_total(board, channels)
 
 
 def _without_total(board: Board, channels: Sequence[Channel]) -> Headline:
@@ -171,7 +173,7 @@ def _without_total(board: Board, channels: Sequence[Channel]) -> Headline:
     return Headline(reason=board.no_sensor or "no power sensor was found", remedy=estimate)
 
 
-def _sum(total: Total, members: Mapping[str, Sequence[Channel]], board: Board) -> Headline:
+def _sum_of_total(total: Total, members: Mapping[str, Sequence[Channel]], board: Board) -> Headline:
     chosen = []
     for name in total.rails:
         best = best_of(members.get(name, ()))
@@ -187,9 +189,9 @@ def _sum(total: Total, members: Mapping[str, Sequence[Channel]], board: Board) -
     return Headline(tuple(chosen), total.covers, excludes=total.excludes, note=board.note)
 
 
-def _generic(channels: Sequence[Channel]) -> Headline | None:
+def _generic_headline(channels: Sequence[Channel]) -> Headline | None:
     """The total of a machine without a block of its own: an outer meter, the platform, or what stands side by side."""
-    outer = _outer(channels)
+    outer = _outer_meter(channels)
     if outer is not None:
         return outer
     summed = {scope: _side_by_side(channels, scope) for scope in _SUMMED}
@@ -249,7 +251,7 @@ def without_doubles(channels: Sequence[Channel]) -> list[Channel]:
     return result
 
 
-def _outer(channels: Sequence[Channel]) -> Headline | None:
+def _outer_meter(channels: Sequence[Channel]) -> Headline | None:
     """A meter at the wall or at the board's input, or a platform's own counter (one for each socket adds up)."""
     powers = [c for c in channels if is_power(c) and c.parent is None and c.role == "total"]
     for scope in _OUTER:
@@ -286,10 +288,12 @@ def _is_same(first: Channel, second: Channel) -> bool:
     return first is second or at_one_place
 
 
-def _choose(board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]], rail: str) -> Headline:
+def _chosen_headline(
+    board: Board, channels: Sequence[Channel], members: Mapping[str, Sequence[Channel]], rail: str
+) -> Headline:
     named = next((total for total in board.totals if total.name == rail), None)
     if named is not None:
-        headline = _sum(named, members, board)
+        headline = _sum_of_total(named, members, board)
         if not headline.channels:
             raise UnavailableError(headline.reason or f"{rail} cannot be read", remedy=headline.remedy)
         return headline

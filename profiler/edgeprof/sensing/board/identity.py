@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
 
 
-def identify(roots: Roots, boards: Sequence[Board] | None = None) -> Board:
+def identify_board(roots: Roots, boards: Sequence[Board] | None = None) -> Board:
     """The board that these roots belong to; one of id ``unknown`` with the machine's own name where none matches.
 
     Raises:

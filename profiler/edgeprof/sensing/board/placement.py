@@ -58,7 +58,7 @@ def find_rails(board: Board, origins: Mapping[Reading, Origin]) -> dict[Reading,
     """Which of these readings are which rails of the board.
 
     Args:
-        board: From ``identify``.
+        board: From ``identify_board``.
         origins: Any name of a reading → where it comes from.
 
     Returns:
@@ -70,17 +70,17 @@ def find_rails(board: Board, origins: Mapping[Reading, Origin]) -> dict[Reading,
     )
     result: dict[Reading, Rail] = {}
     for rail in board.rails.values():
-        labelled = [key for key, origin in origins.items() if origin.label and _matches(rail, origin)]
+        labelled = [key for key, origin in origins.items() if origin.label and _label_matches(rail, origin)]
         result |= {key: rail for key in labelled if not origins[key].chip}
         placed = [key for key in labelled if origins[key].chip]
         unlabelled = [key for key, origin in origins.items() if not origin.label and rail.at and origin.at == rail.at]
-        best = _best(board, placed or unlabelled, origins, labels)
+        best = _best_placed(board, placed or unlabelled, origins, labels)
         if best is not None:
             result[best] = rail
     return result
 
 
-def _matches(rail: Rail, origin: Origin) -> bool:
+def _label_matches(rail: Rail, origin: Origin) -> bool:
     named = origin.label == rail.name or origin.label in rail.labels
     return named and (rail.at is None or origin.at is None or origin.at == rail.at)
 
@@ -90,7 +90,7 @@ def _is_at_home(board: Board, origin: Origin, label: str) -> bool:
     return rail is not None and rail.at is not None and rail.at == origin.at
 
 
-def _best(
+def _best_placed(
     board: Board, keys: Sequence[Reading], origins: Mapping[Reading, Origin], labels: Counter[str]
 ) -> Reading | None:
     """The reading whose place speaks most for it; None where two have the same to say."""

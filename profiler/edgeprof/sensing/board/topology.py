@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.board.evidence import judge
+from edgeprof.sensing.board.evidence import judge_channels
 from edgeprof.sensing.board.files import Board, Rail, Total
 from edgeprof.sensing.board.headline import Headline, find_headline, is_additive, is_power
-from edgeprof.sensing.board.identity import identify
+from edgeprof.sensing.board.identity import identify_board
 from edgeprof.sensing.board.placement import Origin, find_rails
-from edgeprof.sensing.characterize import annotated
+from edgeprof.sensing.characterize import annotate_channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str, Quantity]
 
-__all__ = ["Board", "Headline", "Rail", "Topology", "Total", "arrange", "identify"]
+__all__ = ["Board", "Headline", "Rail", "Topology", "Total", "arrange", "identify_board"]
 
 _RAIL_QUANTITIES = ("power", "energy", "voltage", "current")
 #: Where it is not known what contains a reading or what it contains.
@@ -103,7 +103,7 @@ def arrange(
     """Give every channel its place, judge it by what it read, and find the headline.
 
     Args:
-        board: From ``identify``.
+        board: From ``identify_board``.
         channels: All that were found, those that cannot be read too, corrected by what calibrations say of them.
         rail: ``--rail``: a rail or a named total that is to be the headline instead of the board's own.
         looks: The first readings of each channel; without any, nothing is held against them.
@@ -113,39 +113,42 @@ def arrange(
         InputError: no rail or total has that name.
         UnavailableError: there is one, and it cannot be read.
     """
-    homes = _homes(board, channels)
-    known = annotated(_placed(board, channels, homes), characteristics or {})
-    judged = judge([known[c.key] for c in channels], looks or {})
+    homes = _rails_of_channels(board, channels)
+    known = annotate_channels(_place_all(board, channels, homes), characteristics or {})
+    judged = judge_channels([known[c.key] for c in channels], looks or {})
     members = {
-        home.name: [c for c in judged if homes.get(c.key) == home and is_power(c)] for home in _distinct(homes.values())
+        home.name: [c for c in judged if homes.get(c.key) == home and is_power(c)]
+        for home in _distinct_rails(homes.values())
     }
     return Topology(board, tuple(judged), find_headline(board, judged, members, rail))
 
 
 def place_channels(board: Board, channels: Sequence[Channel]) -> list[Channel]:
     """The channels with their place on the board and nothing else: scope, role, parent and limits."""
-    return _placed(board, channels, _homes(board, channels))
+    return _place_all(board, channels, _rails_of_channels(board, channels))
 
 
-def _homes(board: Board, channels: Sequence[Channel]) -> dict[Key, Rail]:
+def _rails_of_channels(board: Board, channels: Sequence[Channel]) -> dict[Key, Rail]:
     homes: dict[Key, Rail] = {}
     for quantity in _RAIL_QUANTITIES:
         homes |= find_rails(board, {c.key: Origin(c.name, c.chip, c.input) for c in channels if c.quantity == quantity})
     return homes
 
 
-def _placed(board: Board, channels: Sequence[Channel], homes: Mapping[Key, Rail]) -> list[Channel]:
+def _place_all(board: Board, channels: Sequence[Channel], homes: Mapping[Key, Rail]) -> list[Channel]:
     # A rail is called what the board's label says, which may be another name than the table's.
     called = {home.name: c.name for c in channels if (home := homes.get(c.key)) is not None}
     totals = {name for total in board.totals for name in total.rails if len(total.rails) == 1}
-    return [_place(c, homes.get(c.key), board, called, totals) for c in channels]
+    return [_place_channel(c, homes.get(c.key), board, called, totals) for c in channels]
 
 
-def _distinct(rails: Iterable[Rail]) -> Iterable[Rail]:
+def _distinct_rails(rails: Iterable[Rail]) -> Iterable[Rail]:
     return {rail.name: rail for rail in rails}.values()
 
 
-def _place(channel: Channel, rail: Rail | None, board: Board, called: dict[str, str], totals: set[str]) -> Channel:
+def _place_channel(
+    channel: Channel, rail: Rail | None, board: Board, called: dict[str, str], totals: set[str]
+) -> Channel:
     if rail is None:
         return channel
     parent = None if rail.inside is None else called.get(rail.inside, rail.inside)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SAMPLES = 16
 
 
-def lower(roots: Roots, settings: Settings) -> list[str]:
+def lower_samples(roots: Roots, settings: Settings) -> list[str]:
     """Write ``samples`` of every INA3221 that averages more than ``SAMPLES``.
 
     Returns:

@@ -44,11 +44,11 @@ def undo(journal: Path, boot: str | None) -> list[str]:
     for change in reversed(changes):
         if "file" in change and not same_boot:
             continue
-        problem = _undo(change)
+        problem = _undo_change(change)
         if problem is not None:
             failed.append((change, problem))
     # Limits that hold one another in place (a minimum above the new maximum) go once the other has.
-    failed = [(change, problem) for change, _ in reversed(failed) if (problem := _undo(change)) is not None]
+    failed = [(change, problem) for change, _ in reversed(failed) if (problem := _undo_change(change)) is not None]
     with suppress(OSError):
         if failed:
             text = json.dumps({**content, "changes": [change for change, _ in failed]})
@@ -58,7 +58,7 @@ def undo(journal: Path, boot: str | None) -> list[str]:
     return [problem for _, problem in failed]
 
 
-def _undo(change: dict[str, Any]) -> str | None:
+def _undo_change(change: dict[str, Any]) -> str | None:
     if "file" in change:
         path, value = Path(change["file"]), str(change["value"])
         try:

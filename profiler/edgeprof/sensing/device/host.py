@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Host, Reason
-from edgeprof.sensing.board.identity import identify
-from edgeprof.sensing.device.power_mode import cpufreq, governors, power_mode
-from edgeprof.sensing.device.throttle import Counters, difference, snapshot
+from edgeprof.sensing.board.identity import identify_board
+from edgeprof.sensing.device.power_mode import cpu_governors, cpufreq_directories, power_mode
+from edgeprof.sensing.device.throttle import Counters, describe_difference, read_counters
 from edgeprof.sensing.files import listing, number_of, text_of
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ __all__ = [
     "COMPETING",
     "Counters",
     "competing_load",
+    "describe_difference",
     "describe_host",
-    "difference",
     "preflight",
     "processor_seconds",
-    "snapshot",
+    "read_counters",
 ]
 
 #: Another program's share of the processors that disturbs a measurement (measurement rules, preflight).
@@ -67,12 +67,12 @@ def describe_host(roots: Roots) -> Host:
     Raises:
         InputError: a user's board file does not follow the form.
     """
-    board = identify(roots)
-    cpu, cores = _cpu(roots)
-    decisive = {**_clock_limits(roots), **_settings(roots)}
+    board = identify_board(roots)
+    cpu, cores = _processor_and_cores(roots)
+    decisive = {**_clock_limits(roots), **_cpu_settings(roots)}
     if roots.is_simulated:
         decisive["simulated"] = "a virtual board"
-    mode, governor = power_mode(roots), governors(roots)
+    mode, governor = power_mode(roots), cpu_governors(roots)
     arch = platform.machine()
     agree = [board.name, board.model, arch, cpu, cores, mode, governor, sorted(decisive.items())]
     return Host(
@@ -81,7 +81,7 @@ def describe_host(roots: Roots) -> Host:
         arch=arch,
         cpu=cpu,
         cores=cores,
-        memory_bytes=_memory(roots),
+        memory_bytes=_memory_bytes(roots),
         kernel=text_of(roots.procfs / "sys/kernel/osrelease") or platform.release(),
         os=_os_name(roots),
         power_mode=mode,
@@ -103,7 +103,7 @@ def preflight(roots: Roots) -> list[Reason]:
                 remedy="Stop them and measure again: latency and energy both contain their work.",
             )
         )
-    counters = snapshot(roots)
+    counters = read_counters(roots)
     held = [cause for cause, state in counters.states.items() if state > 0]
     if held:
         reasons.append(
@@ -124,11 +124,11 @@ def preflight(roots: Roots) -> list[Reason]:
 
 def competing_load(roots: Roots, seconds: float = 0.2) -> float | None:
     """The share of all processors (0 to 1) that is busy now, while edgeprof itself does nothing; None if unknown."""
-    first = _ticks(roots.procfs / "stat")
+    first = _processor_ticks(roots.procfs / "stat")
     if first is None:
         return None
     time.sleep(seconds)
-    second = _ticks(roots.procfs / "stat")
+    second = _processor_ticks(roots.procfs / "stat")
     if second is None or second[1] <= first[1]:
         return None
     return max(0.0, (second[0] - first[0]) / (second[1] - first[1]))
@@ -136,11 +136,11 @@ def competing_load(roots: Roots, seconds: float = 0.2) -> float | None:
 
 def processor_seconds(roots: Roots) -> tuple[float, float] | None:
     """Return the busy and the total processor seconds since boot, over all cores; None if the kernel reports none."""
-    ticks = _ticks(roots.procfs / "stat")
+    ticks = _processor_ticks(roots.procfs / "stat")
     return None if ticks is None else (ticks[0] / _TICKS_PER_S, ticks[1] / _TICKS_PER_S)
 
 
-def _ticks(path: Path) -> tuple[int, int] | None:
+def _processor_ticks(path: Path) -> tuple[int, int] | None:
     match = re.match(r"cpu\s+([\d ]+)", text_of(path) or "")
     fields = [int(word) for word in match[1].split()[:8]] if match else []
     if len(fields) < 5:
@@ -148,7 +148,7 @@ def _ticks(path: Path) -> tuple[int, int] | None:
     return sum(fields) - fields[3] - fields[4], sum(fields)
 
 
-def _cpu(roots: Roots) -> tuple[str, int]:
+def _processor_and_cores(roots: Roots) -> tuple[str, int]:
     text = text_of(roots.procfs / "cpuinfo") or ""
     names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     parts = [_ARM_PARTS.get(int(part, 16)) for part in re.findall(r"^CPU part\s*:\s*(0x\w+)$", text, re.MULTILINE)]
@@ -158,7 +158,7 @@ def _cpu(roots: Roots) -> tuple[str, int]:
     return " + ".join(dict.fromkeys(name.strip() for name in chosen)), cores
 
 
-def _memory(roots: Roots) -> int | None:
+def _memory_bytes(roots: Roots) -> int | None:
     match = re.search(r"^MemTotal:\s*(\d+) kB", text_of(roots.procfs / "meminfo") or "", re.MULTILINE)
     return int(match[1]) * 1024 if match else None
 
@@ -172,7 +172,7 @@ def _clock_limits(roots: Roots) -> dict[str, str]:
     """Return the lowest and highest clocks of CPUs and GPUs, MHz; after ``jetson_clocks`` the two are equal."""
     limits: dict[str, str] = {}
     spans: dict[str, list[str]] = {}
-    for path in cpufreq(roots):
+    for path in cpufreq_directories(roots):
         least, most = (number_of(path / f"scaling_{end}_freq", 1e-3) for end in ("min", "max"))
         if least is not None and most is not None:
             spans.setdefault(f"{least:.0f} to {most:.0f} MHz", []).append(path.parent.name)
@@ -185,18 +185,18 @@ def _clock_limits(roots: Roots) -> dict[str, str]:
     return limits
 
 
-def _settings(roots: Roots) -> dict[str, str]:
+def _cpu_settings(roots: Roots) -> dict[str, str]:
     cpu = roots.sysfs / "devices/system/cpu"
     no_turbo = text_of(cpu / "intel_pstate/no_turbo")
     settings = {
         "boost": text_of(cpu / "cpufreq/boost") or (None if no_turbo is None else str(1 - int(no_turbo == "1"))),
         "smt": text_of(cpu / "smt/control"),
-        "l4t": _l4t(roots),
+        "l4t": _l4t_version(roots),
     }
     return {name: value for name, value in settings.items() if value}
 
 
-def _l4t(roots: Roots) -> str | None:
+def _l4t_version(roots: Roots) -> str | None:
     match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text_of(roots.root / "etc/nv_tegra_release") or "")
     return f"{match[1]}.{match[2]}" if match else None
 
@@ -205,16 +205,18 @@ def _noted_facts(roots: Roots, model: str) -> dict[str, str]:
     noted = {
         "model": model,
         "libc": " ".join(platform.libc_ver()).strip(),
-        "cpu_driver": next((d for p in cpufreq(roots) if (d := text_of(p / "scaling_driver"))), ""),
-        "cpu_preference": next((d for p in cpufreq(roots) if (d := text_of(p / "energy_performance_preference"))), ""),
-        "cuda": _cuda(roots),
-        "fan": _fan(roots),
-        "supply": _supply(roots),
+        "cpu_driver": next((d for p in cpufreq_directories(roots) if (d := text_of(p / "scaling_driver"))), ""),
+        "cpu_preference": next(
+            (d for p in cpufreq_directories(roots) if (d := text_of(p / "energy_performance_preference"))), ""
+        ),
+        "cuda": _cuda_version(roots),
+        "fan": _fan_control(roots),
+        "supply": _supply_voltage(roots),
     }
     return {name: value for name, value in noted.items() if value}
 
 
-def _fan(roots: Roots) -> str:
+def _fan_control(roots: Roots) -> str:
     """Return how the fan is controlled (pwm1_enable: 0 full speed, 1 by hand, 2 by the kernel) and a manual setting."""
     for path in listing(roots.sysfs / "class/hwmon"):
         if text_of(path / "name") in {"pwmfan", "pwm-fan"}:
@@ -226,7 +228,7 @@ def _fan(roots: Roots) -> str:
     return ""
 
 
-def _supply(roots: Roots) -> str:
+def _supply_voltage(roots: Roots) -> str:
     """Return the supply: the highest bus voltage of the power monitors, in whole volts to hide load effects."""
     volts = []
     for path in listing(roots.sysfs / "class/hwmon"):
@@ -238,7 +240,7 @@ def _supply(roots: Roots) -> str:
     return f"{highest:.0f} V" if highest >= 1 else ""
 
 
-def _cuda(roots: Roots) -> str:
+def _cuda_version(roots: Roots) -> str:
     match = re.search(
         r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', text_of(roots.root / "usr/local/cuda/version.json") or ""
     )

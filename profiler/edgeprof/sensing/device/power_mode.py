@@ -26,18 +26,18 @@ def power_mode(roots: Roots) -> str | None:
     return names.get(number, f"mode {number}")
 
 
-def cpufreq(roots: Roots) -> list[Path]:
+def cpufreq_directories(roots: Roots) -> list[Path]:
     """The cpufreq directory of each CPU that has one."""
     cpus = [cpu for cpu in listing(roots.sysfs / "devices/system/cpu") if re.fullmatch(r"cpu\d+", cpu.name)]
     return [cpu / "cpufreq" for cpu in cpus if (cpu / "cpufreq").is_dir()]
 
 
-def governors(roots: Roots) -> str | None:
+def cpu_governors(roots: Roots) -> str | None:
     """The governors of all CPUs, each once; None where there are none."""
-    names = [text_of(path / "scaling_governor") for path in cpufreq(roots)]
+    names = [text_of(path / "scaling_governor") for path in cpufreq_directories(roots)]
     return " + ".join(dict.fromkeys(name for name in names if name)) or None
 
 
 def mode_and_governor(roots: Roots) -> tuple[str, str]:
     """Both, empty where unknown: the labels of edgeprof_power_mode_info."""
-    return power_mode(roots) or "", governors(roots) or ""
+    return power_mode(roots) or "", cpu_governors(roots) or ""

@@ -38,7 +38,7 @@ class Settings:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = _directory() if directory is None else directory
+        self._directory = _journal_directory() if directory is None else directory
         self._journal = self._directory / f"{os.getpid()}-{time.monotonic_ns()}.json"
         self._changes: list[dict[str, Any]] = []
         self._descriptor = -1
@@ -144,14 +144,14 @@ class Settings:
             )
 
 
-def recover(directory: Path | None = None) -> list[str]:
+def restore_settings(directory: Path | None = None) -> list[str]:
     """Put back what runs that were killed together with their guards have left changed.
 
     Returns:
         What could not be put back, one sentence each.
     """
     problems: list[str] = []
-    directory = _directory() if directory is None else directory
+    directory = _journal_directory() if directory is None else directory
     for journal in sorted(directory.glob("*.json")) if directory.is_dir() else []:
         try:
             descriptor = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
@@ -168,7 +168,7 @@ def recover(directory: Path | None = None) -> list[str]:
     return problems
 
 
-def _directory() -> Path:
+def _journal_directory() -> Path:
     from edgeprof.results.store import data_dir  # noqa: PLC0415 - SQLite and msgspec, for one name
 
     return data_dir() / FOLDER

@@ -38,7 +38,7 @@ class Counters:
     sticky: frozenset[str] = frozenset()
 
 
-def snapshot(roots: Roots) -> Counters:
+def read_counters(roots: Roots) -> Counters:
     """Read all counters that exist on this device; the others are absent from the result."""
     counts: dict[str, int] = {}
     states: dict[str, int] = {}
@@ -64,7 +64,7 @@ def snapshot(roots: Roots) -> Counters:
     return Counters(counts, states, sticky)
 
 
-def difference(before: Counters, after: Counters) -> list[str]:
+def describe_difference(before: Counters, after: Counters) -> list[str]:
     """Describe what happened between two readings, one sentence for each cause; empty if nothing did."""
     events = []
     for cause, count in after.counts.items():

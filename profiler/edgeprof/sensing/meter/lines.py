@@ -66,7 +66,7 @@ class LineError(ValueError):
     """A line that is neither a reading nor a comment; the message says what is wrong with it."""
 
 
-def header(line: str, facts: Facts) -> Facts | None:
+def parse_header(line: str, facts: Facts) -> Facts | None:
     """What a header line adds to the facts; None for any other line.
 
     Raises:
@@ -74,7 +74,7 @@ def header(line: str, facts: Facts) -> Facts | None:
     """
     if not line.startswith(_HEADER):
         return None
-    given = _words(line[len(_HEADER) :], FACT_KEYS)
+    given = _split_words(line[len(_HEADER) :], FACT_KEYS)
     for key, field in (
         ("gain", "gain_limit"),
         ("offset", "offset_w"),
@@ -83,7 +83,7 @@ def header(line: str, facts: Facts) -> Facts | None:
         ("average", "average_s"),
     ):
         if key in given:
-            facts = replace(facts, **{field: _number(key, given[key])})  # type: ignore[arg-type]  # all are floats
+            facts = replace(facts, **{field: _parse_number(key, given[key])})  # type: ignore[arg-type]  # all are floats
     simulated = given.get("simulated", "yes" if facts.is_simulated else "no")
     if simulated not in ("yes", "no"):
         raise LineError(f"simulated={simulated} is neither yes nor no")
@@ -95,7 +95,7 @@ def header(line: str, facts: Facts) -> Facts | None:
     )
 
 
-def parse(line: str) -> Reading | None:
+def parse_line(line: str) -> Reading | None:
     """The reading of a line; None for an empty line or a comment.
 
     Raises:
@@ -108,9 +108,9 @@ def parse(line: str) -> Reading | None:
     if not line or line.startswith("#"):
         return None
     if "=" not in line:
-        return Reading(None, _number("W", line), None, None, None, None)
-    words = _words(line, READING_KEYS)
-    numbers = {key: _number(key, words[key]) for key in ("W", "V", "A", "J", "t") if key in words}
+        return Reading(None, _parse_number("W", line), None, None, None, None)
+    words = _split_words(line, READING_KEYS)
+    numbers = {key: _parse_number(key, words[key]) for key in ("W", "V", "A", "J", "t") if key in words}
     watts = numbers.get("W")
     if watts is None and "V" in numbers and "A" in numbers:
         watts = numbers["V"] * numbers["A"]
@@ -121,7 +121,7 @@ def parse(line: str) -> Reading | None:
     )  # fmt: skip
 
 
-def _words(text: str, allowed: tuple[str, ...]) -> dict[str, str]:
+def _split_words(text: str, allowed: tuple[str, ...]) -> dict[str, str]:
     words = {}
     for word in text.replace(",", " ").split():
         key, equals, value = word.partition("=")
@@ -133,7 +133,7 @@ def _words(text: str, allowed: tuple[str, ...]) -> dict[str, str]:
     return words
 
 
-def _number(key: str, text: str) -> float:
+def _parse_number(key: str, text: str) -> float:
     percent = text.endswith("%") and key == "gain"
     try:
         value = float(text[:-1]) / 100 if percent else float(text)

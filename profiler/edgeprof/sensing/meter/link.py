@@ -49,7 +49,7 @@ class Link:
 
     def __init__(self, address: str, on_line: Callable[[str, float], None]) -> None:
         self.address, self._on_line = address, on_line
-        self._open = _opener(address)
+        self._open = _make_opener(address)
         #: Why there are no lines just now, one clause; None while there may be.
         self.trouble: str | None = "it was not opened yet"
         self._child: subprocess.Popen[bytes] | None = None
@@ -147,7 +147,7 @@ class Link:
         return descriptor
 
 
-def _opener(address: str) -> Callable[[Link], int]:
+def _make_opener(address: str) -> Callable[[Link], int]:
     """Return the function that opens the address and returns a file descriptor."""
     if address == "-":
         return lambda _link: sys.stdin.fileno()
@@ -170,7 +170,7 @@ def _opener(address: str) -> Callable[[Link], int]:
     speed = int(baud) if at else BAUD
     if getattr(termios, f"B{speed}", None) is None:
         raise InputError(f"{speed} is no baud rate that serial ports have", remedy="As /dev/ttyUSB0@115200.")
-    return lambda _link: _device(Path(path), speed)
+    return lambda _link: _open_device(Path(path), speed)
 
 
 def _connect_tcp(host: str, port: int) -> int:
@@ -179,7 +179,7 @@ def _connect_tcp(host: str, port: int) -> int:
     return connection.detach()
 
 
-def _device(path: Path, baud: int) -> int:
+def _open_device(path: Path, baud: int) -> int:
     """A serial port, raw, or a FIFO, or whatever else can be read like one."""
     # Non-blocking, so that a port without a carrier opens; reads are to block.
     kind = path.stat().st_mode
@@ -203,7 +203,7 @@ def _control_bytes() -> list[bytes | int]:
     return characters
 
 
-def silent(link: Link, seconds: float) -> UnavailableError:
+def silence_error(link: Link, seconds: float) -> UnavailableError:
     """Return the error for a meter that has sent no usable line for so many seconds."""
     why = f" ({link.trouble})" if link.trouble else ""
     return UnavailableError(

@@ -32,7 +32,7 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
         lines.pop()
     if not lines:
         return times, watts
-    rows = _rows(path, lines)
+    rows = _csv_rows(path, lines)
     columns = [name.strip().lower() for name in next(rows, (0, []))[1]]
     if "time" not in columns or "watts" not in columns:
         raise InputError(f"{path} has no columns time and watts", remedy="Its first line must name them: time,watts")
@@ -41,7 +41,7 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
         if not row:
             continue
         try:
-            times.append(_moment(row[at].strip()))
+            times.append(_parse_time(row[at].strip()))
             watts.append(float(row[value]))
         except (ValueError, IndexError):
             raise InputError(
@@ -53,7 +53,7 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
     return times, watts
 
 
-def _rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
     """The number of the line and its cells.
 
     Raises:
@@ -67,7 +67,7 @@ def _rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path} cannot be read as CSV: {error}") from None
 
 
-def _moment(text: str) -> float:
+def _parse_time(text: str) -> float:
     try:
         return float(text)
     except ValueError:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeprof.cli.main import run
-from edgeprof.worker.tensorrt_plan import describe, read_plan
+from edgeprof.worker.tensorrt_plan import describe_plan, read_plan
 from tests.plugins.runtimes.nvidia.conftest import OPEN, STANDINS, environment
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_without_tensorrt_a_real_plan_is_told_and_refused(shared_data, capfd):
     found = read_plan(str(plan))
     assert found is not None
     assert (found.version, found.compute, found.size) == ("10.0.1.6", "7.5", plan.stat().st_size)
-    assert describe(found) == "built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5"
+    assert describe_plan(found) == "built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5"
     assert run(["bench", str(plan), "-q"]) == 2
     said = capfd.readouterr().err
     assert "built by TensorRT 10.0.1.6 for a GPU of compute capability 7.5" in said

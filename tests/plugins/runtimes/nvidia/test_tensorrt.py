@@ -8,6 +8,7 @@ engine computes, and how long it takes.
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -297,6 +298,42 @@ def test_an_onnx_file_is_built_once_and_taken_from_the_cache_then(trt, onnx_mode
     kept.write_bytes(b"damaged")
     with trt(generation, onnx_model, batch=4) as worker:
         assert worker.load().facts["cached"] == "no"
+
+
+def _open_to_all(kept: Path) -> None:
+    kept.chmod(0o666)
+
+
+def _in_an_open_folder(kept: Path) -> None:
+    kept.parent.chmod(0o777)
+
+
+def _behind_a_link(kept: Path) -> None:
+    kept.rename(kept.with_name("elsewhere"))
+    kept.symlink_to("elsewhere")
+
+
+def _a_pipe(kept: Path) -> None:
+    kept.unlink()
+    os.mkfifo(kept)
+
+
+def _of_another_user(kept: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give a file away")
+    os.chown(kept, 12345, 12345)
+
+
+@pytest.mark.parametrize("spoil", [_open_to_all, _in_an_open_folder, _behind_a_link, _a_pipe, _of_another_user])
+def test_a_cached_engine_that_others_could_have_put_there_is_not_loaded(trt, onnx_model, tmp_path, spoil) -> None:
+    with trt("10", onnx_model) as worker:
+        assert worker.load().facts["cached"] == "no"
+    (kept,) = engines(tmp_path)
+    assert kept.stat().st_mode & 0o777 == 0o600
+    spoil(kept)
+    with trt("10", onnx_model) as worker:
+        assert worker.load().facts["cached"] == "no"
+        np.testing.assert_allclose(worker.infer({"x": X})["y"], 2 * X + 1)
 
 
 def test_other_flags_models_and_gpus_have_engines_of_their_own(onnx_model, tmp_path, monkeypatch):

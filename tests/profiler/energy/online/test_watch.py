@@ -10,7 +10,7 @@ import pytest
 from edgeprof.energy.online.watch import Watch
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
-from edgeprof.sensing.board.topology import arrange, identify
+from edgeprof.sensing.board.topology import arrange, identify_board
 from edgeprof.sensing.discover import Discovery
 from edgeprof.sensing.sensor import Channel, Sensor
 
@@ -44,7 +44,7 @@ class Steps(Sensor):
 
 def watch_of(sensor: Sensor, tmp_path: Path) -> Watch:
     """A watch of one source, which the test reads itself: no sampler is started."""
-    topology = arrange(identify(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path)), list(sensor.channels))
+    topology = arrange(identify_board(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path)), list(sensor.channels))
     return Watch(Discovery([sensor], topology, [], []))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
-from edgeprof.sensing.board.identity import identify
+from edgeprof.sensing.board.identity import identify_board
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.glance import glance
 from edgeprof.simulation.board_specs import BOARDS
@@ -130,4 +130,4 @@ def test_without_labels_the_boards_own_chip_is_known_by_its_place(board: str, tm
 def test_every_string_of_nvidias_tables_is_its_board(compatible: str, board: str, tmp_path: Path) -> None:
     (tmp_path / "firmware/devicetree/base").mkdir(parents=True)
     (tmp_path / "firmware/devicetree/base/compatible").write_bytes(compatible.encode() + b"\0nvidia,tegra\0")
-    assert identify(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path)).id == board
+    assert identify_board(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path)).id == board

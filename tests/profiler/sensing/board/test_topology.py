@@ -12,7 +12,7 @@ from edgeprof.errors import InputError, UnavailableError
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.board.files import load_boards
-from edgeprof.sensing.board.topology import arrange, identify
+from edgeprof.sensing.board.topology import arrange, identify_board
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.glance import glance
 from edgeprof.sensing.sensor import Channel
@@ -237,7 +237,7 @@ def package(**facts: object) -> Channel:
 
 
 def test_a_discrete_gpu_is_added_once_by_its_counter(tmp_path: Path) -> None:
-    board = identify(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path))
+    board = identify_board(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path))
     headline = arrange(board, [package(), *gpu("gpu0"), *gpu("gpu1")]).headline
     assert [c.key for c in headline.channels] == [
         ("rapl", "package-0", "energy"),
@@ -248,7 +248,7 @@ def test_a_discrete_gpu_is_added_once_by_its_counter(tmp_path: Path) -> None:
 
 
 def test_a_gpu_beside_a_locked_processor_is_quoted_alone_and_says_what_is_missing(tmp_path: Path) -> None:
-    board = identify(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path))
+    board = identify_board(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path))
     headline = arrange(board, [package(available=False, reason="is readable by root only"), *gpu()]).headline
     assert [c.name for c in headline.channels] == ["gpu0"]
     assert headline.covers == "gpu"
@@ -256,7 +256,7 @@ def test_a_gpu_beside_a_locked_processor_is_quoted_alone_and_says_what_is_missin
 
 
 def test_power_is_taken_where_the_counter_does_not_work(tmp_path: Path) -> None:
-    board = identify(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path))
+    board = identify_board(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path))
     counter, power = gpu()
     dead = Channel("nvml", "gpu0", "energy", kind="counter", scope="gpu", role="part", available=False, reason="no")
     assert counter.key == dead.key

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeprof.roots import SIMULATION_MARKER, Roots
-from edgeprof.sensing.device.host import competing_load, describe_host, difference, preflight, snapshot
+from edgeprof.sensing.device.host import competing_load, describe_difference, describe_host, preflight, read_counters
 from edgeprof.simulation.layouts import build
 
 if TYPE_CHECKING:
@@ -90,29 +90,29 @@ def test_over_current_events_between_two_readings_are_told_and_older_ones_are_no
     layout, roots = make("jetson-agx-orin", tmp_path)
     (oc3,) = layout.directory.glob("class/hwmon/*/oc3_event_cnt")
     oc3.write_text("40\n")
-    before = snapshot(roots)
-    assert difference(before, snapshot(roots)) == []
+    before = read_counters(roots)
+    assert describe_difference(before, read_counters(roots)) == []
     oc3.write_text("42\n")
-    assert difference(before, snapshot(roots)) == ["instantaneous over-current (OC3): 2 events"]
+    assert describe_difference(before, read_counters(roots)) == ["instantaneous over-current (OC3): 2 events"]
 
 
 def test_thermal_throttling_of_any_core_is_told(tmp_path: Path) -> None:
     layout, roots = make("x86-rapl", tmp_path)
-    before = snapshot(roots)
+    before = read_counters(roots)
     (layout.directory / "devices/system/cpu/cpu5/thermal_throttle/core_throttle_count").write_text("1\n")
-    assert difference(before, snapshot(roots)) == ["thermal throttling (core): 1 event"]
+    assert describe_difference(before, read_counters(roots)) == ["thermal throttling (core): 1 event"]
 
 
 def test_the_pis_sticky_bits_count_only_where_they_are_new(tmp_path: Path) -> None:
     layout, roots = make("raspberry-pi-5", tmp_path)
     bits = layout.root / "vcgencmd/get_throttled"
     bits.write_text("throttled=0x50000\n")  # under-voltage and throttling, some time since boot
-    before = snapshot(roots)
-    assert difference(before, snapshot(roots)) == []
+    before = read_counters(roots)
+    assert describe_difference(before, read_counters(roots)) == []
     bits.write_text("throttled=0xd0000\n")
-    assert difference(before, snapshot(roots)) == ["the soft temperature limit was reached"]
+    assert describe_difference(before, read_counters(roots)) == ["the soft temperature limit was reached"]
     bits.write_text("throttled=0x50004\n")
-    assert difference(before, snapshot(roots)) == ["throttled"]
+    assert describe_difference(before, read_counters(roots)) == ["throttled"]
     assert [reason.code for reason in preflight(roots)] == ["throttled", "undervoltage"]
 
 
@@ -121,9 +121,9 @@ def test_the_firmwares_sysfs_node_is_understood_too(tmp_path: Path) -> None:
     node = layout.directory / "devices/platform/soc/soc:firmware/get_throttled"
     node.parent.mkdir(parents=True)
     node.write_text("0\n")
-    before = snapshot(roots)
+    before = read_counters(roots)
     node.write_text("10001\n")
-    assert difference(before, snapshot(roots)) == ["under-voltage"]
+    assert describe_difference(before, read_counters(roots)) == ["under-voltage"]
 
 
 def test_a_clock_that_is_held_down_by_heat_is_told_and_a_fan_is_not(tmp_path: Path) -> None:
@@ -133,21 +133,21 @@ def test_a_clock_that_is_held_down_by_heat_is_told_and_a_fan_is_not(tmp_path: Pa
         place.mkdir()
         (place / "type").write_text(kind)
         (place / "cur_state").write_text(str(state))
-    before = snapshot(roots)
-    assert difference(before, snapshot(roots)) == []
+    before = read_counters(roots)
+    assert describe_difference(before, read_counters(roots)) == []
     (layout.directory / "class/thermal/cooling_device1/cur_state").write_text("2")
-    assert difference(before, snapshot(roots)) == ["cpufreq-cpu0 is held down by heat"]
+    assert describe_difference(before, read_counters(roots)) == ["cpufreq-cpu0 is held down by heat"]
 
 
 def test_a_counter_that_vanished_or_appeared_is_no_event(tmp_path: Path) -> None:
     layout, roots = make("jetson-agx-orin", tmp_path)
-    before = snapshot(roots)
+    before = read_counters(roots)
     (oc1,) = layout.directory.glob("class/hwmon/*/oc1_event_cnt")
     oc1.unlink()
-    without = snapshot(roots)
-    assert difference(before, without) == []
+    without = read_counters(roots)
+    assert describe_difference(before, without) == []
     oc1.write_text("9\n")
-    assert difference(without, snapshot(roots)) == []
+    assert describe_difference(without, read_counters(roots)) == []
 
 
 def test_competing_load_is_unknown_where_the_counters_stand_still(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from edgeprof.errors import UnavailableError
 from edgeprof.sensing.device import guard
-from edgeprof.sensing.device.settings import Settings, recover
+from edgeprof.sensing.device.settings import Settings, restore_settings
 
 CHANGING = """
 import os, sys, time
@@ -79,7 +79,7 @@ def test_a_signal_of_any_kind_puts_it_back(tmp_path, samples, number: int) -> No
 
 def test_killed_together_with_its_guard_the_next_start_puts_it_back(tmp_path, samples) -> None:
     child, guard = start(tmp_path, "time.sleep(60)")
-    assert recover(tmp_path / "restore") == []
+    assert restore_settings(tmp_path / "restore") == []
     assert samples.read_text() == "16"  # a run that lives keeps what it has set
     dying = psutil.Process(guard)
     dying.kill()
@@ -89,7 +89,7 @@ def test_killed_together_with_its_guard_the_next_start_puts_it_back(tmp_path, sa
     with contextlib.suppress(psutil.NoSuchProcess):
         dying.wait(30)  # it holds the journal's lock until it is wholly gone
     assert samples.read_text() == "16"
-    assert recover(tmp_path / "restore") == []
+    assert restore_settings(tmp_path / "restore") == []
     assert samples.read_text().strip() == "512"
     assert list((tmp_path / "restore").iterdir()) == []
 
@@ -98,7 +98,7 @@ def test_a_file_of_the_kernel_is_left_as_a_reboot_made_it(tmp_path, samples) -> 
     journal = tmp_path / "restore" / "1.json"
     journal.parent.mkdir()
     journal.write_text(json.dumps({"boot": "another", "changes": [{"file": str(samples), "value": "1"}]}))
-    assert recover(journal.parent) == []
+    assert restore_settings(journal.parent) == []
     assert samples.read_text() == "512\n"
     assert not journal.exists()
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_put_back_is_said_and_tried_again(tmp_path, samples) -> N
     missing = tmp_path / "gone" / "file"
     changes = [{"file": str(missing), "value": "1"}, {"file": str(samples), "value": "64"}, {"command": ["false"]}]
     journal.write_text(json.dumps({"boot": guard.boot_id(), "changes": changes}))
-    problems = recover(journal.parent)
+    problems = restore_settings(journal.parent)
     assert len(problems) == 2
     assert "No such file" in " ".join(problems)
     assert "status 1" in " ".join(problems)
@@ -117,7 +117,7 @@ def test_what_cannot_be_put_back_is_said_and_tried_again(tmp_path, samples) -> N
     assert json.loads(journal.read_text())["changes"] == [changes[0], changes[2]]
     missing.parent.mkdir()
     missing.write_text("0")
-    recover(journal.parent)
+    restore_settings(journal.parent)
     assert missing.read_text() == "1"
 
 
@@ -130,14 +130,14 @@ def test_a_limit_that_stands_in_the_way_of_another_goes_in_the_end(tmp_path) -> 
     journal.parent.mkdir()
     changes = [{"file": str(second), "value": "old"}, {"command": ["sh", "-c", made]}]
     journal.write_text(json.dumps({"changes": changes}))
-    assert recover(journal.parent) == []
+    assert restore_settings(journal.parent) == []
     assert (first.read_text().strip(), second.read_text()) == ("old", "old")
 
 
 def test_a_journal_that_was_cut_off_is_dropped(tmp_path) -> None:
     (tmp_path / "restore").mkdir()
     (tmp_path / "restore" / "1.json").write_text('{"changes": [{"fi')
-    assert recover(tmp_path / "restore") == []
+    assert restore_settings(tmp_path / "restore") == []
     assert list((tmp_path / "restore").iterdir()) == []
 
 

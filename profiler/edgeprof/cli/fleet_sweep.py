@@ -1,0 +1,250 @@
+"""What ``edgeprof fleet sweep`` does: variants are made here, once for all devices, and measured on each of them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprof.cli.fleet_bench import Outcome, check_outputs, deliver, keep_measured, measure_all, watch_all
+from edgeprof.cli.fleet_options import chosen_devices
+from edgeprof.cli.signals import ending_like_ctrl_c
+from edgeprof.fleet.engine import measure_on_each
+from edgeprof.fleet.task import Job
+from edgeprof.results.schema import model_name
+from edgeprof.study.conductor import default_directory, merge_results, prepare
+from edgeprof.verdicts.recommend import budgets, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edgeprof.fleet.inventory import Device
+    from edgeprof.results.schema import Result
+    from edgeprof.study.conductor import Candidate, StudySweep
+    from edgeprof.study.search import Judgement
+
+#: Fields of a study's protocol whose flag is not their name without the unit.
+_FLAG_OF_FIELD = {"sensors": "sensor", "estimate_power_w": "estimate-power"}
+_UNITS = ("_s", "_hz")
+
+
+def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
+    """Make a study's variants here, measure them on the chosen devices, and return the exit code.
+
+    Raises:
+        InputError: the study or the inventory cannot be used.
+    """
+    from edgeprof.compression.target import find_target
+    from edgeprof.plugins import PluginHost
+    from edgeprof.roots import Roots
+    from edgeprof.study.recipe import load
+
+    check_outputs(flags["output"])
+    studies = load(recipe)
+    devices = chosen_devices(flags["inventory"], flags["on"])
+    roots = Roots.resolve()
+    prepared = prepare(
+        studies,
+        Path(flags["directory"]) if flags["directory"] else default_directory(recipe),
+        PluginHost.from_environment(),
+        roots,
+        progress=_Silent(),
+        say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+        target=find_target(flags["target"], roots),
+    )
+    outcome = Outcome()
+    for study_sweep in prepared:
+        study_sweep.make_reference()
+        if study_sweep.study.search is None:
+            _measure_together(study_sweep, devices, flags, outcome)
+        else:
+            _Searching(study_sweep, devices, flags, outcome).run()
+    return deliver(devices, outcome, flags)
+
+
+def _measure_together(
+    study_sweep: StudySweep, devices: Sequence[Device], flags: Mapping[str, Any], outcome: Outcome
+) -> None:
+    """Measure the baseline and all variants of a study in one benchmark on each device."""
+    candidates = [study_sweep.make_candidate(chain) for chain in study_sweep.study.chains]
+    able = [candidate for candidate in candidates if candidate.path is not None and candidate.failure is None]
+
+    def finish(result: Result) -> None:
+        _name(result, able)
+        _judge(study_sweep, result, candidates)
+
+    measure_all(devices, _job(study_sweep, able), flags, outcome, finish)
+
+
+@dataclass
+class _Search:
+    """The search of one device.
+
+    Attributes:
+        waiting: Chains that are measured before the search goes on: the study's, and those of an earlier run.
+        judgements: What came of each chain; None where it failed.
+        chains: Name of a variant → the chain that it was asked for by.
+        candidates: What was made.
+        results: A result of the baseline and one variant each.
+    """
+
+    waiting: list[str]
+    judgements: dict[str, Judgement | None] = field(default_factory=dict)
+    chains: dict[str, str] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+
+
+class _Searching:
+    """``[search]`` on many devices: each has a search of its own, since what is best differs between them.
+
+    All devices go in step. In each round every search names its next variant; a variant that several name is made once;
+    then all devices measure at once.
+    """
+
+    def __init__(
+        self, study_sweep: StudySweep, devices: Sequence[Device], flags: Mapping[str, Any], outcome: Outcome
+    ) -> None:
+        self.study_sweep, self.devices, self.flags, self.outcome = study_sweep, devices, flags, outcome
+        self.made: dict[str, Candidate] = {}
+        self.searches = {
+            device.name: _Search([*study_sweep.study.chains, *study_sweep.searched_chains(device.name)])
+            for device in devices
+        }
+
+    def run(self) -> None:
+        """Search until every device's search has come to its end, or the device failed."""
+        devices, failed = list(self.devices), set[str]()
+        while devices:
+            wanted = {device.name: self._next_candidate(device) for device in devices}
+            devices = [device for device in devices if wanted[device.name] is not None]
+            if devices:
+                failed |= self._measure(devices, {name: found for name, found in wanted.items() if found is not None})
+            devices = [device for device in devices if device.name not in failed]
+        self._measure_baseline([device for device in self.devices if device.name not in failed])
+        for name, search in self.searches.items():
+            if search.results:
+                order = list(dict.fromkeys(candidate.name for candidate in search.candidates))
+                whole = merge_results(search.results, order)
+                _judge(self.study_sweep, whole, search.candidates)
+                self.outcome.entries.append((name, whole))
+
+    def _next_candidate(self, device: Device) -> tuple[str, Candidate] | None:
+        """The next chain that a device is to measure, and its variant; None where its search is at its end."""
+        search = self.searches[device.name]
+        while True:
+            chain = search.waiting.pop(0) if search.waiting else None
+            chain = chain or self.study_sweep.next_chain(device.name, search.judgements)
+            if chain is None:
+                return None
+            if chain in search.judgements:
+                continue
+            if chain not in self.made:
+                self.made[chain] = self.study_sweep.make_candidate(chain)
+            candidate = self.made[chain]
+            if candidate.name in search.chains:  # the same variant, written in another way
+                search.judgements[chain] = search.judgements[search.chains[candidate.name]]
+                continue
+            search.chains[candidate.name] = chain
+            search.candidates.append(candidate)
+            if candidate.failure is None and candidate.path is not None:
+                return chain, candidate
+            search.judgements[chain] = None
+
+    def _measure(self, devices: Sequence[Device], wanted: Mapping[str, tuple[str, Candidate]]) -> set[str]:
+        """Measure a variant on each device; the names of the devices that failed."""
+        jobs = {name: _job(self.study_sweep, [candidate]) for name, (_, candidate) in wanted.items()}
+        failed: set[str] = set()
+        watches = watch_all(devices, quiet=self.flags["quiet"])
+        with ending_like_ctrl_c():
+            for device, measured in measure_on_each(
+                devices, lambda device: jobs[device.name], watches, wait_s=self.flags["wait_s"]
+            ):
+                chain, candidate = wanted[device.name]
+                finish = functools.partial(self._finish, candidate)
+                result = keep_measured(device, measured, self.flags, self.outcome, finish)
+                if result is None:
+                    failed.add(device.name)
+                    continue
+                search = self.searches[device.name]
+                search.results.append(result)
+                search.judgements[chain] = self.study_sweep.judgement_of(result)
+        return failed
+
+    def _measure_baseline(self, devices: Sequence[Device]) -> None:
+        """Measure the baseline alone on devices for which no variant could be made."""
+        alone = [device for device in devices if not self.searches[device.name].results]
+        if alone:
+            finish = functools.partial(self._finish, None)
+            outcome = Outcome(failures=self.outcome.failures, rows=self.outcome.rows)
+            measure_all(alone, _job(self.study_sweep, []), self.flags, outcome, finish)
+            for name, result in outcome.entries:
+                self.searches[name].results.append(result)
+
+    def _finish(self, candidate: Candidate | None, result: Result) -> None:
+        _name(result, [] if candidate is None else [candidate])
+        _judge(self.study_sweep, result, [])
+
+
+class _Silent:
+    """The progress of a study that measures nothing here."""
+
+    def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None: ...
+
+    def stage(self, text: str, seconds: float) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def _job(study_sweep: StudySweep, candidates: Sequence[Candidate]) -> Job:
+    """The baseline and variants of a study as one job."""
+    models = [study_sweep.reference.spec, *(str(candidate.path) for candidate in candidates)]
+    return Job.of(models, _protocol_flags(study_sweep), study_sweep.study.dataset)
+
+
+def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
+    """A study's protocol as flags of a bench."""
+    study = study_sweep.study
+    protocol = dict(study.protocol)
+    shapes, dtypes = protocol.pop("shapes", {}), protocol.pop("dtypes", {})
+    flags: dict[str, list[str]] = {"seed": [str(study.seed)]}
+    for parameter, value in protocol.items():
+        name = _FLAG_OF_FIELD.get(parameter)
+        if name is None:
+            unit = next((unit for unit in _UNITS if parameter.endswith(unit)), "")
+            name = parameter.removesuffix(unit).replace("_", "-")
+        values = value if isinstance(value, list) else [value]
+        flags[name] = [f"{item:g}" if isinstance(item, float) else str(item) for item in values]
+    for name, shape in shapes.items():
+        dtype = f":{dtypes[name]}" if name in dtypes else ""
+        flags.setdefault("input", []).append(f"{name}={'x'.join(map(str, shape)) or 'scalar'}{dtype}")
+    if study.dataset is not None:
+        flags["metric"] = [study.metric]
+        if study.preprocess:
+            flags["preprocess"] = [f"{key}={value}" for key, value in study.preprocess.items()]
+    return flags
+
+
+def _name(result: Result, candidates: Sequence[Candidate]) -> None:
+    """Call the variants of a device's result as the study does: the baseline, and these."""
+    names: dict[str, str] = {}
+    model = model_name(result.variants[0].model)
+    for variant, candidate in zip(result.variants, [None, *candidates], strict=True):
+        names[variant.name] = "baseline" if candidate is None else candidate.name
+        variant.name = names[variant.name]
+        variant.model.name = model
+        if candidate is not None:
+            variant.recipe = candidate.recipe
+    for comparison in result.comparisons:
+        comparison.variant, comparison.baseline = names[comparison.variant], names[comparison.baseline]
+
+
+def _judge(study_sweep: StudySweep, result: Result, candidates: Sequence[Candidate]) -> None:
+    """Add the variants that could not be made, and judge all by the study's budgets."""
+    result.variants += [study_sweep.failed_variant(c) for c in candidates if c.failure is not None]
+    judge(result, budgets(result, study_sweep.limits, study_sweep.study.product))

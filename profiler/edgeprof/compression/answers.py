@@ -1,0 +1,110 @@
+"""What a child process answers, read without running what it says.
+
+The child opens a model, and with ``--sandbox`` it is not trusted. Its answers are pickles, which may call anything that
+they name: here they may name exceptions of Python and of edgeprof, and the plain records of edgeprof.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import enum
+import io
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+#: Bytes of the longest answer; the graph of the largest model takes some megabytes.
+LONGEST = 256 << 20
+
+_OWN_PACKAGES = ("edgeprof", "edgeprof_plugins")
+#: Names beside those of edgeprof that make plain values and do nothing else.
+_PLAIN = frozenset(
+    [
+        *(("builtins", name) for name in ("bytearray", "complex", "frozenset", "range", "set", "slice")),
+        ("collections", "OrderedDict"),
+        ("pathlib", "PosixPath"),
+        ("pathlib._local", "PosixPath"),
+    ]
+)
+
+
+class AnswerError(Exception):
+    """What came is no answer: one clause that says why."""
+
+
+def send_answer(pipe: Connection, kind: str, content: Any) -> None:
+    """Send an answer that ``receive_answer`` understands.
+
+    Args:
+        pipe: To the parent.
+        kind: ``progress``, ``running``, ``made`` or ``raised``.
+        content: Its content; an error of a library is sent by its name and its text.
+    """
+    if kind == "raised" and type(content).__module__.partition(".")[0] not in ("builtins", *_OWN_PACKAGES):
+        content = (type(content).__name__, str(content))
+    pipe.send_bytes(pickle.dumps((kind, content)))
+
+
+def receive_answer(pipe: Connection) -> tuple[str, Any]:
+    """The kind and the content of the next answer; the content of ``raised`` is an exception.
+
+    Raises:
+        EOFError: the child is gone.
+        AnswerError: it sent something else.
+    """
+    try:
+        sent = pipe.recv_bytes(LONGEST)
+    except EOFError:
+        raise
+    except OSError as error:  # longer than that; the rest is still in the pipe
+        raise AnswerError(f"it cannot be received: {error}") from error
+    try:
+        kind, content = _Reader(io.BytesIO(sent)).load()
+    except Exception as error:  # pickle raises whatever its content leads to
+        raise AnswerError(str(error) or type(error).__name__) from error
+    if kind == "raised" and _is_pair(content) and isinstance(content[1], str):
+        content = type(content[0], (Exception,), {})(content[1])
+    if not _FITS.get(kind, lambda _: False)(content):
+        raise AnswerError("it is of no kind that is known")
+    return kind, content
+
+
+def _is_pair(content: Any) -> bool:
+    return isinstance(content, tuple) and len(content) == 2 and isinstance(content[0], str)
+
+
+#: Kind of an answer → whether this can be its content.
+_FITS: dict[Any, Callable[[Any], bool]] = {
+    "progress": _is_pair,
+    "running": lambda content: content is None or isinstance(content, str),
+    "raised": lambda content: isinstance(content, Exception),
+    "made": lambda _: True,
+}
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _PLAIN:
+            return super().find_class(module, name)
+        if module == "builtins":
+            named = getattr(builtins, name, None)
+            if isinstance(named, type) and issubclass(named, Exception):
+                return named
+        elif module.partition(".")[0] in _OWN_PACKAGES:
+            named = getattr(sys.modules.get(module), name, None)
+            if isinstance(named, type) and _is_record(named):
+                return named
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def _is_record(named: type) -> bool:
+    return (
+        dataclasses.is_dataclass(named)
+        or issubclass(named, (enum.Enum, Exception))
+        or (issubclass(named, tuple) and hasattr(named, "_fields"))
+    )
