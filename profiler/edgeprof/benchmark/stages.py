@@ -13,6 +13,7 @@ from edgeprof.benchmark import latency, loads
 from edgeprof.benchmark.language import summarise
 from edgeprof.benchmark.records import WorkloadRecord
 from edgeprof.energy.stages import marginal_energy, rest_energy
+from edgeprof.energy.uncertainty import mean_and_error, t_quantile
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.results.schema import Reason
@@ -194,6 +195,11 @@ def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Se
         if not seconds or min(seconds) <= 0:
             continue  # a call takes time: a difference of windows without any is how far windows differ by themselves
         slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
+        if how == "repeated":
+            _, error_s = mean_and_error(seconds)
+            if error_s is None:
+                continue  # a difference of two windows says nothing without its spread
+            slack += t_quantile(0.975, len(seconds) - 1) * error_s
         # What differs does so in every window; a window that another program disturbed says nothing.
         if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:
             continue

@@ -163,9 +163,13 @@ def test_no_stage_is_said_to_take_less_than_no_time(in_place_s, alone_s, s):
 
 def test_a_stage_that_takes_another_time_repeated_in_each_window_is_named():
     stage = schema.Stage(name="draw", calls_per_frame=1.0)
-    (reason,) = differences(stage, [0.001, 0.0011], [0.002, 0.0021])
+    in_place_s = [0.002, 0.0021, 0.0019, 0.002, 0.002]
+    (reason,) = differences(stage, [0.001, 0.0011, 0.0009, 0.001, 0.001], in_place_s)
     assert reason.code == Code.STAGE_DIFFERS
-    assert "2.05 ms in place and 1.05 ms repeated" in reason.message
+    assert "2.00 ms in place and 1.00 ms repeated" in reason.message
+    # The same mean from windows that differ by more than that from one another, or from one pair of windows.
+    assert list(differences(stage, [0.0001, 0.0015, 0.0001, 0.0015, 0.0001], in_place_s)) == []
+    assert list(differences(stage, [0.001], in_place_s[:1])) == []
 
 
 def test_a_rate_that_the_source_cannot_give_is_one_sentence():
