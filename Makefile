@@ -17,7 +17,8 @@
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make site         the documentation as a site in build/site, in an environment of its own; a warning is an error
 #   make deb          a Debian package in build/, for the release and the processor of this machine
-#   make test-deb     that package in a Debian of its own: installed, used, removed (root, debootstrap)
+#   make test-deb     that package installed, used and removed, in a copy-on-write view of this system (root)
+#   make stranger     what a newcomer does, by the documents alone, with the time that each step takes
 #   make docs         write anew what docs/ takes from --help and from tests
 
 VENV ?= .venv
@@ -30,7 +31,7 @@ HOURS ?= 2
 DEMO := examples/demo
 BENCHMARKS := startup harness record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox fleet_door stages stage_overhead
 
-.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site deb test-deb test-fast coverage fix names clean
+.PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site deb test-deb stranger test-fast coverage fix names clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.run: pyproject.toml tools/venv
@@ -125,8 +126,12 @@ site: build/mkdocs/.done
 deb: $(VENV)/.run
 	BIN=$(BIN) tools/deb
 
-test-deb: $(VENV)/.fast
+# The package needs python3 and nothing else of a Debian: EDGEPROF_DEB_ROOT may be one fresh from debootstrap.
+test-deb: $(VENV)/.fast deb
 	EDGEPROF_DEB=1 $(BIN)/python -m pytest tests/docs/test_man.py
+
+stranger: $(VENV)/.develop
+	@$(BIN)/python tools/stranger.py
 
 clean:
 	rm -rf build $(VENV)

@@ -5,6 +5,12 @@ the fleet adds is the SSH server's processes of that connection: their memory (P
 meanwhile. Targets: 5 MB, 0.01 % of a core.
 
 Desk: ``status`` of N devices beside N times a bare ``ssh true``, all at once, interleaved; each round gives a ratio.
+Desk while it waits: CPU time and context switches a second of the thread that waits for a board. Between
+commands nothing of a fleet runs at the desk either.
+
+Empty jobs: a job that the board has measured already, asked for again and again, one after another: a connection, the
+door, the files' hashes, the result and its check. A minute of them says how many jobs the fleet itself allows.
+
 All N devices are this one machine. "answers at once" is a device whose door costs nothing, as if it had processors of
 its own, and is what the desk pays; target 1.5. "real doors" adds N starts of Python on the cores that the desk uses.
 """
@@ -39,6 +45,7 @@ from edgeprof.fleet.engine import on_each
 from edgeprof.fleet.inventory import Device
 from edgeprof.fleet.link import OPTIONS, Link
 
+BOARD = Device("board", "board", ssh="board")
 PSS_TARGET, CPU_TARGET, RATIO_TARGET = 5e6, 1e-4, 1.5
 
 
@@ -79,9 +86,19 @@ def device_cost(folder: Path, seconds: float) -> dict[str, float]:
     cost: dict[str, float] = {}
     watcher = threading.Thread(target=lambda: cost.update(_watch(folder, seconds)))
     watcher.start()
-    task.measure(Device("board", "board", ssh="board"), job, task.Watch())
+    task.measure(BOARD, job, task.Watch())
     watcher.join()
+    cost["jobs_per_minute"] = _empty_jobs(job, seconds)
     return cost
+
+
+def _empty_jobs(job: task.Job, seconds: float) -> float:
+    """How many jobs a minute are answered that the board has measured already."""
+    began, done = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        assert task.measure(BOARD, job, task.Watch()).was_there
+        done += 1
+    return 60 * done / (time.monotonic() - began)
 
 
 def _watch(folder: Path, seconds: float) -> dict[str, float]:
@@ -93,17 +110,20 @@ def _watch(folder: Path, seconds: float) -> dict[str, float]:
         time.sleep(0.01)
     time.sleep(1.0)  # the connection is quiet then
     session = [parent for parent in bench.parents() if parent.name().startswith("sshd")][:-1]  # not the listening one
-    before, began = [(_cpu_s(process), _switches(process)) for process in session], time.monotonic()
+    desk = psutil.Process()
+    before, began = [(_cpu_s(process), _switches(process)) for process in [*session, desk]], time.monotonic()
     memory = sum(process.memory_full_info().pss for process in session)
     time.sleep(seconds)
     length = time.monotonic() - began
-    after = [(_cpu_s(process), _switches(process)) for process in session]
-    pairs = list(zip(before, after, strict=True))
+    after = [(_cpu_s(process), _switches(process)) for process in [*session, desk]]
+    *pairs, (desk_before, desk_after) = zip(before, after, strict=True)
     return {
         "processes": float(len(session)),
         "pss_bytes": float(memory),
         "cpu_share": sum(new[0] - old[0] for old, new in pairs) / length,
         "switches_per_s": sum(new[1] - old[1] for old, new in pairs) / length,
+        "desk_cpu_share": (desk_after[0] - desk_before[0]) / length,
+        "desk_switches_per_s": (desk_after[1] - desk_before[1]) / length,
         "doors": float(sum("door" in process.cmdline() for process in bench.parents())),
     }
 
@@ -186,6 +206,8 @@ def main() -> int:
     print(about(facts))
     print(table(["of the SSH session while a device measures", "value", "target"], _device_rows(cost)))
     print()
+    print(table(["of the desk while a device measures", "value"], _desk_rows(cost)))
+    print()
     rows = [[name, f"{median_interval(walls[name])[0]:.2f} s", ratio_text(values)] for name, values in ratios.items()]
     print(table([f"{count} at once", "wall", "ratio to ssh true"], rows))
     write(arguments.json, {**facts, "devices": count, "device": cost, "wall_s": walls})
@@ -202,6 +224,14 @@ def _device_rows(cost: dict[str, float]) -> list[list[str]]:
         ["context switches", f"{cost['switches_per_s']:.2f} /s", ""],
         ["processes", f"{cost['processes']:.0f}", ""],
         ["doors beside the benchmark", f"{cost['doors']:.0f}", "0"],
+    ]
+
+
+def _desk_rows(cost: dict[str, float]) -> list[list[str]]:
+    return [
+        ["processor of the thread that waits for a device", f"{100 * cost['desk_cpu_share']:.4f} %"],
+        ["its context switches", f"{cost['desk_switches_per_s']:.2f} /s"],
+        ["empty jobs, one after another", f"{cost['jobs_per_minute']:.0f} a minute"],
     ]
 
 

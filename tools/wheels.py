@@ -46,12 +46,16 @@ class Board:
         arch: The machine, as in a tag: ``aarch64``.
         glibc: The minor version of its glibc 2.x.
         python: The minor version of the Python 3.x that edgeprof runs with there.
+        libstdcxx: The last part of the newest GLIBCXX_3.4.x of its libstdc++.
+        file: The name of its file in constraints/; empty where none could hold (tools/boards.py).
     """
 
     name: str
     arch: str
     glibc: int
     python: int
+    libstdcxx: int
+    file: str = ""
 
     def tags(self) -> frozenset[Tag]:
         """Every tag that this board's pip takes."""
@@ -67,14 +71,17 @@ class Board:
 
 
 BOARDS = (
-    Board("JetPack 4 (glibc 2.27), Python 3.11", "aarch64", 27, 11),
-    Board("JetPack 5 (2.31), 3.11", "aarch64", 31, 11),
-    Board("JetPack 6 (2.35), 3.10", "aarch64", 35, 10),
-    Board("JetPack 7 (2.39), 3.12", "aarch64", 39, 12),
-    Board("Raspberry Pi OS 12 (2.36), 3.11", "aarch64", 36, 11),
-    Board("Raspberry Pi OS 13 (2.41), 3.13", "aarch64", 41, 13),
-    Board("32 bit, 12 (2.36), 3.11", "armv7l", 36, 11),
-    Board("PC, Debian 12 (2.36), 3.11", "x86_64", 36, 11),
+    Board("JetPack 4 (glibc 2.27), Python 3.11", "aarch64", 27, 11, 25, "jetpack-4"),
+    Board("JetPack 5 (2.31), 3.11", "aarch64", 31, 11, 28, "jetpack-5"),
+    Board("JetPack 6 (2.35), 3.10", "aarch64", 35, 10, 30, "jetpack-6"),
+    Board("JetPack 7 (2.39), 3.12", "aarch64", 39, 12, 33, "jetpack-7"),
+    Board("Raspberry Pi OS 12 (2.36), 3.11", "aarch64", 36, 11, 30, "raspberry-pi-os-12"),
+    Board("Raspberry Pi OS 13 (2.41), 3.13", "aarch64", 41, 13, 33, "raspberry-pi-os-13"),
+    Board("32 bit, 12 (2.36), 3.11", "armv7l", 36, 11, 30),
+    Board("PC, Debian 12 (2.36), 3.11", "x86_64", 36, 11, 30, "debian-12"),
+    Board("PC, Debian 13 (2.41), 3.13", "x86_64", 41, 13, 33, "debian-13"),
+    Board("PC, Ubuntu 22.04 (2.35), 3.10", "x86_64", 35, 10, 30, "ubuntu-22.04"),
+    Board("PC, Ubuntu 24.04 (2.39), 3.12", "x86_64", 39, 12, 33, "ubuntu-24.04"),
 )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import EdgeprofError
-from edgeprof.plugins import installed
+from edgeprof.plugins import sensor_points
 from edgeprof_exporters import configuration as table
 from edgeprof_exporters.logs import setup
 from edgeprof_exporters.thrift.light import import_client
@@ -65,16 +65,12 @@ class Distribution(NamedTuple):
 
 
 def sensor_plugins() -> list[Plugin]:
-    """The plugins that may bring sensors: everybody's but those of edgeprof itself that are something else, whose
-    libraries (numpy among them) the daemon has no room for.
-    """
-    ours = ("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards")
-    plugins = []
-    for point in installed():
-        if not point.value.startswith(ours) or point.value.startswith("edgeprof_plugins.sensors."):
-            dist = point.dist
-            plugins.append(Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?"))
-    return plugins
+    """The plugins that may bring sensors; the daemon has no room for the libraries of others, numpy among them."""
+    dists = ((point, point.dist) for point in sensor_points())
+    return [
+        Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?")
+        for point, dist in dists
+    ]
 
 
 def become(flags: Mapping[str, Any], path: Path | None) -> None:

@@ -155,7 +155,7 @@ def _fitting_litert(requirement: str, libc: tuple[int, ...] | None) -> tuple[str
     if libc is None or libc >= _LITERT_NEWEST:
         return requirement, None
     if libc >= _LITERT_OLDEST:
-        return "ai-edge-litert>=1.0,<2.1", None
+        return "ai-edge-litert>=1.0,<2.1.1", None
     version = ".".join(map(str, libc))
     return (
         requirement,

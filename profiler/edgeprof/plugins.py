@@ -325,6 +325,20 @@ def points_of(*names: str) -> list[importlib.metadata.EntryPoint]:
     return [point for point in installed() if point.name in names]
 
 
+def sensor_points() -> list[importlib.metadata.EntryPoint]:
+    """The installed entry points that may bring sensors, without loading any.
+
+    Everybody's, but those of edgeprof itself that bring something else: their imports are most of the memory and of the
+    start of a command that only reads sensors.
+    """
+    ours = ("edgeprof_plugins.", "edgeprof_exporters", "edgeprof_dashboards")
+    return [
+        point
+        for point in installed()
+        if not point.value.startswith(ours) or point.value.startswith("edgeprof_plugins.sensors.")
+    ]
+
+
 def _call_hook(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:
     if impl.hookwrapper or impl.wrapper:
         raise _RefusedError(f"{hook} is a hook wrapper; a hook of edgeprof only registers")

@@ -18,6 +18,7 @@ from edgeprof_dashboards.catalogue import FILES, shipped_dashboards
 from edgeprof_dashboards.preview.page import find
 from edgeprof_dashboards.preview.prometheus import Prometheus as Api
 from edgeprof_dashboards.preview.prometheus import Window
+from edgeprof_exporters import latest_results
 from tests.dashboards.conftest import FRAME, MEAN_W
 from tests.dashboards.tools import Child, Exporter, edgeprof, promtool, until
 from tests.profiler.results import samples
@@ -42,10 +43,13 @@ EXPRESSIONS = [
 @pytest.mark.parametrize(("board", "panel", "query"), EXPRESSIONS)
 def test_every_expression_of_every_dashboard_returns_data(site, board, panel, query) -> None:
     server = Api(site.prometheus.url)
-    window = Window(time.time(), SPAN_S, scrape_s=1.0)
-    values = server.variables(board, CHOSEN.get(board.uid, EVERYTHING), window)
-    answer = server.ask(query, values, window)
-    assert answer, f"no data for {query.expr}"
+
+    def answer() -> list:
+        window = Window(time.time(), SPAN_S, scrape_s=1.0)
+        return server.ask(query, server.variables(board, CHOSEN.get(board.uid, EVERYTHING), window), window)
+
+    # A scrape that a busy machine answers too late leaves a second without series.
+    until(answer, what=f"no data for {query.expr}")
 
 
 @pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.uid)
@@ -207,7 +211,7 @@ def test_a_device_that_reports_all_it_may_stays_below_the_limit_of_the_scrape(tm
         assert 51 <= stages <= 51 * 5
         assert 1500 < len(lines) - stages + 51 * 5 < limit - 100
         assert sum(line.startswith("edgeprof_inference") for line in lines) <= 51 * 20
-        assert sum(line.startswith("edgeprof_bench") for line in lines) <= 80 * 16
+        assert sum(line.startswith("edgeprof_bench") for line in lines) <= latest_results.MOST_SERIES
 
 
 def test_the_preview_shows_every_panel_with_data(site, tmp_path) -> None:

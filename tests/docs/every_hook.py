@@ -62,6 +62,7 @@ def register_sensors(register):
 
 # region: runtimes
 from edgeprof import hookimpl
+from edgeprof.worker.graph import Graph, Layer
 from edgeprof.worker.runtime import Availability, LoadError, Runtime, Session, TensorSpec
 
 
@@ -87,10 +88,17 @@ class Scale(Runtime):
             raise LoadError(f"{path} is not a scale model", "Its content is: scale NUMBER")
         return Scaled(np.float32(words[1]))
 
+    def inspect_with_inputs(self, path, inputs):
+        given = inputs.get("x", inputs.get(""))  # an array or a shape; "" is the only input of a dataset without names
+        shape = getattr(given, "shape", given)
+        macs = None if shape is None else shape[1]  # of one sample; None: not known while the length is open
+        layer = Layer("scale", "Mul", macs, precision="float32", stored="float32", channels=1)
+        return Graph([layer], nodes=1, inputs={"x": (None, None)}, note="" if shape else "give x with --input")
+
 
 class Scaled(Session):
-    inputs = (TensorSpec("x", ("batch", 1), "float32", None),)
-    outputs = (TensorSpec("y", ("batch", 1), "float32", None),)
+    inputs = (TensorSpec("x", ("batch", "length"), "float32", None),)
+    outputs = (TensorSpec("y", ("batch", "length"), "float32", None),)
 
     def __init__(self, factor):
         self.factor = factor

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from edgeprof import hookspecs
+from edgeprof.artifact import recognise
+from edgeprof.diagnosis.graph import inspect_with
+from edgeprof.launch.choose import own_formats
 from edgeprof.plugins import KINDS, PluginHost, PluginInfo
 from edgeprof.roots import Roots
 from edgeprof.testing import check_sensor
@@ -66,6 +69,20 @@ def test_the_example_runtime_and_compressor_work_on_one_file(host: PluginHost, t
     assert told == {"was": 2.26}
     session = host.get("runtimes", "scale")().load(str(smaller), LoadOptions("cpu", None, 1, {}, {}))
     assert session.run({"x": np.float32([[10]])})["y"] == pytest.approx(23)
+
+
+def test_the_example_runtime_tells_what_a_model_computes(host: PluginHost, tmp_path: Path) -> None:
+    """Sizes that the file leaves open come as shapes (--input), or as arrays (--input-data, --dataset)."""
+    (tmp_path / "a.scale").write_text("scale 2.26\n", encoding="utf-8")
+    artifact = recognise(str(tmp_path / "a.scale"), own_formats(host))
+    for inputs in ({"x": (1, 12)}, {"x": np.zeros((1, 12), "f")}, {"": np.zeros((1, 12), "f")}):
+        _, graph = inspect_with(artifact, host, inputs)
+        assert graph is not None
+        assert graph.macs == 12
+    _, graph = inspect_with(artifact, host)
+    assert graph is not None
+    assert [layer.name for layer in graph.unsized] == ["scale"]
+    assert "--input" in graph.note
 
 
 def test_the_example_dataset_and_metric_judge_each_other(host: PluginHost, tmp_path: Path) -> None:

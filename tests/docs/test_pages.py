@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, script: str) -> str:
+def run(folder: Path, script: str, *, timeout_s: float = 120) -> str:
     done = subprocess.run(
         ["bash", "-euc", script],
         cwd=folder,
@@ -51,7 +51,7 @@ def run(folder: Path, script: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=timeout_s,
         check=False,
     )
     assert done.returncode == 0, done.stdout

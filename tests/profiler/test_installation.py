@@ -84,7 +84,7 @@ def test_a_package_that_the_machine_cannot_have_is_not_named_as_a_command(monkey
     [
         ((2, 36), "ai-edge-litert>=1.0", False),
         ((2, 34), "ai-edge-litert>=1.0", False),
-        ((2, 31), "ai-edge-litert>=1.0,<2.1", False),
+        ((2, 31), "ai-edge-litert>=1.0,<2.1.1", False),
         ((2, 27), "ai-edge-litert>=1.0", True),
     ],
 )

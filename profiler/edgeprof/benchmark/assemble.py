@@ -1,4 +1,4 @@
-"""From what the conductor kept (traces, windows, a worker's last words) to the result's variants. Pure."""
+"""Make the variants of a result from the conductor's records: traces, windows and a worker's last words. Pure."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _NAN_REMEDY = "Feed it real inputs (--input-data FILE.npz); if they give the sam
 
 
 def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept: int = 0) -> schema.Variant:
-    """One row of the result.
+    """Make one variant of the result.
 
     Args:
-        record: What was kept of the variant.
-        sampled: What the sensors brought.
-        plan: What was done.
-        operators_kept: How many operators get a row of their own, where a profile was taken.
+        record: The record of the variant.
+        sampled: The readings of the sensors.
+        plan: The plan that was carried out.
+        operators_kept: How many operators get a row of their own, if a profile was taken.
     """
     row = schema.Variant(
         name=record.name,
@@ -187,7 +187,7 @@ def _workload_figures(
 
 
 def _window_remarks(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
-    """What the worker saw in the windows that takes nothing from the figures and is worth knowing."""
+    """Remarks on the windows that do not degrade the figures."""
     windows = record.windows
     late = sum(window.late or 0 for window in windows)
     due = sum(window.due or 0 for window in windows)
@@ -223,7 +223,7 @@ def _window_remarks(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
 
 
 def _gpu_figures(row: schema.Variant, record: VariantRecord, sampled: Sampled) -> schema.Gpu | None:
-    """What the GPU adds, where the variant ran on one: its own times, its memory, clock and joules."""
+    """The GPU's own times, memory, clock and joules; None if the variant did not run on one."""
     if not device.is_gpu(record.options.device):
         return None
     spans = record.main.spans
@@ -376,7 +376,7 @@ def _judge_status(row: schema.Variant, record: VariantRecord) -> None:
 
 
 def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[VariantRecord]) -> None:
-    """Write the drop against the first variant and the p-value of a test that pairs samples, into each accuracy."""
+    """Write the drop against the first variant and the p-value of a paired test into each accuracy."""
     if not variants or variants[0].accuracy is None:
         return
     base, base_score = variants[0].accuracy, records[0].score
@@ -395,7 +395,7 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
 def sensor_uses(
     sampled: Sampled, unavailable: Iterable[Channel], proved: Proved | None = None
 ) -> list[schema.SensorUse]:
-    """Every channel that was sampled, and every one that exists and could not be; with what a proof says of each."""
+    """All sampled channels and all unavailable ones, each with the verdict of the newest proof."""
     annotated = {channel.key: channel for channel in sampled.topology.channels}
     uses = [
         _sensor_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated
@@ -428,7 +428,7 @@ def _sensor_use(channel: Channel, stat: ChannelStats | None, proved: Proved | No
 
 
 def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: str | None) -> schema.Protocol:
-    """What was done, for whoever wants to do it again."""
+    """The protocol of the run, from which it can be repeated."""
     return schema.Protocol(
         scenario=plan.scenario,
         batch=plan.batch,
@@ -449,7 +449,7 @@ def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: str | N
 
 
 def traces(sampled: Sampled) -> list[schema.TraceStrip]:
-    """The headline's power over the whole run, thin enough for a report."""
+    """The headline's power over the whole run, reduced to at most ``TRACE_POINTS`` points."""
     strips = []
     for channel in sampled.topology.headline.channels:
         series = sampled.series(channel)
@@ -466,7 +466,7 @@ def power_of_counter(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean watts between successive readings of an energy counter, at the later reading's time.
 
-    Where a step of the counter was no energy, there is no power.
+    Impossible steps of the counter have no power.
     """
     good = np.isfinite(joules)
     times, joules = times[good], joules[good]
@@ -476,7 +476,7 @@ def power_of_counter(
 
 
 def run_reasons(failures: Iterable[tuple[str, str, str | None]], *, interrupted: bool) -> list[Reason]:
-    """What is to be said of the run as a whole: sensors that could not be read, an interruption."""
+    """The reasons that concern the run as a whole: sensors that failed, an interruption."""
     reasons = [
         Reason(code=Code.SENSOR_FAILED, message=f"{source}: {why}", remedy=mend) for source, why, mend in failures
     ]

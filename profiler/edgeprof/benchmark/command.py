@@ -39,14 +39,14 @@ SCHEMA = "edgeprof.run/1"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What running a command brought.
+    """The result of running a command.
 
     Attributes:
         argv: The command.
         runs: One per repetition.
-        quote: Joules per run, watts over all runs, and why something is missing or degraded.
-        stages: What the command marked with ``edgeprof.stage``, over all runs.
-        phases: What its output said that it did, in the order in which it was first said.
+        quote: Joules per run, watts over all runs, and the reasons for anything missing or degraded.
+        stages: The stages that the command marked with ``edgeprof.stage``, over all runs.
+        phases: The phases that its output named, in the order of their first appearance.
     """
 
     argv: Sequence[str]
@@ -106,7 +106,8 @@ def measure_command(
     With ``phases`` each line of its output that matches begins a phase, which lasts until the next one or the end; its
     name is the first group of the pattern, or all that matches.
 
-    The device's lock is not taken: a command may be a bench of its own. Who else measures meanwhile is said.
+    The device's lock is not taken, because the command may itself be a benchmark. Other measurements at the same time
+    are reported as a reason.
 
     Raises:
         InputError: no such command, sensor or rail.

@@ -1,7 +1,7 @@
-"""The conductor: plan → windows and traces → result. It holds no formula and touches no file or sensor itself.
+"""The conductor of a benchmark: it carries out a plan and makes the result from windows and traces. It has no formulas.
 
-The models run in worker processes while this process only samples; both read CLOCK_MONOTONIC, so windows and samples
-meet on one time line. Variants take turns (ABBA) while all of them stay loaded, where memory allows.
+The models run in worker processes while this process only samples. Both read CLOCK_MONOTONIC, so that windows and
+samples are on one time line. Variants alternate (ABBA) while all of them stay loaded, if memory allows.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof import __version__
-from edgeprof.artifact.recognition import SERVER
 from edgeprof.benchmark import assemble, gpu_findings, language, microcontrollers, operators, stages
+from edgeprof.benchmark.judging import Judge
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.records import Sampled, VariantRecord
-from edgeprof.benchmark.request import BenchRequest, Candidate, candidates
+from edgeprof.benchmark.request import BenchRequest, Candidate, candidates, load_options
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
-from edgeprof.errors import EdgeprofError, GateError, InputError, VariantError
-from edgeprof.evaluation import evaluate, labels, perplexity
+from edgeprof.errors import GateError, InputError, VariantError
+from edgeprof.evaluation import labels
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
 from edgeprof.launch.supervisor import Worker, WorkerSpec
@@ -39,7 +39,6 @@ from edgeprof.sensing.proofs import Proofs
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.units import duration
 from edgeprof.verdicts import compare, recommend
-from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario, Window
 
 if TYPE_CHECKING:
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
 
     from edgeprof.benchmark.progress import Progress
     from edgeprof.benchmark.records import WorkloadRecord
-    from edgeprof.evaluation.dataset import Dataset
-    from edgeprof.evaluation.perplexity import Likelihoods
-    from edgeprof.launch.supervisor import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
     from edgeprof.sensing.discover import Discovery
@@ -57,12 +53,12 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import PartTime
     from edgeprof.worker.span import Span
 
-#: A cool-down ends here whatever the temperature.
+#: The longest cool-down (s), and how close (°C) to the temperature at the start it must come.
 _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
-#: What is said of a callable that the caller handed over.
+#: The reason in results of callables that the caller passed.
 _IN_PROCESS = "it ran in the caller's process, whose memory and interpreter lock it shares with edgeprof's sampling"
-#: How often a window is measured in which the model was stopped each time.
+#: How many times a window is measured before it fails because the model was stopped each time.
 _TRIES = 3
 
 
@@ -96,7 +92,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
 def _run_bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
-    _plan_for(request)  # what is wrong with a flag is told before any sensor is asked
+    _plan_for(request)  # wrong flags are reported before any sensor is read
     discovery = _prepare(request, models, host, roots, progress)
     if request.strict and not discovery.topology.headline.channels:
         raise GateError(
@@ -110,7 +106,7 @@ def _run_bench(
 def _prepare(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> Discovery:
-    """The sensors that see the models at work: this machine's, or only instruments where they run on another device."""
+    """Discover the sensors: this machine's, or only instruments if the models run on other devices."""
     if not microcontrollers.run_elsewhere(models):
         return prepare(host, roots, request.sensors, request.rail, note=progress.note)
     among = microcontrollers.sensors_beside(request, host)
@@ -119,7 +115,7 @@ def _prepare(
 
 
 def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan:
-    """What was asked for, fitted to the sensors that were found; without them, only checked."""
+    """Make the plan from the request and the discovered sensors; without sensors, only check the request."""
     channels = discovery.topology.headline.channels if discovery else ()
     return make_plan(
         preset=request.preset,
@@ -143,7 +139,7 @@ def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan
 
 
 class _Run:
-    """One call of ``bench``: what is shared by its steps."""
+    """One call of ``bench``: the state that its steps share."""
 
     def __init__(
         self, request: BenchRequest, plan: Plan, discovery: Discovery, roots: Roots, progress: Progress
@@ -161,14 +157,14 @@ class _Run:
         self.temperatures = [c.key for c in discovery.topology.channels if c.quantity == "temperature"]
         self.order = 0
         self.interrupted = False
-        self.read: dict[tuple[object, ...], Likelihoods] = {}
+        self.judge = Judge(request, plan.batch, progress)
 
     def _proved(self) -> Proved | None:
         """The newest proof of this board."""
         return Proofs().get(corrections.board_name(self.discovery.topology.board, self.roots))
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
-        """Run everything, keep what was measured when interrupted, and analyse."""
+        """Run everything and make the result; after an interruption, from what was measured until then."""
         self.is_elsewhere = microcontrollers.run_elsewhere(candidates)
         groups = group_candidates(candidates)
         able = sum(candidate.failure is None for candidate in candidates)
@@ -278,17 +274,17 @@ class _Run:
                     record.memory = own_memory(record.memory, worker.memory())
                     if record.options.device != "cpu":
                         record.gpu_process_bytes = device_memory(self.discovery.sensors, worker.pid)
-                    self._evaluate(worker, record)
-                    self._score_text(worker, record)
+                    self.judge.evaluate(worker, record)
+                    self.judge.score_text(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
-        """Say what several workloads add to the time: how many a model offers is known once it is loaded."""
+        """Announce the additional time of several workloads; their number is known only when a model is loaded."""
         if members > variants:
             seconds = (members - variants) * self.plan.windows * (self.plan.window_s + self.plan.pause_s)
             self.progress.note(f"{members} workloads to measure: about {duration(seconds)} longer")
 
     def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
-        """Start, load and warm up one worker; None where it failed (the record says why)."""
+        """Start, load and warm up one worker; None if that failed, and the record says why."""
         if candidate.failure is not None:
             self.progress.note(f"{record.name}: {candidate.failure.message}")
         if candidate.runtime is None:
@@ -300,8 +296,7 @@ class _Run:
             self.progress.stage(f"load · {record.name}", 1.0)
             worker = stack.enter_context(Worker(spec))
             record.loaded = worker.load()
-            if self.request.dataset is not None:
-                self._rehearse(worker, record.loaded, self.request.dataset)
+            self.judge.rehearse(worker, record.loaded)
             record.workloads = stages.workload_records(record.loaded, self.scenario, self.plan.further)
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
@@ -315,8 +310,8 @@ class _Run:
         return ready
 
     def _window(self, worker: Worker, position: int, variant: VariantRecord, record: WorkloadRecord) -> None:
-        """Run the workload's window number ``position`` (from 0) and keep it."""
-        if self.is_elsewhere:  # what this machine does besides is nothing to it
+        """Run the workload's window number ``position`` (from 0) and record it."""
+        if self.is_elsewhere:  # the load of this machine does not matter
             window = self._undisturbed(worker, position, record)
         else:
             before = context.read_counters(self.roots)
@@ -339,23 +334,23 @@ class _Run:
             record.token_times += worker.token_times()
         if record is variant.main and variant.loaded is not None and variant.loaded.pipeline is not None:
             record.stage_times.append(worker.stage_times(len(variant.loaded.pipeline["stages"])))
-        if record is not variant.main:  # the device's own clock times the main workload alone
+        if record is not variant.main:  # only the main workload is timed by the device's own clock
             return
         self._pause()
         began_s = time.monotonic()
         try:
             record.device_times.append(worker.device_times())
-        except VariantError as error:  # the window is measured and stays; what is broken for good shows in the next one
+        except VariantError as error:  # the window is measured and stays
             self.progress.note(f"no device times: {error.message}")
         else:
             if record.device_times[-1]:
                 self.recording.occupy(began_s, time.monotonic())
 
     def _undisturbed(self, worker: Worker, position: int, record: WorkloadRecord) -> Window:
-        """A window in which nobody stopped the model; those before it are left out.
+        """Measure a window in which the model was not stopped; windows in which it was are measured again.
 
         Raises:
-            VariantError: it stood still each time (``stopped``), or see ``Worker.window``.
+            VariantError: the model was stopped each time (``stopped``), or as ``Worker.window``.
         """
         for _ in range(_TRIES):
             self._pause()
@@ -374,7 +369,7 @@ class _Run:
         )
 
     def _pause(self) -> None:
-        """Let nothing run for as long after the last work as the edges of a window are taken from."""
+        """Wait until the quiet time after the last work is long enough for the edges of windows (``plan.pause_s``)."""
         last_s = self.recording.last_work_s
         if last_s is not None:
             time.sleep(max(0.0, last_s + self.plan.pause_s - time.monotonic()))
@@ -387,7 +382,7 @@ class _Run:
         idles.append(self.recording.idle(self.plan.idle_s))
 
     def _cool_down(self, start_c: float | None) -> None:
-        """Wait until it is as cool as it was before the first window, within 2 °C and a minute."""
+        """Wait until the temperature is within 2 °C of that before the first window, but at most a minute."""
         deadline = time.monotonic() + _COOL_DOWN_LIMIT_S
         while start_c is not None and time.monotonic() < deadline:
             now_c = self._hottest()
@@ -396,45 +391,8 @@ class _Run:
             self.progress.stage(f"cool down · {now_c:.1f} → {start_c + _COOL_DOWN_BAND_C:.1f} °C", 0.0)
             time.sleep(0.5)
 
-    def _rehearse(self, worker: Worker, loaded: Loaded, dataset: Dataset) -> None:
-        """See, before anything is measured, that the model takes the dataset and that its answers can be judged."""
-        evaluate.check(loaded.inputs, dataset, self.plan.batch)
-        if self.request.metric is not None:
-            evaluate.rehearse(
-                worker.infer, loaded.inputs, dataset, self.request.metric, self.plan.batch, outputs=loaded.outputs
-            )
-
-    def _evaluate(self, worker: Worker, record: VariantRecord) -> None:
-        if self.request.dataset is None or self.request.metric is None or record.loaded is None:
-            return
-        self.progress.stage(f"accuracy · {record.name}", 0.0)
-        record.dataset = self.request.dataset.name
-        record.preprocessing = self.request.dataset.preprocessing
-        metric = self.request.metric
-        record.metric, record.metric_title, record.higher_is_better = metric.name, metric.title, metric.higher_is_better
-        try:
-            record.score = evaluate.evaluate(
-                worker.infer,
-                record.loaded.inputs,
-                self.request.dataset,
-                self.request.metric,
-                self.plan.batch,
-                outputs=record.loaded.outputs,
-            )
-            if worker.kept is not None:
-                record.notes.append(
-                    schema.Reason(
-                        code=Code.STATE_KEPT, message=f"the samples were not judged independently: {worker.kept}"
-                    )
-                )
-        except EdgeprofError as error:
-            # The windows are measured and stay; an answer of NaN makes them worthless all the same.
-            code = error.code if isinstance(error, VariantError) and error.code == Code.NAN_OUTPUT else "no_accuracy"
-            record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
-            self.progress.note(f"{record.name}: {error.message}")
-
     def _profile(self, members: Sequence[tuple[Candidate, VariantRecord]]) -> None:
-        """Look into each model that was measured, in a worker of its own that is thrown away."""
+        """Profile the operators of each measured model, in a worker of its own that is thrown away."""
         if self.request.profile_ops is None or self.interrupted:
             return
         with contextlib.suppress(KeyboardInterrupt):  # what was measured stays
@@ -444,35 +402,11 @@ class _Run:
                     record.profile, missing = operators.look_into(self._spec(candidate), str(record.runtime))
                     record.notes += missing
 
-    def _score_text(self, worker: Worker, record: VariantRecord) -> None:
-        """What the model makes of the text, where one was given; rows of one model at several lengths make the same."""
-        text = self.request.text
-        if text is None or record.loaded is None or record.loaded.language is None or record.failure is not None:
-            return
-        asked = record.loaded.language
-        key = (record.artifact.sha256, record.runtime, record.options.device, asked.get("kv_type"))
-        record.text = text
-        if record.artifact.sha256 is not None and key in self.read:
-            record.likelihoods = self.read[key]
-            return
-        try:
-            read = worker.text_tokens(text.content)
-            if read is None:
-                raise InputError(f"the runtime {record.runtime} does not tell how likely a text is")
-            for done, pieces, likelihoods in perplexity.score(read, worker.log_likelihoods, text):
-                self.progress.stage(f"perplexity {done}/{pieces} · {record.name}", 0.0)
-                record.likelihoods = likelihoods
-        except EdgeprofError as error:  # the windows are measured and stay
-            record.notes.append(schema.Reason(code=Code.NO_ACCURACY, message=error.message, remedy=error.remedy))
-            self.progress.note(f"{record.name}: {error.message}")
-        if record.likelihoods is not None:
-            self.read[key] = record.likelihoods
-
     # ---- small things -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _charged_to(self, record: VariantRecord) -> Iterator[None]:
-        """A variant's failure is its own: it is written down, and the others go on."""
+        """A context in which a failure is recorded for one variant, so that the others go on."""
         try:
             yield
         except (VariantError, InputError) as error:
@@ -486,7 +420,7 @@ class _Run:
             candidate.recipe,
             candidate.artifact,
             runtime,
-            self._options(candidate),
+            load_options(self.request, candidate),
             failure=candidate.failure,
             notes=[schema.Reason(code=Code.IN_PROCESS, message=_IN_PROCESS)] if candidate.in_process else [],
         )
@@ -497,32 +431,12 @@ class _Run:
         return WorkerSpec.of(
             candidate.runtime,
             candidate.artifact.target,
-            self._options(candidate),
+            load_options(self.request, candidate),
             inputs=self.request.input_data,
             python=self.request.worker_python,
             timeout_s=self.request.timeout_s,
             isolated=self.request.isolated and not candidate.in_process,
             seed=self.plan.seed,
-        )
-
-    def _options(self, candidate: Candidate) -> LoadOptions:
-        served, lengths = self.request.server_model, {**self.request.language, **candidate.lengths}
-        batch = lengths.pop("batch", self.request.batch)
-        text = self.request.text
-        return LoadOptions(
-            device=self.request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
-            threads=self.request.threads,
-            batch=batch,
-            shapes=dict(self.request.shapes),
-            dtypes=dict(self.request.dtypes),
-            options={
-                **self.request.options,
-                **{name: str(count) for name, count in lengths.items()},
-                **self.request.language_options,
-                **({} if text is None else {"chunk": str(text.chunk)}),
-                **({} if self.request.frames is None else {"frames": self.request.frames}),
-                **({"model": served} if served and candidate.artifact.format == SERVER else {}),
-            },
         )
 
     def _hottest(self) -> float | None:
@@ -531,7 +445,7 @@ class _Run:
         return max((c for c in seen if c == c), default=None)  # noqa: PLR0124 - NaN is not equal to itself
 
     def _live(self) -> str:
-        """What the progress line shows beside the time: watts of the headline, hottest zone."""
+        """The live part of the progress line: watts of the headline, and the hottest zone."""
         latest, words = self.sampler.latest(), []
         powers = [latest.get(c.key) for c in self.discovery.topology.headline.channels if c.quantity == "power"]
         if powers and all(powers):
@@ -553,9 +467,9 @@ class _Run:
 
 
 def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord]) -> list[schema.Reason]:
-    """Give each variant the load of other programs that its own windows saw, and return what the whole run keeps.
+    """Note the load of other programs during each variant's windows, and return the reasons that concern the whole run.
 
-    Where the windows could not tell, the look before the run stands for them: what is said degrades.
+    If the load during the windows is unknown, the load before the run is noted instead, which degrades the variant.
     """
     before = [reason for reason in preflight if reason.code == Code.COMPETING_LOAD]
     for record in records:
@@ -566,6 +480,6 @@ def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord
 
 
 def _part_time(discovery: Discovery) -> PartTime | None:
-    """The part-time sensor in the headline that is blind for longest."""
+    """The part-time sensor in the headline with the longest blind time in a period."""
     parts = [c.part_time for c in discovery.topology.headline.channels if c.part_time is not None]
     return max(parts, key=lambda part: part.period_s - part.look_s, default=None)

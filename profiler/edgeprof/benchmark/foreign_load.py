@@ -1,4 +1,4 @@
-"""How much of the processors other programs used while a model ran: what the machine did, less what this run did."""
+"""The load of other programs while a model ran: the processor time of the machine less that of this run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeprof.sensing.device.host import COMPETING, processor_seconds
 if TYPE_CHECKING:
     from edgeprof.roots import Roots
 
-#: The kernel counts in ticks of 10 ms; less than this is not told from rounding.
+#: The kernel counts in ticks of 10 ms; less than this (s) cannot be distinguished from rounding.
 _RESOLUTION_S = 0.05
 
 
@@ -42,7 +42,7 @@ class ForeignLoad:
 
     @property
     def share(self) -> float | None:
-        """The share of all processors, 0 to 1; None where nobody knows."""
+        """The share of all processors, 0 to 1; None if unknown."""
         return self.taken_s / self.offered_s if self.offered_s > 0 else None
 
     def begin(self, roots: Roots) -> None:
@@ -58,7 +58,7 @@ class ForeignLoad:
         self.offered_s += stop.all_s - start.all_s
 
     def reason(self) -> Reason | None:
-        """That other programs disturbed the windows, where they took more than 5 % of the processors."""
+        """The reason that other programs disturbed the windows; None if they used at most 5 % of the processors."""
         if self.share is None or self.share <= COMPETING or self.taken_s <= _RESOLUTION_S:
             return None
         return Reason(
@@ -77,7 +77,7 @@ def _read_counters(roots: Roots) -> _Reading | None:
 def _seconds_used(pid: int) -> float:
     """Processor seconds of a process and of its living descendants: the worker and the sampler are ours.
 
-    The kernel's own lists of children are read, since to look at every process of the machine would disturb the quiet
+    The kernel's lists of children are read, because reading every process of the machine would disturb the quiet time
     beside a window.
     """
     try:

@@ -1,4 +1,4 @@
-"""What a GPU adds to a variant: where its time goes, and what is worth saying about it. Pure.
+"""The findings on a variant's GPU: where its time goes, and remarks on that. Pure.
 
 Rules of NVIDIA's trtexec: launch-bound where the median enqueue is above 0.8 of the median computation; transfer-bound
 where a copy's median is not below it; unsteady clocks where the computation varies by more than 1 %.
@@ -27,7 +27,7 @@ UNSTEADY = 0.01
 #: Below this a copy is the resolution of an event (0.5 µs) and its overhead.
 _SHORTEST_S = 5e-6
 
-#: How the channel is named that carries NVML's mask of reasons.
+#: The end of the name of the channel with NVML's mask of reasons.
 REASONS = "-throttle-reasons"
 
 #: NVML's clocks event reasons that hold a clock below what was asked for.
@@ -50,7 +50,7 @@ def is_gpu(name: str) -> bool:
 
 
 def join(passes: Sequence[Times]) -> dict[str, npt.NDArray[np.float64]]:
-    """The parts' seconds of all passes, one after the other."""
+    """The seconds of each part, with all passes joined."""
     parts = dict.fromkeys(part for one_pass in passes for part in one_pass)
     return {part: np.concatenate([one_pass[part] for one_pass in passes if part in one_pass]) for part in parts}
 
@@ -85,7 +85,7 @@ def summarise(passes: Sequence[Times]) -> Gpu | None:
 
 
 def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
-    """What trtexec would say of these times.
+    """Remarks on these times by the rules of trtexec.
 
     Args:
         gpu: The medians.
@@ -128,7 +128,7 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
 
 
 def throttle_reasons(masks: npt.NDArray[np.float64]) -> list[str]:
-    """NVML's reasons in words, of samples of its mask."""
+    """NVML's throttle reasons in words, from samples of its mask."""
     seen = 0
     for value in np.unique(masks[np.isfinite(masks)]):
         seen |= int(value)

@@ -1,4 +1,4 @@
-"""Signs, in the run itself, that the device was not the same from the first window to the last. Pure."""
+"""Find signs in a run that the device changed between the first and the last window. Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def span(times: npt.ArrayLike, values: npt.ArrayLike, start: float, end: float) 
 
 
 def clock_drift(medians_hz: Sequence[float | None], clock: str) -> Reason | None:
-    """Whether a clock fell below 97 % of its first window.
+    """The reason that a clock fell below 97 % of its first window; None if it did not.
 
     Args:
         medians_hz: The clock's median in each window, in order of time; None where it was not read.
@@ -59,7 +59,7 @@ def clock_drift(medians_hz: Sequence[float | None], clock: str) -> Reason | None
 
 
 def warming_slowdown(latencies_s: Sequence[float], temperatures_c: Sequence[float | None]) -> Reason | None:
-    """Whether inferences grow slower by more than 1 % a window while the device gets warmer.
+    """The reason that inferences became slower by more than 1 % a window while the device warmed; None if not.
 
     Args:
         latencies_s: Median latency of each window, in order of time.
@@ -79,7 +79,7 @@ def warming_slowdown(latencies_s: Sequence[float], temperatures_c: Sequence[floa
 
 
 def decimate(times: npt.ArrayLike, values: npt.ArrayLike, points: int) -> tuple[list[float], list[float | None]]:
-    """A trace in at most ``points`` means of equal time, for drawing; None where a bin has no reading."""
+    """Reduce a trace to at most ``points`` means over equal times, for drawing; None for bins without readings."""
     t, v = np.asarray(times, float), np.asarray(values, float)
     if t.size == 0:
         return [], []

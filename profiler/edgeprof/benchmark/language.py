@@ -1,4 +1,4 @@
-"""What only a language model has in a result: its header's facts, the times of its tokens, whether its phases add up.
+"""The part of a result that only a language model has: facts, token times, and whether its phases add up.
 
 Pure, but for the header.
 """

@@ -1,4 +1,4 @@
-"""Memory in a bench: how many models fit at once, and how much of what a worker holds is the model's (bytes)."""
+"""Memory in a benchmark: how many models fit at once, and how much of a worker's memory is the model's (bytes)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.benchmark.request import Candidate
-    from edgeprof.launch.supervisor import WorkerMemory
+    from edgeprof.launch.worker_memory import WorkerMemory
     from edgeprof.sensing.sensor import Sensor
 
-#: What a loaded model is taken to need before it is loaded, to decide whether all fit at once.
+#: The assumed memory of a model before it is loaded, to decide whether all models fit at once.
 _WORKER_BYTES = 200 * 2**20
 _BYTES_PER_MODEL_BYTE = 4
 
 
 def group_candidates(candidates: list[Candidate]) -> list[list[Candidate]]:
-    """All candidates in one group where memory surely holds them at once, else each in a group of its own."""
+    """Put all candidates into one group if they surely fit into memory at once, otherwise each into its own."""
     able = [c for c in candidates if c.failure is None]
     need = sum(_WORKER_BYTES + _BYTES_PER_MODEL_BYTE * (c.artifact.size_bytes or 0) for c in able)
     if len(candidates) == 1 or need < _available_bytes() / 2:
@@ -29,7 +29,7 @@ def group_candidates(candidates: list[Candidate]) -> list[list[Candidate]]:
 
 
 def _available_bytes() -> int:
-    """Memory that is free for models; 0 where no /proc tells, as in a minimal container."""
+    """Memory that is free for models, in bytes; 0 if unknown, as in a minimal container without /proc."""
     try:
         return int(psutil.virtual_memory().available)
     except (OSError, psutil.Error, NotImplementedError):

@@ -1,4 +1,4 @@
-"""Models that run on a device of their own, beside this machine: what measures them, and whose clock is right."""
+"""Models that run on a microcontroller beside this machine: which sensors measure them, and by which clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.discover import Discovery
     from edgeprof.worker.scenario import Window
 
-#: A clock that is off by more is not believed: the latency is then this machine's.
+#: If a device's clock differs by more than this (relative), the latency is taken from this machine's clock.
 MOST_CLOCK_ERROR = 0.01
 #: By so much (s) the reports of a window's beginning and end may be late unlike one another: what USB holds back, and a
 #: little for this machine.
@@ -90,7 +90,7 @@ def seen_from_outside(discovery: Discovery, models: Sequence[Candidate], rail: s
     """What instruments see, placed on no board: this machine's rails are not those of the device.
 
     Args:
-        found: What was discovered.
+        discovery: The discovered sensors.
         models: All that are to be measured.
         rail: ``--rail``.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KEPT = 10
 #: How long a model's operators are looked at, about (s).
 SECONDS = 1.0
-#: What is not in any operator: starting them, moving data between them, the harness of the library.
+#: The name of the time outside all operators: starting them, moving data, the library's harness.
 OUTSIDE = "outside of all operators"
 
 
@@ -48,12 +48,12 @@ def look_into(spec: WorkerSpec, runtime: str) -> tuple[OperatorProfile | None, l
 
 
 def add_findings(row: schema.Variant, record: VariantRecord, most_rows: int) -> None:
-    """Fill what looks beside the windows have told: the operators, and what a microcontroller would need.
+    """Add what was measured beside the windows: the operators, and the needs of a microcontroller.
 
     Args:
-        row: Its latency and joules are known.
-        record: Of the same variant.
-        kept: How many operators get a row of their own.
+        row: The variant of the result, with latency and joules.
+        record: The record of the same variant.
+        most_rows: How many operators get a row of their own.
     """
     if record.profile is not None:
         energy, latency_s = row.energy_j_per_inference, row.latency_s
@@ -73,7 +73,7 @@ def operators_of(
 
     Args:
         profile: Of the run that looked into the model; it may be slower than the windows.
-        kept: How many operators get a row of their own.
+        most_rows: How many operators get a row of their own.
         latency_s: Mean seconds of a call in the windows; None: unknown.
         energy_j: Gross joules of an inference in the windows; None: unknown.
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Result
     from edgeprof.roots import Roots
 
-#: A governor that leaves the clock to whoever writes it is no mode.
+#: Governors that are no power mode, because another program sets the clock.
 _NO_MODE = frozenset({"userspace"})
 
 
@@ -41,7 +41,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Swept:
-    """What came of one mode: a result, or why there is none."""
+    """The outcome of one mode: a result, or the reason why there is none."""
 
     mode: Mode
     result: Result | None

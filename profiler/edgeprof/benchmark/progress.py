@@ -1,4 +1,4 @@
-"""What a bench tells of itself while it runs."""
+"""The interface by which a benchmark reports its progress."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Who watches; the command line draws a bar, tests keep a list."""
+    """Receives the progress of a benchmark; the command line draws a bar, tests keep a list."""
 
     def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
-        """The run starts: what will be said first, how long it should take, and what moves meanwhile."""
+        """The run begins: its headlines, its expected seconds, and a function that returns live values."""
 
     def stage(self, text: str, seconds: float) -> None:
         """A step begins that takes about ``seconds``."""

@@ -1,4 +1,4 @@
-"""What the conductor keeps of a run, for the result to be made of."""
+"""The conductor's records of a run, from which the result is made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from edgeprof.errors import VariantError
     from edgeprof.evaluation.metric import Score
     from edgeprof.evaluation.perplexity import Likelihoods, Text
-    from edgeprof.launch.supervisor import Loaded, Warmup, WorkerMemory
+    from edgeprof.launch.loaded import Loaded, Warmup
+    from edgeprof.launch.worker_memory import WorkerMemory
     from edgeprof.results.schema import Reason
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.sampler import ChannelStats
@@ -103,7 +104,7 @@ class VariantRecord:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What the sensing plane brought.
+    """The readings of the sensors over a run.
 
     Attributes:
         recording: The readings and the spans of the whole run.

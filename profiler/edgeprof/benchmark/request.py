@@ -1,4 +1,4 @@
-"""What was asked of a bench, and each model of it recognised, named and given a runtime, before anything runs."""
+"""The request for a benchmark, and its models, each recognised, named and given a runtime before anything runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import gguf, language_folders
+from edgeprof.artifact.recognition import SERVER
 from edgeprof.compression.recipe import recipe_beside
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.launch.choose import choose_runtime, examine, named_runtime, own_formats
 from edgeprof.worker.language import GENERATE, PROMPT
+from edgeprof.worker.runtime import LoadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -258,3 +260,25 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     if refusals[0] is not None and None not in refusals:
         raise refusals[0]
     return recognised
+
+
+def load_options(request: BenchRequest, candidate: Candidate) -> LoadOptions:
+    """How the runtime of a candidate shall load it."""
+    served, lengths = request.server_model, {**request.language, **candidate.lengths}
+    batch = lengths.pop("batch", request.batch)
+    text = request.text
+    return LoadOptions(
+        device=request.device or (candidate.runtime.default_device if candidate.runtime else "cpu"),
+        threads=request.threads,
+        batch=batch,
+        shapes=dict(request.shapes),
+        dtypes=dict(request.dtypes),
+        options={
+            **request.options,
+            **{name: str(count) for name, count in lengths.items()},
+            **request.language_options,
+            **({} if text is None else {"chunk": str(text.chunk)}),
+            **({} if request.frames is None else {"frames": request.frames}),
+            **({"model": served} if served and candidate.artifact.format == SERVER else {}),
+        },
+    )

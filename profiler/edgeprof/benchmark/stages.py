@@ -1,4 +1,4 @@
-"""What only a pipeline has in a result: its stages with their times and joules, and what is left of a frame. Pure."""
+"""The part of a result that only a pipeline has: its stages with times and joules, and the rest of a frame. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgeprof.benchmark.plan import Plan
     from edgeprof.benchmark.records import VariantRecord
-    from edgeprof.launch.supervisor import Loaded
+    from edgeprof.launch.loaded import Loaded
 
 #: The workload that stages are told apart from, where frames themselves come at a rate or in several streams.
 BACK_TO_BACK = "frame back to back"

@@ -1,4 +1,4 @@
-"""A load that can be set: processes that keep a share of each core busy, for calibrating one sensor against another."""
+"""A load that can be set: processes that keep each core busy for a share of the time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-#: Each core is busy for its share of every such period (s), far below any sensor's filter and any meter's average.
+#: The period (s) in which each core is busy for its share: far shorter than any filter of a sensor or a meter.
 PERIOD_S = 0.01
-#: Ends with its standard input, so that nothing burns on when its parent is killed.
+#: The program of one process. It ends with its standard input, so that no load remains when the parent is killed.
 _PROGRAM = f"""
 import os, select, time
 share, period, loops = 0.0, {PERIOD_S}, 0
@@ -48,7 +48,7 @@ class Burner:
     """Keeps cores busy from ``__enter__`` to ``__exit__``.
 
     Args:
-        cores: How many processes; all CPUs that this process may use by default.
+        cores: How many processes; by default one for each CPU that this process may use.
     """
 
     def __init__(self, cores: int | None = None) -> None:
@@ -68,7 +68,7 @@ class Burner:
         return self
 
     def set(self, share: float) -> None:
-        """From now on keep each core busy for this share of the time, 0 to 1."""
+        """Keep each core busy for this share of the time, 0 to 1, from now on."""
         for child in self._children:
             assert child.stdin is not None
             child.stdin.write(f"{share:.4f}\n")

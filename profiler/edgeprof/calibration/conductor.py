@@ -1,4 +1,4 @@
-"""Holding this device's sensors against a meter, and their filters against a step: the conductor of ``calibrate``."""
+"""The conductor of ``calibrate``: compare this device's sensors with a meter, and their filters with a step of load."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
-#: How long a level waits at least until filters and the machine have settled (s), and in filters' time constants.
+#: The least wait before a level until the machine and filters have settled, in seconds and in time constants.
 _SETTLE_S, _SETTLE_TAUS = 1.5, 6.0
 #: The sampling rate (Hz); each source settles at its own.
 _RATE_HZ = 100.0
-#: What the meter still has on its way when the last level ends is waited for (s).
+#: How long (s) to wait after the last level for readings of the meter that are still on their way.
 _TAIL_S = 1.0
-#: The steps of a filter's characterisation, and how long each is watched: in the declared time constant, at least s.
+#: How many steps of load measure a filter, and how long each is watched: in time constants, and at least in seconds.
 _STEPS, _WATCH_TAUS, _WATCH_S = 10, 8.0, 1.5
-#: How long a record may lag behind (s): whoever writes it may keep some seconds to himself.
+#: How far (s) a record may lag behind: the program that writes it may buffer some seconds.
 _LAG_S = 30.0
-#: A record that ends so long (s) before the calibration begins is finished: nobody who still writes is so far behind.
+#: A record that ends this long (s) before the calibration begins is no longer being written.
 _FINISHED_S = 600.0
 
 
@@ -53,13 +53,13 @@ class Compared:
     """A finished comparison.
 
     Attributes:
-        board: What it is kept under.
-        rail: The channels that were calibrated, as one name.
-        meter: The other side.
-        levels: What was compared, uncorrected.
-        line: What came of it.
-        before: What this channel was corrected by until now; None without, and for a sum.
-        entries: What was kept, one a channel.
+        board: The board's name in the file of calibrations.
+        rail: The calibrated channels, as one name.
+        meter: The name of the meter.
+        levels: The uncorrected powers of both sides at each level.
+        line: The fitted line.
+        before: The calibration until now; None without one, and for a sum.
+        entries: The stored entries, one for each channel.
     """
 
     board: str
@@ -94,14 +94,14 @@ def against(
             meter's own program writes meanwhile, with columns ``time`` (Unix seconds or ISO 8601) and ``watts``.
         rail: ``--rail``.
         sensors: ``--sensor``: the sources to calibrate.
-        levels: How many.
-        hold_s: How long each is measured, s.
-        load: Whether to make the levels; else they are what the device does by itself.
-        accuracy: The meter's own relative limit of error; by default what it states, if it does.
-        covers: What the meter sees, where it does not say.
-        say: Told what happens.
-        calibrations: Where the line is kept; the data directory by default.
-        clock: For tests.
+        levels: The number of load levels.
+        hold_s: How long each level is measured, in seconds.
+        load: Whether to make the load; otherwise the levels are whatever the device does by itself.
+        accuracy: The relative limit of the meter's error; by default the one that it states, if any.
+        covers: What the meter covers, if it does not say.
+        say: Called with a text for each step.
+        calibrations: Where the line is stored; by default in the data directory.
+        clock: Replaces the clock in tests.
 
     Raises:
         InputError: an unusable target or file, too few levels, levels that differ too little.
@@ -170,7 +170,7 @@ def _is_record(target: str) -> bool:
 
 
 def _check_written(record: Path) -> None:
-    """Say now, and not after minutes of load, that a record cannot be used."""
+    """Refuse an unusable record now, and not after minutes of load."""
     times, _ = read_record(record)
     if times and (age := time.time() - times[-1]) > _FINISHED_S:
         raise InputError(
@@ -180,11 +180,11 @@ def _check_written(record: Path) -> None:
 
 
 def meter_of(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor], Channel]:
-    """The meter's sensors and the channel that is believed.
+    """The sensors of a meter and its reference channel.
 
     Raises:
-        InputError: no such source.
-        UnavailableError: it does not read.
+        InputError: there is no such source.
+        UnavailableError: the source gives no readings.
     """
     sources = host.of("sensors")
     spec = target if target.partition(":")[0] in sources else f"meter:{target}"
@@ -201,11 +201,11 @@ def meter_of(target: str, host: PluginHost, roots: Roots) -> tuple[list[Sensor],
 
 
 def _step_through_levels(levels: int, settle_s: float, hold_s: float, say: Say, recording: Recording) -> list[Span]:
-    """Make the levels, from idle to all cores busy and in an order that a slow drift does not follow."""
+    """Make the levels, from idle to all cores busy, in an order that does not correlate with a slow drift."""
     shares = [number / (levels - 1) for number in range(levels)]
     holds = []
     with Burner() as burner:
-        # Up by every other level and down by the rest: heat that builds up is not taken for a curve.
+        # Every other level upwards, and the rest downwards, so that rising heat does not look like a curved line.
         for share in [*shares[::2], *reversed(shares[1::2])]:
             say(f"load {share:.0%}: settle {settle_s:.1f} s, hold {hold_s:g} s")
             burner.set(share)
@@ -215,7 +215,7 @@ def _step_through_levels(levels: int, settle_s: float, hold_s: float, say: Say, 
 
 
 def _watch_levels(levels: int, hold_s: float, say: Say, recording: Recording) -> list[Span]:
-    """Take the levels as they come, one hold after the other; those in which the power moved will weigh little."""
+    """Take the levels as they come, one hold after the other; holds in which the power moved get a low weight."""
     say(f"change the load yourself, about every {3 * hold_s:g} s: {4 * levels} times {hold_s:g} s are watched")
     return [recording.hold(hold_s) for _ in range(4 * levels)]
 
@@ -251,8 +251,8 @@ def _reference_series(
 
 
 def _held_series(recording: Recording, channel: Channel) -> ChannelSeries:
-    # A hold begins when the filter has settled: its readings then are the power, and what the correction would add are
-    # only the steps of the sensor.
+    # A hold begins when the filter has settled, so that its readings are the power. Inverting the filter would only
+    # amplify the steps of the sensor.
     if channel.filter.kind == "exponential":
         channel = replace(channel, filter=INSTANTANEOUS)
     return recording.series(channel)
@@ -273,7 +273,7 @@ def _entries_for(
     covers: str | None,
     where: str,
 ) -> list[Entry]:
-    """One entry a channel; the rails of a sum share the gain, and the sum's offset in equal parts."""
+    """Make one entry for each channel; the rails of a sum have the same gain, and equal parts of the sum's offset."""
     count = len(mine)
     powers = [level.sensor_w for level in levels]
     whole = Calibration(
@@ -290,7 +290,7 @@ def _entries_for(
         meter_limit=limit,
         covers=covers,
     )
-    # The range is that of the sum; a single rail of several has none of its own.
+    # The calibrated range is that of the sum; a single rail of several has none.
     line = whole if count == 1 else replace(whole, low_w=-math.inf, high_w=math.inf)
     return [Entry(where, channel.sensor, channel.name, line=line) for channel in mine]
 
@@ -300,12 +300,12 @@ def _entries_for(
 
 @dataclass(frozen=True)
 class Stepped:
-    """What steps of load showed of one channel's filter.
+    """The filter of one channel as steps of load showed it.
 
     Attributes:
-        channel: As its driver declares it.
-        fitted: The time constant that the steps show; None where they were too small to tell.
-        contradiction: What is wrong with the declared time constant, one sentence; None where it fits.
+        channel: The channel as its driver declares it.
+        fitted: The fitted time constant; None if the steps were too small.
+        contradiction: How the declared time constant contradicts it, as a sentence; None if it does not.
     """
 
     channel: Channel
@@ -324,7 +324,7 @@ def step_response(
     calibrations: Calibrations | None = None,
     clock: Clock | None = None,
 ) -> list[Stepped]:
-    """Switch the load of all cores off and on and watch how the power channels follow; keep what filters they show.
+    """Switch the load of all cores on and off, fit how the power channels follow, and store their time constants.
 
     Raises:
         UnavailableError: there is no power channel whose driver declares an exponential filter.
@@ -366,7 +366,7 @@ def _judge_steps(
     series = recording.trace.series(channel.key)
     cuts = []
     for at, rising in edges:
-        # Work ends at once, and begins as quickly as clocks rise; a reading or two are given to either.
+        # Work ends at once but begins only as fast as the clocks rise; the first readings after either are left out.
         begin = at + (0.15 if rising else 0.03)
         rows = [(t, v) for t, v in zip(series.times, series.values, strict=True) if begin <= t < at + watch_s]
         if len(rows) > 1:

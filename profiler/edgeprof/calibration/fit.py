@@ -1,4 +1,4 @@
-"""The line between a sensor and a meter, and the time constant of a filter from the steps it showed. Pure."""
+"""Fit the line between a sensor and a meter, and the time constant of a filter from steps of load. Pure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from edgeprof.energy.uncertainty import t_quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Times 1.96, the half-width of 95 % of a normal distribution.
+#: The 0.975 quantile of the normal distribution.
 _NORMAL_975 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Level:
-    """One load level, held.
+    """The mean powers of both sides while one load level was held.
 
     Attributes:
-        sensor_w: Mean power by the sensor, W.
-        meter_w: Mean power by the meter over the same time, W.
-        u_w: Standard uncertainty of the one against the other, from how their difference scattered, W. That the load
-            itself moves does not count: both saw it.
+        sensor_w: The mean power by the sensor, in W.
+        meter_w: The mean power by the meter over the same time, in W.
+        u_w: The standard uncertainty of their difference, from its scatter, in W. Fluctuations of the load do not
+            count, because both sides saw them.
     """
 
     sensor_w: float
@@ -33,22 +33,25 @@ class Level:
 
 
 def level(sensor: Sequence[float], meter: Sequence[float], gain: float) -> Level:
-    """A level from the powers (W) that both sides gave in each part of the hold, at about this gain between them."""
+    """Make a level from the powers (W) of both sides in each part of the hold; ``gain`` is their approximate ratio."""
     n = len(sensor)
+    # Comparing the difference, and not each side, removes what the load itself did (type A, GUM 4.2.3).
     differences = [m - gain * s for s, m in zip(sensor, meter, strict=True)]
     return Level(math.fsum(sensor) / n, math.fsum(meter) / n, statistics.stdev(differences) / math.sqrt(n))
 
 
 @dataclass(frozen=True)
 class Line:
-    """meter = gain × sensor + offset.
+    """The line meter = gain × sensor + offset.
 
     Attributes:
-        u_gain: Standard uncertainty, widened so that twice it covers 95 % at the few degrees of freedom there are.
-        u_offset_w: Likewise, W.
-        covariance_w: Of both, W.
-        reduced_chi2: Sum of squared weighted residuals over degrees of freedom: far above 1, the scatter within the
-            levels does not explain that between them, and the uncertainties were widened by its root.
+        gain: Watts of the meter per watt of the sensor.
+        offset_w: The offset, in W.
+        u_gain: The standard uncertainty of the gain, widened so that twice it covers 95 % at few degrees of freedom.
+        u_offset_w: The standard uncertainty of the offset, widened likewise, in W.
+        covariance_w: The covariance of gain and offset, in W.
+        reduced_chi2: The weighted sum of squared residuals over the degrees of freedom. Far above 1 the scatter within
+            the levels does not explain that between them, and the uncertainties are widened by its root.
     """
 
     gain: float
@@ -59,15 +62,17 @@ class Line:
     reduced_chi2: float
 
     def at(self, watts: float) -> float:
+        """The power by the meter (W) for a power by the sensor (W)."""
         return self.gain * watts + self.offset_w
 
 
 def line(levels: Sequence[Level]) -> Line:
-    """The straight line through the levels, and the covariance of its gain and offset.
+    """Fit a straight line through the levels, with the covariance of its gain and offset.
 
-    Least squares weighted by 1/u². The covariance is the larger of what the levels' own scatter gives and of what
-    their scatter about the line does: reduced χ² (Birge's ratio) times (t(0.975, n − 2)/1.96)² for its few degrees of
-    freedom.
+    The fit is least squares weighted by 1/u². The variances are the larger of two: those from the scatter within the
+    levels, and those from the scatter of the levels about the line. The latter is the reduced χ² (Birge's ratio) times
+    (t(0.975, n − 2)/1.96)², which allows for the few degrees of freedom (GUM G.3). GUM H.3 has an example of such a
+    line.
 
     Raises:
         ValueError: fewer than three levels, or all at one power.
@@ -75,7 +80,7 @@ def line(levels: Sequence[Level]) -> Line:
     if len(levels) < 3:
         raise ValueError(f"{len(levels)} levels are too few for a line and its uncertainty")
     x, y = [level.sensor_w for level in levels], [level.meter_w for level in levels]
-    # A level whose difference happened not to scatter is not thereby exact, and must not rule the others.
+    # A level whose difference scattered little by chance must not dominate the others, so u has a lower limit.
     floor = max(0.3 * statistics.median(level.u_w for level in levels), 1e-6 * (max(y) - min(y)), 1e-12)
     w = [1 / max(level.u_w, floor) ** 2 for level in levels]
     total = math.fsum(w)
@@ -101,12 +106,12 @@ def line(levels: Sequence[Level]) -> Line:
 
 @dataclass(frozen=True)
 class TimeConstant:
-    """What steps showed of a filter.
+    """The time constant of a filter, fitted to steps.
 
     Attributes:
-        tau_s: Median over the steps, s.
-        u_s: Its standard uncertainty, s.
-        steps: How many were usable.
+        tau_s: The median over the steps, in seconds.
+        u_s: Its standard uncertainty, in seconds.
+        steps: How many steps were usable.
     """
 
     tau_s: float
@@ -115,14 +120,15 @@ class TimeConstant:
 
 
 def time_constant(steps: Sequence[tuple[Sequence[float], Sequence[float]]], resolution: float) -> TimeConstant | None:
-    """The time constant of an exponential filter from readings after steps of its input.
+    """Fit the time constant of an exponential filter to readings after steps of its input.
 
-    Each step is fitted alone, y = a + b·exp(−t/τ) over all its readings: a and b by least squares for each τ, τ by
-    golden section on a logarithmic scale. Where the step began does not matter, it is within b.
+    Each step is fitted by itself with y = a + b·exp(−t/τ) over all its readings: a and b by least squares for each τ,
+    and τ by golden section on a logarithmic scale. The exact time of the step does not matter, because it only changes
+    b.
 
     Args:
-        steps: For each: times (s) and values of the readings after it, until well after it has settled.
-        resolution: The sensor's step; jumps below 8 of it are no use.
+        steps: For each step the times (s) and values of the readings after it, until well after it has settled.
+        resolution: The sensor's step, in W; jumps of less than 8 steps are not used.
 
     Returns:
         None where fewer than three steps are usable.
@@ -132,7 +138,8 @@ def time_constant(steps: Sequence[tuple[Sequence[float], Sequence[float]]], reso
         return None
     middle = statistics.median(time_constants)
     spread = 1.4826 * statistics.median(abs(tau - middle) for tau in time_constants)
-    # Of a median of n: 1.2533·σ/√n; never below what a hundredth of τ claims.
+    # The standard error of a median is 1.2533·σ/√n (√(π/2)); 1.4826 · the median absolute deviation estimates σ. The
+    # result is at least 1 % of τ.
     u = max(1.2533 * max(spread, statistics.stdev(time_constants) / 2) / math.sqrt(len(time_constants)), 0.01 * middle)
     return TimeConstant(middle, u, len(time_constants))
 
@@ -158,12 +165,12 @@ def _decay_time_s(times: Sequence[float], values: Sequence[float], resolution: f
             b = low + ratio * (high - low)
             fb = _squared_misfit(rows, math.exp(b))
     tau = math.exp((low + high) / 2)
-    # Not settled, or over before the second reading: the span says nothing of it.
+    # A longer time constant has not settled within the span and is not determined by it.
     return tau if tau < span / 2.5 else None
 
 
 def _squared_misfit(rows: Sequence[tuple[float, float]], tau: float) -> float:
-    """The sum of squares that is left with the best a and b."""
+    """The sum of squared residuals of the best a and b for a time constant."""
     n = len(rows)
     e = [math.exp(-t / tau) for t, _ in rows]
     y = [v for _, v in rows]

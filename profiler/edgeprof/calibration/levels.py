@@ -1,4 +1,4 @@
-"""What two sources read while a load was held, level by level, and the line between them. Pure."""
+"""Compare two sources level by level while loads were held, and fit the line between them. Pure."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 #: Fewer levels leave too few degrees of freedom; a calibration is as good as its range.
 LEAST_LEVELS = 5
-#: A level's hold is cut into so many parts, whose scatter is its uncertainty.
+#: A hold is divided into this many parts, whose scatter gives the uncertainty of the level.
 _PARTS = 8
-#: A machine whose cores are all busy on purpose may hold a reading up for so long (s).
+#: A gap in the readings up to this long (s) is tolerated, because a machine with all cores busy reads late.
 _SHORT_GAP_S = 0.25
-#: How far the highest level has to be above the lowest, in scatter of a level, for a gain to mean something.
+#: The least distance of the highest and the lowest level, in standard uncertainties of a level.
 _LEAST_SPAN = 10.0
 
 
 def fit_levels(
     channels: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]
 ) -> tuple[list[Level], Line]:
-    """The levels and their line, if they make one.
+    """Compute the levels and fit their line.
 
     Args:
         channels: The channels to be corrected; their sum is compared with the meter.
-        theirs: The meter.
+        theirs: The readings of the meter.
         holds: The stretch of each level.
 
     Raises:
-        InputError: they do not.
+        InputError: the levels are too few, too similar, or not on a rising line; or a sensor is stuck.
     """
     _require_answers(channels, theirs, holds)
     pairs = []
@@ -62,7 +62,7 @@ def fit_levels(
             remedy="See that both sides read (edgeprof sensors) and that the load moves them; --hold S lengthens each.",
         )
     try:
-        # How the sides differ within a level is known once it is about known how they differ between levels.
+        # The uncertainties of the levels need an approximate gain, which a first fit gives.
         rough = line(levels)
         levels = [level(sensor, meter, rough.gain) for sensor, meter in pairs]
         fitted = line(levels)
@@ -85,7 +85,7 @@ def _require_answers(channels: Sequence[ChannelSeries], theirs: ChannelSeries, h
     """Refuse a sensor that repeats one value while the meter sees the load change.
 
     Raises:
-        InputError: one does.
+        InputError: a sensor does.
     """
     levels = [_mean_power(theirs, hold) for hold in holds]
     for series in channels:
@@ -118,7 +118,7 @@ def _mean_power(series: ChannelSeries, hold: Span) -> float | None:
 
 
 def _part_powers(series: ChannelSeries, hold: Span) -> list[float] | None:
-    """The power (W) in each part of a hold, in fewer parts for a slow source; None where it did not read."""
+    """The power (W) in each part of a hold, in fewer parts for a slow source; None if the source gave no readings."""
     start = hold.start_s
     for parts in (_PARTS, _PARTS // 2, 2):
         width = hold.seconds / parts
@@ -132,6 +132,6 @@ def _part_powers(series: ChannelSeries, hold: Span) -> list[float] | None:
 
 
 def _is_covered(energy: WindowEnergy) -> bool:
-    """A short gap costs a held load nothing; a part without readings of its own says nothing."""
+    """Whether a part of a hold is measured; a short gap is harmless, because the load is constant."""
     short = energy.problems == ("gaps",) and (energy.max_gap_s or 0.0) <= _SHORT_GAP_S
     return energy.joules is not None and (not energy.problems or short)

@@ -1,4 +1,4 @@
-"""What sensors showed while a known load was played. Pure: powers, rises, delays and the intervals of each."""
+"""What sensors read while a known load ran: powers, rises and delays, with their intervals. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Readings(Protocol):
-    """What was sampled, as ``sensing.trace.Trace`` has it."""
+    """The sampled readings, as ``sensing.trace.Trace`` has them."""
 
     def series(self, key: Key) -> Series:
         """A channel's readings without those that only repeat the one before."""
@@ -45,15 +45,17 @@ class Interval:
 
     @property
     def low(self) -> float:
+        """The lower end of the interval."""
         return self.value - self.half
 
     @property
     def high(self) -> float:
+        """The upper end of the interval."""
         return self.value + self.half
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The mean of values that scatter on their own, with Student's t."""
+    """The mean of independent values and its 95 % interval by Student's t (GUM G.3)."""
     good = [value for value in values if math.isfinite(value)]
     if not good:
         return Interval(math.nan, math.inf)
@@ -66,14 +68,14 @@ def interval(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything that verdicts are made from.
+    """The data from which verdicts are made.
 
     Attributes:
-        topology: The board; its headline is what joules are quoted from.
-        channels: The channels of power and of counted energy that were sampled.
+        topology: The board with its headline, from which joules are quoted.
+        channels: The sampled channels of power and of counted energy.
         trace: Their readings.
-        plan: What was meant to be done.
-        played: What was done.
+        plan: The planned load.
+        played: The load that was really played.
     """
 
     topology: Topology
@@ -84,18 +86,18 @@ class Observed:
 
     @property
     def headline(self) -> list[Channel]:
-        """The channels of the headline, as sampled."""
+        """The sampled channels of the headline."""
         chosen = {channel.key for channel in self.topology.headline.channels}
         return [channel for channel in self.channels if channel.key in chosen]
 
     def joules(self, channel: Channel, start_s: float, end_s: float) -> float:
-        """The energy (J) from one quiet moment to another; NaN where the readings do not tell."""
+        """The energy (J) from one quiet moment to another; NaN if the readings do not determine it."""
         series = self.trace.series(channel.key)
         energy = window_energy(series.times, series.values, start_s, end_s, channel, edges="interpolated")
         return math.nan if energy.joules is None else energy.joules
 
     def power(self, channel: Channel, hold: tuple[float, float]) -> float:
-        """The mean power (W) while nothing changed; NaN where the readings do not tell."""
+        """The mean power (W) in a hold; NaN if the readings do not determine it."""
         start, end = hold
         if channel.kind == "counter" or channel.filter.kind == "exponential":  # whose tail is not over yet
             return self.joules(channel, start, end) / (end - start)
@@ -112,25 +114,25 @@ class Observed:
         return t[part], v[part]
 
     def rises(self, channel: Channel) -> list[float]:
-        """By how much (W) each step was above what followed it."""
+        """By how much (W) the power of each step was above that of the idle after it."""
         pairs = zip(self.played.ons(), self.played.offs(), strict=True)
         return [self.power(channel, on) - self.power(channel, off) for on, off in pairs]
 
     def rise(self, channel: Channel) -> Interval:
-        """The mean of ``rises``; a sensor's step that nothing dithers is in it."""
+        """The mean of ``rises`` with its interval, which includes a rounding error that does not average out."""
         mean_rise = interval(self.rises(channel))
         step = (channel.resolution or 0.0) if channel.quantity == "power" else 0.0
         return Interval(mean_rise.value, math.hypot(mean_rise.half, step / math.sqrt(3)))
 
     def level(self, channels: Sequence[Channel], hold: tuple[float, float]) -> float:
-        """The summed power (W) of channels in a hold; NaN where one does not tell."""
+        """The summed power (W) of channels in a hold; NaN if one of them is unknown."""
         return math.fsum(self.power(channel, hold) for channel in channels)
 
     def delays(self, channel: Channel) -> list[float]:
-        """After each step, how late (s) the fall was shown: the area under it over its height.
+        """The delay (s) with which the fall after each step was shown: the area under the fall divided by its height.
 
-        For a linear sensor of whatever shape this is the mean age of what a reading shows: τ of an exponential filter,
-        half of a block, and for a counter how long ago it counted.
+        For any linear sensor this is the first moment of its impulse response, the mean age of what a reading shows: τ
+        of an exponential filter, half the length of a block, and for a counter the age of its count.
         """
         return [self._delay(channel, step) for step in self.played.steps]
 
@@ -150,11 +152,11 @@ class Observed:
         return area / (on - off) + float(t[0]) - step.off_s
 
     def settled_before(self, end_s: float) -> tuple[float, float]:
-        """The end of the hold that ends then."""
+        """The settled last part of the hold that ends at ``end_s``."""
         return end_s - SETTLED * self.plan.hold_s, end_s
 
     def work_cost(self, pulse: Pulse) -> float:
-        """Joules that the headline shows beyond idle, for each loop of work; NaN where it does not tell."""
+        """The joules beyond idle that the headline shows for each loop of work; NaN if unknown."""
         before, after = self.settled_before(pulse.start_s), self.settled_before(pulse.end_s)
         start, end = before[0], pulse.end_s
         idle = (self.level(self.headline, before) + self.level(self.headline, after)) / 2

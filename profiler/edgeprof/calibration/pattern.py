@@ -1,4 +1,4 @@
-"""The load of a proof: what was switched when, and how much work was done in it."""
+"""The load pattern of a proof: when the load was switched, and how much work was done."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
-#: A hold's readings count as settled in its last part of this size.
+#: The last part of a hold, as a share of it, in which readings count as settled.
 SETTLED = 0.3
-#: How long each state of the load is held: in time constants of the slowest filter, and at least s.
+#: How long each state of the load is held: in time constants of the slowest filter, and at least in seconds.
 _HOLD_TAUS, _LEAST_HOLD_S = 6.0, 2.0
-#: The pulses (s) whose work is held against that of long ones; they are as far apart as they are long.
+#: The lengths of the pulses (s) whose work is compared with that of long ones; the pauses between them are as long.
 PULSES_S = (0.02, 0.06, 0.2, 0.6)
-#: Between no load and all of it.
+#: The levels between no load and full load.
 _SHARES = (0.4, 0.8, 0.6, 0.2)
 
 
 class Load(Protocol):
-    """A load that can be set, and counts its work; ``calibration.burner.Burner`` is one."""
+    """A load that can be set and that counts its work, such as ``calibration.burner.Burner``."""
 
     def __enter__(self) -> Self:
         """Be ready, without load."""
@@ -45,17 +45,17 @@ class Load(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How long what is done.
+    """The durations and counts of a load pattern.
 
     Attributes:
-        hold_s: How long each state is held, s.
-        idle_s: Length of one of the three idles, s.
+        hold_s: How long each state is held, in seconds.
+        idle_s: The length of one of the three idles, in seconds.
         steps: How many times the load is switched on and off.
-        shares: The levels between none and all.
-        trains: How many trains of pulses there are of each length.
-        train_s: Their length, s.
-        pairs: How many pairs of blocks show what sampling costs.
-        block_s: Length of one block, s.
+        shares: The levels between no load and full load, as shares of the time.
+        trains: The number of pulse trains for each pulse length.
+        train_s: The length of a train, in seconds.
+        pairs: How many pairs of blocks measure the cost of sampling.
+        block_s: The length of one block, in seconds.
     """
 
     hold_s: float
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """How long all of it takes, s."""
+        """The length of the whole pattern, in seconds."""
         trains = len(PULSES_S) * self.trains * (self.train_s + self.hold_s)
         held = (2 * self.steps + 2 * len(self.shares)) * self.hold_s
         return 3 * self.idle_s + held + trains + 2 * self.pairs * self.block_s
@@ -87,10 +87,10 @@ class Pulse:
 
     Attributes:
         start_s: When the load was switched on.
-        off_s: When it was switched off for good.
-        end_s: Until when it then was idle.
-        loops: The work that was done.
-        on_s: How long each part of the work took: the whole for a step, one pulse for a train.
+        off_s: When it was switched off for the last time.
+        end_s: Until when it was idle afterwards.
+        loops: The work that was done, in loops.
+        on_s: The length of one pulse, in seconds; for a step, the whole step.
     """
 
     start_s: float
@@ -102,16 +102,16 @@ class Pulse:
 
 @dataclass
 class Played:
-    """What was done.
+    """The load that was played.
 
     Attributes:
         idles: Start and end (s) of the idles.
-        steps: Long pulses.
-        trains: Trains of short ones.
-        levels: Start and end (s) of what each level's hold showed when it had settled.
-        blocks: Work per second with sampling and without, in pairs.
-        others: CPU seconds that others' work took in each second of the idles; None where nobody can tell.
-        busiest: Their names, the busiest first.
+        steps: The long pulses.
+        trains: The trains of short pulses.
+        levels: Start and end (s) of the settled part of each level.
+        blocks: Work per second with and without sampling, in pairs.
+        others: The share of all cores that other programs used during the idles; None if unknown.
+        busiest: The names of these programs, the busiest first.
     """
 
     idles: list[tuple[float, float]] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Played:
     busiest: tuple[str, ...] = ()
 
     def offs(self) -> list[tuple[float, float]]:
-        """What followed each step when it had settled."""
+        """The settled part of the idle after each step."""
         return [_settled_part(step.off_s, step.end_s) for step in self.steps]
 
     def ons(self) -> list[tuple[float, float]]:
@@ -131,12 +131,12 @@ class Played:
         return [_settled_part(step.start_s, step.off_s) for step in self.steps]
 
     def holds(self) -> list[tuple[float, float]]:
-        """Every stretch in which the load was one and the same and had settled, in order of time."""
+        """All stretches with a constant and settled load, in order of time."""
         return sorted([*self.offs(), *self.ons(), *self.levels])
 
 
 def play(plan: Plan, recording: Recording, load: Load, played: Played, say: Say) -> None:
-    """Play steps, levels and trains of pulses while the recording runs; ``played`` is filled in."""
+    """Play steps, levels and trains of pulses while the recording runs, and note them in ``played``."""
     for number in range(plan.steps):
         say(f"step {number + 1} of {plan.steps}: {2 * plan.hold_s:.1f} s")
         played.steps.append(_play_pulse(recording, load, plan.hold_s, plan.hold_s, plan.hold_s))
@@ -155,7 +155,7 @@ def play(plan: Plan, recording: Recording, load: Load, played: Played, say: Say)
 
 
 def _play_pulse(recording: Recording, load: Load, on_s: float, length_s: float, rest_s: float) -> Pulse:
-    """A train of pulses, or one that is as long as the train."""
+    """Play a train of pulses, or a single pulse as long as the train."""
     before = load.loops()
     start_s = recording.now()
     while True:

@@ -1,7 +1,7 @@
-"""The verdicts of a proof: of each sensor, whether it is what it says. Pure.
+"""The verdicts of a proof on each sensor: whether its readings agree with what it states. Pure.
 
 Every check gives a figure, its 95 % interval and one of three verdicts. ``failed`` means that the whole interval lies
-outside of what can be right, ``passed`` that the figure is right and known well enough to say so.
+outside the tolerated range, ``passed`` that the figure lies inside it and is known well enough.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 Verdict = Literal["passed", "failed", "cannot_tell"]
 
-#: What is shown later than stated by more than this (s) is wrong; a load needs some hundredths itself to end.
+#: The tolerated difference (s) of a delay from the stated one; the load itself needs some hundredths to end.
 DELAY_S = 0.1
-#: A rail whose rise is surely below this share of its idle power does not answer the load.
+#: A rail does not answer the load if its rise is surely below this share of its idle power.
 _LEAST_RISE = 0.02
-#: Readings of an averaging sensor during the shortest pulses scatter by less than this share of the rise.
+#: The readings of an averaging sensor during the shortest pulses scatter by at most this share of the rise.
 _LEAST_ALIAS = 0.15
-#: A sensor whose average lets through more than this cannot be told from one that looks at moments (half of the rise).
+#: A sensor whose stated average leaves more ripple than this cannot be distinguished from a momentary one (0.5).
 _MOST_ALIAS = 0.35
-#: How much slower than stated (as a factor) a refresh may be seen.
+#: The factor by which a measured refresh interval may exceed the stated one.
 _SLOWER = 1.5
-#: Fewer gaps between changes, or fewer different values, say nothing of a refresh or of a step.
+#: The least number of gaps between changes for a refresh interval, and of different values for a step.
 _LEAST_GAPS, _LEAST_VALUES = 8, 20
-#: A load of all cores has to reach rails of these scopes.
+#: The scopes of rails that a load of all cores must reach.
 _CPU_SCOPES = ("cpu", "package")
 
 
@@ -51,17 +51,17 @@ class Check:
     """One figure and its verdict.
 
     Attributes:
-        name: What was checked, as ``answers``, ``filter``, ``additivity``.
+        name: What was checked, such as ``answers``, ``filter``, ``additivity``.
         subject: The channel, or channels joined by `` + ``.
         verdict: ``passed``, ``failed`` or ``cannot_tell``.
-        detail: What was found, one clause.
-        value: The figure; None without one.
-        low: Lower end of its 95 % interval; None where unknown.
-        high: Upper end.
-        unit: Of the three.
-        stated: What the driver or the design says, in the same unit.
-        needs_s: How long the proof would have to take to tell; None where it tells or where time would not help.
-        remedy: What to do about it.
+        detail: The finding, as a clause.
+        value: The figure; None if there is none.
+        low: The lower end of its 95 % interval; None if unknown.
+        high: The upper end of the interval; None if unknown.
+        unit: The unit of these three.
+        stated: The value that the driver or the design states, in the same unit.
+        needs_s: How long (s) a proof would have to take for a verdict; None if there is one, or if time would not help.
+        remedy: What the user can do about it.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Check:
 
 
 def judged(figure: Interval, low: float, high: float) -> Verdict:
-    """Whether a figure lies between two limits, for sure."""
+    """The verdict on whether a figure lies between two limits."""
     if figure.low > high or figure.high < low:
         return "failed"
     inside = low <= figure.value <= high and figure.half <= (high - low) / 2
@@ -97,7 +97,7 @@ def check(
     needs_s: float | None = None,
     remedy: str | None = None,
 ) -> Check:
-    """A check with the figure of an interval; what is not finite is None."""
+    """Make a check from an interval; numbers that are not finite become None."""
     figures = (figure.value, figure.low, figure.high) if figure is not None else (math.nan,) * 3
     value, low, high = (number if math.isfinite(number) else None for number in figures)
     needs_s = needs_s if verdict == "cannot_tell" and needs_s is not None and math.isfinite(needs_s) else None
@@ -105,14 +105,14 @@ def check(
 
 
 def needed_s(seen: Observed, figure: Interval, target: float) -> float | None:
-    """How long (s) the proof would take until the interval is ``target`` to either side."""
+    """How long (s) a proof must take for a half-width of ``target``: half-widths fall with the square root of time."""
     if not math.isfinite(figure.half) or target <= 0:
         return None
     return seen.plan.seconds * max(1.0, (figure.half / target) ** 2)
 
 
 def sensor_checks(seen: Observed) -> Iterator[Check]:
-    """Of every channel: does it answer, how often does it refresh, in which steps, behind which filter, how late."""
+    """The checks of every channel: whether it answers the load, its refresh, steps, filter and delay."""
     for channel in seen.channels:
         answer = _check_answers(seen, channel)
         yield answer
@@ -160,7 +160,7 @@ def _check_answers(seen: Observed, channel: Channel) -> Check:
 
 
 def alone(seen: Observed) -> bool:
-    """Whether one channel is the whole headline: every load must reach it."""
+    """Whether one channel is the whole headline, so that every load must reach it."""
     return len(seen.topology.headline.channels) == 1
 
 
@@ -195,7 +195,7 @@ def _check_refresh(seen: Observed, channel: Channel) -> Check:
         changes += changed.size
         moving_s += end - start
     stated = channel.update_interval_s
-    # The signal may need longer for one step of the sensor than the sensor needs for one reading.
+    # The signal may need more time to change by one step than the sensor needs for one reading.
     limit = _SLOWER * max(stated or 0.0, _signal_s(seen, channel)) + 2 * period
     if len(gaps) < _LEAST_GAPS:
         rare = f"it changed {changes} times in the {moving_s:.1f} s in which its signal moved"
@@ -213,7 +213,7 @@ def _check_refresh(seen: Observed, channel: Channel) -> Check:
 
 
 def _signal_s(seen: Observed, channel: Channel) -> float:
-    """How long (s) the moving signal itself takes for something new."""
+    """How long (s) the moving signal itself needs to change by one step of the sensor."""
     rise = abs(seen.rise(channel).value)
     resolution = channel.resolution or _smallest_step(seen, channel)
     if channel.kind == "counter":
@@ -248,14 +248,14 @@ def _check_steps(seen: Observed, channel: Channel) -> Check:
 
 
 def _distinct_values(seen: Observed, channel: Channel) -> Floats:
-    """The different values that were read; what rounding makes of one value is one."""
+    """The different values that were read; values that differ by rounding count once."""
     steps = seen.played.steps
     _, values = seen.within(channel, steps[0].start_s, steps[-1].end_s)
     return np.unique(np.round(values, 9))
 
 
 def _smallest_step(seen: Observed, channel: Channel) -> float:
-    """The smallest distance between two values that were read; 0 where all are one."""
+    """The smallest difference between two values that were read; 0 if all are equal."""
     return (
         float(np.diff(_distinct_values(seen, channel)).min(initial=math.inf))
         if _distinct_values(seen, channel).size > 1
@@ -298,7 +298,7 @@ def _check_delay(seen: Observed, channel: Channel) -> Check:
 
 
 def _check_aliasing(seen: Observed, channel: Channel) -> Iterator[Check]:
-    """Whether a sensor that averages does so: during short pulses its readings must stay near their mean."""
+    """Check that an averaging sensor averages: during short pulses its readings must stay near their mean."""
     shortest = min((train.on_s for train in seen.played.trains), default=math.inf)
     memory = channel.filter.tau_s if channel.filter.kind == "exponential" else channel.filter.length_s
     if not memory or not math.isfinite(shortest):
@@ -323,17 +323,20 @@ def _check_aliasing(seen: Observed, channel: Channel) -> Iterator[Check]:
 
 
 def ripple(channel: Channel, half_s: float) -> float:
-    """What the stated average leaves of a square wave: the standard deviation, in parts of its rise.
+    """The ripple that the stated average leaves of a square wave: its standard deviation over the wave's height.
+
+    Behind an exponential filter the response to a square wave is piecewise exponential, with the standard deviation
+    tanh(h/2τ)/√12 for short half periods h.
 
     Args:
-        channel: With an exponential filter or a block average.
-        half_s: Half of the wave's period, s.
+        channel: A channel with an exponential filter or a block average.
+        half_s: Half the period of the wave, in seconds.
     """
     what = channel.filter
     if what.kind == "exponential":
         return math.tanh(half_s / (2 * (what.tau_s or math.inf))) / math.sqrt(12)
     length = (what.length_s or 0.0) / half_s
-    # The integral of a wave that is 1 and 0 in turn for a unit each, and its mean over a block that ends anywhere.
+    # The integral of a wave that alternates between 1 and 0 every unit, and its mean over blocks with any end.
     ends = np.linspace(length, length + 2, 401)
 
     def integral(at: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The verdicts of a proof on what is added up and compared: windows, parts, counters, doubles, idle, cost. Pure."""
+"""The verdicts of a proof on sums and comparisons: windows, parts, counters, doubles, idle and cost. Pure."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from edgeprof.sensing.trace import Key
     from edgeprof.worker.span import Span
 
-#: Work of the same kind may differ by this much (relative) between long windows and pulses.
+#: The tolerated relative difference between the cost of the same work in pulses and in long windows.
 _ADDITIVE = 0.03
-#: In each pulse so much time (s) may pass at other clocks than in a long one: that is the machine's doing.
+#: The time (s) in each pulse that may pass at other clocks than in a long window, which is no error of the sensor.
 _RAMP_S = 0.015
-#: Looks that are closer than this (s) miss nothing of the shortest pulse.
+#: Momentary readings closer together than this (s) miss nothing of the shortest pulse.
 _APART_S = 0.01
-#: Of what a load of the CPU adds to a total, at least this share has to be in parts that contain the CPU.
+#: The least share of the power that a CPU load adds to a total which must appear in the parts that contain the CPU.
 _LEAST_SHARE = 0.5
-#: A share that is known less well than this is not known.
+#: The largest half-width of a share that is reported as passed.
 _SURE_SHARE = 0.1
 #: A counter and the integrated power of the same source may differ by this much (relative).
 _COUNTER = 0.02
-#: The idle may wander by this much (relative), and others may use this much of the cores.
+#: The tolerated relative drift of the idle power, and share of the cores that other programs use.
 _IDLE, _OTHERS = 0.02, 0.05
-#: Sampling may take this much of the work done.
+#: The tolerated relative loss of work to sampling.
 _COST = 0.01
-#: Two channels that differ by less than this (relative) at every load are one.
+#: Two channels that differ by less than this (relative) at every load are the same.
 _SAME = 0.002
-#: What a supply draws at the wall for each watt that it gives, at most.
+#: The most watts that a supply draws at the wall for each watt that it delivers.
 _MOST_LOSS = 1.7
 
 
@@ -63,7 +63,7 @@ def _joined_names(channels: Sequence[Channel]) -> str:
 
 
 def _check_additivity(seen: Observed) -> Check:
-    """Whether the same work costs the same in many short pulses and in one long one."""
+    """Check that the same work costs the same energy in many short pulses and in one long pulse."""
     groups: dict[float, list[float]] = {}
     for pulse in [*seen.played.steps, *seen.played.trains]:
         groups.setdefault(pulse.on_s, []).append(seen.work_cost(pulse))
@@ -82,7 +82,7 @@ def _check_additivity(seen: Observed) -> Check:
             continue
         half = u * math.sqrt(1 / len(costs) + 1 / len(groups[long_s]))
         excess = Interval(interval(costs).value / usual - 1, half)
-        # What looks at moments has a pulse's edges wrong by half of the time between two, all alike at worst.
+        # A momentary sensor misses up to half of its interval at each edge of a pulse, in the worst case always alike.
         limit = _ADDITIVE + (_RAMP_S + _apart_s(seen) / 2) / on_s
         verdict = judged(excess, -limit, limit)
         if verdict == "passed" and (excess.low > _ADDITIVE or excess.high < -_ADDITIVE):
@@ -105,7 +105,7 @@ def _check_additivity(seen: Observed) -> Check:
 
 
 def _apart_s(seen: Observed) -> float:
-    """The longest time (s) between two looks of a channel that does not average; 0 where they are close."""
+    """The longest interval (s) of a channel that does not average; 0 if all are short."""
     looks = [
         c.update_interval_s or 0.0 for c in seen.headline if c.kind != "counter" and c.filter.kind == "instantaneous"
     ]
@@ -113,7 +113,7 @@ def _apart_s(seen: Observed) -> float:
 
 
 def _parts_inside(seen: Observed, total: Channel) -> list[Channel]:
-    """What stands inside a total, each thing once."""
+    """The channels inside a total, one for each thing."""
     inside: dict[str, list[Channel]] = {}
     for channel in seen.channels:
         if channel.parent == total.name and channel.key != total.key and channel.name != total.name:
@@ -134,7 +134,7 @@ def _check_parts(seen: Observed) -> Iterator[Check]:
 
 
 def _parts_of(seen: Observed, total: Channel, parts: Sequence[Channel]) -> Check:
-    """What the parts make of a total, and of what the load adds to it: at most all, and most of it where the CPU is."""
+    """Check the parts of a total: they must not exceed it, and must show most of a load if the CPU is in them."""
     rises, shares = [], []
     for on, off in zip(seen.played.ons(), seen.played.offs(), strict=True):
         whole, inner = seen.power(total, on), seen.level(parts, on)
@@ -175,7 +175,7 @@ def _is_twin(channel: Channel, other: Channel) -> bool:
 
 
 def _check_counters(seen: Observed) -> Iterator[Check]:
-    """A counter of energy against the power that the same source shows, over each step and the rest after it."""
+    """Compare an energy counter with the power of the same source, over each step and the idle after it."""
     for counter in (channel for channel in seen.channels if channel.kind == "counter"):
         gauge = next((channel for channel in seen.channels if _is_twin(counter, channel)), None)
         if gauge is None:
@@ -194,7 +194,7 @@ def _check_counters(seen: Observed) -> Iterator[Check]:
 
 
 def _check_doubles(seen: Observed) -> Iterator[Check]:
-    """Whether something is in the sum twice: alike at every load, or the whole beside its parts."""
+    """Check that nothing is in the sum twice: equal channels, or a total beside its parts."""
     channels = seen.headline
     if len(channels) < 2:
         return
@@ -227,7 +227,7 @@ def _are_alike(ones: Sequence[float], others: Sequence[float], step: float) -> b
 
 
 def _check_first_looks(seen: Observed) -> Iterator[Check]:
-    """What the house's rule for first looks refuses, held against the whole pattern's readings."""
+    """Apply the rule for first readings (``evidence.judge_channels``) to the readings of the whole pattern."""
     moments = [end for _, end in seen.played.holds()]
     looks: dict[Key, list[tuple[float, float]]] = {}
     for channel in seen.channels:
@@ -276,12 +276,12 @@ def _check_sampling_cost(seen: Observed) -> Check:
 
 
 def meter_check(seen: Observed, mine: Sequence[ChannelSeries], theirs: ChannelSeries, holds: Sequence[Span]) -> Check:
-    """The headline against a meter, over every level of the pattern.
+    """Compare the headline with a meter, over every level of the pattern.
 
     Args:
-        seen: The pattern.
-        mine: The headline's series.
-        theirs: The meter's.
+        seen: The observed pattern.
+        mine: The readings of the headline's channels.
+        theirs: The readings of the meter.
         holds: The settled stretches.
     """
     subject = f"{_joined_names([series.channel for series in mine])} against {theirs.channel.name}"
@@ -305,7 +305,7 @@ def meter_check(seen: Observed, mine: Sequence[ChannelSeries], theirs: ChannelSe
 
 
 def unproved_gain(seen: Observed) -> Check:
-    """What no pattern of loads can show without a second instrument."""
+    """The check of the sensor's scale, which no load pattern can do without a second instrument."""
     limits = max((_gain_limit(channel) for channel in seen.headline), default=0.0)
     stated = f" (stated ± {100 * limits:.1f} %)" if limits else ""
     which = "its scale" if alone(seen) else "the scale of each rail"

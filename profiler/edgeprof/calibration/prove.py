@@ -1,4 +1,4 @@
-"""The proof of a board, in two minutes: a load with a known pattern, and what its sensors make of it."""
+"""The proof of a board in two minutes: play a known load pattern, and judge what its sensors read."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ if TYPE_CHECKING:
     Activity = Callable[[], dict[int, float]]
 
 SCHEMA = "edgeprof.prove/1"
-#: The rate (Hz) during the pattern, and that of a bench, whose cost is measured.
+#: The sampling rate (Hz) during the pattern, and the rate of a benchmark, whose cost is measured.
 _RATE_HZ, _BENCH_RATE_HZ = 200.0, 100.0
-#: So many of the other programs are named.
+#: How many other programs are named.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a proof found.
+    """The result of a proof.
 
     Attributes:
         board: The board's name.
-        rail: The headline, as one name; None without one.
-        date: When, ISO 8601.
-        seconds: How long the pattern was.
-        checks: Every figure with its verdict.
-        believable: Half-width (relative) within which joules of windows of 1 s and longer add up; None where nobody can
-            tell. The gain of the sensor is not in it.
-        gain_limit: The stated limit of that gain (relative); None where none is stated.
+        rail: The name of the headline; None if there is none.
+        date: The date in ISO 8601.
+        seconds: The length of the pattern, in seconds.
+        checks: All checks with their verdicts.
+        believable: The relative half-width within which the joules of windows of 1 s and longer add up; None if
+            unknown. It does not contain the gain of the sensor.
+        gain_limit: The stated relative limit of that gain; None if none is stated.
     """
 
     board: str
@@ -105,7 +105,7 @@ def prove(
     activity: Activity | None = None,
     proofs: Proofs | None = None,
 ) -> Proof:
-    """Play the pattern, judge what every sensor of power showed, and keep the verdicts.
+    """Play the pattern, judge the readings of every sensor of power, and store the verdicts.
 
     Args:
         host: Holds the sources.
@@ -113,12 +113,12 @@ def prove(
         rail: ``--rail``: which rail is the headline.
         sensors: ``--sensor``: the sources to prove.
         against: A meter, as ``meter:/dev/ttyUSB0``.
-        quick: Whether about a minute has to do.
-        say: Told what happens.
-        clock: For tests.
+        quick: Whether to use a shorter pattern of about a minute.
+        say: Called with a text for each step.
+        clock: Replaces the clock in tests.
         load: Makes the load.
-        activity: What other programs have used of the CPU, for tests.
-        proofs: Where the verdicts are kept; the data directory by default.
+        activity: Returns the CPU time that other programs have used; replaced in tests.
+        proofs: Where the verdicts are stored; by default in the data directory.
 
     Raises:
         UnavailableError: nothing here measures power.
@@ -189,7 +189,7 @@ def _watch_rest(planned: Plan, recording: Recording, played: Played, activity: A
 
 
 def _program_cpu_s() -> dict[int, float]:
-    """CPU seconds of every process but this one."""
+    """The CPU seconds of every process except this one."""
     used: dict[int, float] = {}
     for process in psutil.process_iter(["cpu_times"]):
         times = process.info["cpu_times"]
@@ -208,14 +208,14 @@ def _name(process: int) -> str:
 def _play_blocks(
     planned: Plan, sampler: Callable[[bool], Sampler], recording: Recording, load: Load, played: Played
 ) -> None:
-    """All cores busy, in blocks with and without a bench's sampling; the order turns, so that a drift cancels.
+    """Run blocks with all cores busy, with and without the sampling of a benchmark, in alternating order against drift.
 
     Args:
-        planned: How many blocks, and how long.
-        sampler: A new one, of all sensors or of none.
-        recording: Stopped; tells the time.
-        load: At work afterwards, and then at rest.
-        played: Gets the blocks.
+        planned: How many blocks there are, and how long they are.
+        sampler: Makes a sampler of all sensors (True) or of none (False).
+        recording: A stopped recording, used as a clock.
+        load: The load, which is switched off at the end.
+        played: Receives the work per second of the blocks.
     """
     load.set(1.0)
     recording.hold(planned.block_s)  # the clocks have risen
@@ -260,7 +260,7 @@ def _summarise_proof(board: str, seen: Observed, checks: Sequence[Check]) -> Pro
 
 
 def _verdicts_to_keep(board: str, seen: Observed, proof: Proof) -> Proved:
-    """What is kept: of each channel whether its own checks failed, and the whole proof."""
+    """The stored form of a proof: a verdict for each channel, and the whole proof."""
     verdicts: dict[str, str] = {}
     for channel in seen.channels:
         channel_verdicts = {check.verdict for check in proof.checks if channel.name in check.subject.split(" + ")}

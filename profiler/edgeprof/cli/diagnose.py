@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import click
 from edgeprof.cli.options import json_option, no_color_option, pairs, resolve_roots, root_options, safety_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeprof.diagnosis.evidence import Diagnosis
 
 
@@ -44,6 +47,8 @@ def command(model: str, **flags: Any) -> int:
     agree, and how much faster it is (2 s of timing unless --measure says otherwise). With --with it
     predicts: the variant is made, looked at and thrown away; nothing is timed.
 
+    Each next step that is a method is printed as the command that tries it.
+
     Where a model leaves sizes open, --input, --input-data or the samples of --dataset give them.
     """
     import json
@@ -53,6 +58,7 @@ def command(model: str, **flags: Any) -> int:
     from edgeprof.compression.recipe import recipe_beside
     from edgeprof.compression.scratch import scratch
     from edgeprof.compression.variant import make_variant, parse_chain
+    from edgeprof.diagnosis.advice import Methods
     from edgeprof.diagnosis.evidence import explain
     from edgeprof.diagnosis.inputs import Inputs
     from edgeprof.errors import InputError
@@ -84,6 +90,7 @@ def command(model: str, **flags: Any) -> int:
             baseline = given
         else:
             variant, recipe = given, recipe_beside(given)
+        source = flags["baseline"] or model
         if measure_s is None:
             measure_s = 2.0 if flags["baseline"] else 0.0
         diagnosis = explain(
@@ -99,14 +106,35 @@ def command(model: str, **flags: Any) -> int:
             inputs=Inputs(shapes, dtypes, input_data),
             note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
         )
+    methods = Methods.of(host, (baseline or given).format)
+    commands = {
+        finding.chain: _command(source, finding.chain, flags, needs_data=methods.need_data(finding.chain))
+        for finding in diagnosis.findings
+        if finding.chain is not None
+    }
     if flags["as_json"]:
-        click.echo(json.dumps(_diagnosis_as_json(diagnosis, model, flags["chain"], flags["baseline"]), indent=2))
+        document = _diagnosis_as_json(diagnosis, model, flags["chain"], flags["baseline"], commands)
+        click.echo(json.dumps(document, indent=2))
     else:
-        click.echo(_diagnosis_text(diagnosis, no_color=flags["no_color"]))
+        click.echo(_diagnosis_text(diagnosis, commands, no_color=flags["no_color"]))
     return 1 if flags["strict"] and any(finding.status == "fail" for finding in diagnosis.findings) else 0
 
 
-def _diagnosis_as_json(diagnosis: Diagnosis, model: str, chain: str | None, baseline: str | None) -> dict[str, Any]:
+def _command(source: str, chain: str, flags: Mapping[str, Any], *, needs_data: bool) -> list[str]:
+    """The command that tries an advised chain on the model that the variant came from, with the same data and sizes."""
+    words = ["edgeprof", "diagnose", source, "--with", chain]
+    if flags["dataset"]:
+        words += ["--dataset", flags["dataset"]]
+    elif needs_data:
+        words += ["--dataset", "SPEC"]
+    for option, given in (("--preprocess", flags["preprocess"]), ("--input", flags["inputs"])):
+        words += [word for value in given for word in (option, value)]
+    return words + (["--input-data", flags["input_data"]] if flags["input_data"] else [])
+
+
+def _diagnosis_as_json(
+    diagnosis: Diagnosis, model: str, chain: str | None, baseline: str | None, commands: Mapping[str, list[str]]
+) -> dict[str, Any]:
     return {
         "schema": "edgeprof.diagnosis/1",
         "model": model,
@@ -114,14 +142,17 @@ def _diagnosis_as_json(diagnosis: Diagnosis, model: str, chain: str | None, base
         "baseline": baseline,
         "predicted_speed_up": diagnosis.predicted,
         "measured_speed_up": diagnosis.measured,
-        "findings": [dataclasses.asdict(finding) for finding in diagnosis.findings],
+        "findings": [
+            {**dataclasses.asdict(finding), "command": commands.get(finding.chain or "")}
+            for finding in diagnosis.findings
+        ],
         "facts": diagnosis.facts,
         "notes": diagnosis.notes,
         "assumed": diagnosis.assumed,
     }
 
 
-def _diagnosis_text(diagnosis: Diagnosis, *, no_color: bool) -> str:
+def _diagnosis_text(diagnosis: Diagnosis, commands: Mapping[str, list[str]], *, no_color: bool) -> str:
     from edgeprof.reporters.terminal import Style
 
     style = Style.of(sys.stdout, no_color=no_color)
@@ -147,6 +178,7 @@ def _diagnosis_text(diagnosis: Diagnosis, *, no_color: bool) -> str:
             wrapped[0].replace(finding.status, style.paint(finding.status, colors[finding.status]), 1),
             *wrapped[1:],
         ]
+    lines += [f"  try: {shlex.join(words)}" for words in commands.values()]  # never wrapped: it is to be copied
     lines += [line for text in diagnosis.assumed for line in style.wrap("", f"assumed: {text}")]
     lines += [line for note in diagnosis.notes for line in style.wrap("", f"not told: {note}")]
     return "\n".join(lines)

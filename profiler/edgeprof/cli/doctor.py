@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from edgeprof.cli.options import json_option, resolve_roots, root_options
 from edgeprof.cli.verbs import RESERVED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeprof.cli.doctor_checks import Check
     from edgeprof.plugins import PluginHost
 
 
@@ -95,13 +99,21 @@ def command(
 
         click.echo(json.dumps({"checks": [check._asdict() for check in checks]}, indent=2))
     else:
-        width = max(len(check.name) for check in checks)
-        for check in checks:
-            click.echo(f"  {check.status:<6} {check.name:<{width}}  {check.detail}")
-            if check.remedy:
-                click.echo(f"  {'':<6} {'':<{width}}  → {check.remedy}")
+        _print(checks)
     if strict and any(check.status == "fail" for check in checks):
         raise click.exceptions.Exit(1)
+
+
+def _print(checks: Sequence[Check]) -> None:
+    """A check, as wide as the terminal, and below it what mends it."""
+    from edgeprof.reporters.terminal import Style
+
+    style = Style.of(sys.stdout, no_color=True)
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        lines = style.wrap(f"{check.status:<6} {check.name:<{width}}", check.detail)
+        lines += style.remedy(check.remedy, indent=9) if check.remedy else []
+        click.echo("\n".join(lines))
 
 
 def _fix_udev(host: PluginHost, yes: bool) -> None:

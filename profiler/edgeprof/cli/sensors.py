@@ -48,12 +48,14 @@ def command(
     Channels that exist and cannot be read are listed once, with the reason and what to do about it.
     """
     from edgeprof.errors import GateError
-    from edgeprof.plugins import PluginHost
+    from edgeprof.plugins import PluginHost, sensor_points
     from edgeprof.sensing.discover import discover
     from edgeprof.sensing.glance import glance
 
     roots = resolve_roots(sysfs_root, procfs_root)
-    discovery = discover(PluginHost.from_environment(), roots, sources, rail, study=_refresh_watcher(roots))
+    discovery = discover(
+        PluginHost.from_environment(points=sensor_points()), roots, sources, rail, study=_refresh_watcher(roots)
+    )
     seen = glance(discovery.sensors, discovery.topology.by_key())
     if as_json:
         import json

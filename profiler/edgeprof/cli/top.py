@@ -56,14 +56,14 @@ def command(
     """
     from edgeprof.energy.online.watch import Watch
     from edgeprof.errors import require_range
-    from edgeprof.plugins import PluginHost
+    from edgeprof.plugins import PluginHost, sensor_points
     from edgeprof.reporters.terminal import Style
     from edgeprof.reporters.top_frame import History, draw
     from edgeprof.sensing.discover import discover
 
     require_range("--every", every_s, _FASTEST_S, 3600.0)
     roots = resolve_roots(sysfs_root, procfs_root)
-    discovery = discover(PluginHost.from_environment(), roots, sources or None)
+    discovery = discover(PluginHost.from_environment(points=sensor_points()), roots, sources or None)
     watch, state = Watch(discovery, _RATE_HZ), _State(roots)
     live = sys.stdout.isatty() and sys.stdin.isatty() and not once and not as_json
     watch.start()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.compression.recipe import changes_of
 from edgeprof.compression.variant import parse_chain, settings
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgeprof.compression.compressor import Compressor
+    from edgeprof.compression.compressor import Change, Compressor
     from edgeprof.plugins import PluginHost
 
 
@@ -65,6 +66,11 @@ class Methods:
             return None
         return text
 
+    def need_data(self, chain: str) -> bool:
+        """Whether a step of a chain of these methods calibrates or trains."""
+        steps = parse_chain(chain)
+        return any(self.by_name[s.compressor].needs_data != "no" for s in steps if s.compressor in self.by_name)
+
 
 def _setting_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -88,3 +94,39 @@ def made_again(methods: Methods | None, recipe: Sequence[Mapping[str, Any]], /, 
         return None
     known = [step for step in steps if step is not None]
     return "+".join(known) if len(known) == len(steps) else None
+
+
+def repeated(methods: Methods | None, recipe: Sequence[Mapping[str, Any]]) -> str | None:
+    """The chain that made a variant, to make it again with the data that is given now; None where it is not known."""
+    if methods is None or not recipe:
+        return None
+    steps = [methods.chain(str(step.get("compressor")), given=step.get("parameters")) for step in recipe]
+    known = [step for step in steps if step is not None]
+    return "+".join(known) if len(known) == len(steps) else None
+
+
+def replaced(
+    methods: Methods | None, recipe: Sequence[Mapping[str, Any]], change: Change, method: str, /, **options: Any
+) -> str | None:
+    """The chain of a variant with another method in place of the steps that change the same of the model.
+
+    Where no step does, the method comes before all others: what takes weights out goes before what rounds them. None
+    where the format has no such method.
+    """
+    new = None if methods is None else methods.chain(method, **options)
+    if methods is None or new is None:
+        return None
+    steps = [
+        new if change in changes_of(step) else methods.chain(str(step.get("compressor")), given=step.get("parameters"))
+        for step in recipe
+    ]
+    if None in steps:
+        return new  # the other steps cannot be written for this format
+    if new not in steps:
+        steps.insert(0, new)
+    return "+".join(dict.fromkeys(step for step in steps if step is not None))
+
+
+def with_chain(words: str, chain: str | None) -> str:
+    """A remedy that ends with the chain that follows it."""
+    return f"{words.rstrip('.')}: --with {chain}" if chain else words

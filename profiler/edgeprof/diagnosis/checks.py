@@ -11,23 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import units
 from edgeprof.compression.recipe import changes_of, weight_bits_of
-from edgeprof.diagnosis.advice import made_again
+from edgeprof.diagnosis.advice import made_again, repeated, replaced, with_chain
 from edgeprof.diagnosis.finding import ORDER, Evidence, Finding, Status
-from edgeprof.diagnosis.noise import (
-    AGREEMENT_LOW,
-    CLIPPED,
-    SAMPLES,
-    agreement,
-    outputs,
-    saturation,
-    short_name,
-    sqnr,
-    takes,
-)  # fmt: skip
+from edgeprof.diagnosis.noise import agreement, outputs, saturation, sqnr
+from edgeprof.diagnosis.ranges import calibration
 from edgeprof.diagnosis.zeros import count_zeros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgeprof.worker.graph import Graph, Layer
 
@@ -38,7 +29,6 @@ __all__ = ["ORDER", "Evidence", "Finding", "Status"]
 GAIN_WITH_DOT, GAIN_WITHOUT = 3.0, 1.2
 
 _NO_OP, _ISLANDS = 0.05, 0.90
-_DEAD = 0.75
 _FASTER, _SMALLER = 1.05, 0.95
 _BATCH = 0.05
 #: Below so many multiply-accumulates a node, starting it costs more than computing it.
@@ -93,19 +83,19 @@ def _check_int8_share(e: Evidence) -> Iterator[Finding]:
     floats = sorted((x for x in graph.layers if x.precision.startswith("float")), key=lambda x: -(x.macs or 0))
     named = ", ".join(f"{x.name} ({(x.macs or 0) / graph.macs:.0%})" for x in floats[:3])
     sentence = f"{share:.1%} of the multiply-accumulates run in integers, so at most {bound:.2f} × faster (Amdahl)"
+    chain = _integer_chain(e, floats)
     if share < _NO_OP:
-        packed = sum(layer.stored in {"int8", "uint8", "int4"} for layer in graph.layers)
+        packed = sum(layer.stored in {"int8", "uint8", "int4"} for layer in floats)
         only = f"; {packed} of {len(graph.layers)} layers store integers and compute in floats" if packed else ""
-        engine = graph.integers if packed > len(graph.layers) / 2 else ""
         yield Finding(
             "int8-share", "fail", share, "ratio", _NO_OP, f"a no-op for speed: {sentence}{only}",
-            engine or _quantise_more(e, floats), 5.0, chain=None if engine else _static_chain(e, floats),
+            _quantise_more(e, floats, chain), 5.0, chain=chain,
         )  # fmt: skip
     elif share < _ISLANDS:
         yield Finding(
             "int8-share", "warn", share, "ratio", _ISLANDS,
             f"{sentence}; still in floats: {named}" + _conversions_text(graph),
-            "Use operators that the runtime quantises in place of these.", 3.0,
+            _quantise_more(e, floats, chain), 3.0, chain=chain,
         )  # fmt: skip
     else:
         yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, sentence + _conversions_text(graph))
@@ -115,18 +105,30 @@ def _check_int8_share(e: Evidence) -> Iterator[Finding]:
 _STATIC_TAKES = ("conv", "matmul", "gemm", "fully_connected")
 
 
-def _static_chain(e: Evidence, floats: Sequence[Layer]) -> str | None:
-    """int8-static, where it was not tried and takes what does the work."""
+def _integer_chain(e: Evidence, floats: Sequence[Layer]) -> str | None:
+    """What brings more of the arithmetic into integers: a runtime that computes in what is stored, or int8-static."""
+    if e.graph is not None and e.graph.integers and _mostly_stored(e.graph):
+        before = repeated(e.methods, e.recipe)
+        export = _method_chain(e, "export-onnx")
+        return None if export is None or (before is None and e.recipe) else "+".join(filter(None, (before, export)))
     tried = any(step.get("compressor") == "int8-static" for step in e.recipe)
     heaviest = floats[0].op.lower() if floats else ""
-    return None if tried or e.methods is None or not any(name in heaviest for name in _STATIC_TAKES) else (
-        e.methods.chain("int8-static")
-    )  # fmt: skip
+    if tried or not any(name in heaviest for name in _STATIC_TAKES):
+        return None
+    return replaced(e.methods, e.recipe, "precision", "int8-static")
 
 
-def _quantise_more(e: Evidence, floats: Sequence[Layer]) -> str:
-    if e.methods is None or _static_chain(e, floats):
-        return "Quantise what does the work: int8-static takes convolutions and matrix products."
+def _mostly_stored(graph: Graph) -> bool:
+    """Whether most layers store integers and compute in floats."""
+    packed = [x for x in graph.layers if x.stored in {"int8", "uint8", "int4"} and x.precision.startswith("float")]
+    return len(packed) > len(graph.layers) / 2
+
+
+def _quantise_more(e: Evidence, floats: Sequence[Layer], chain: str | None) -> str:
+    if e.graph is not None and e.graph.integers and _mostly_stored(e.graph):
+        return with_chain(e.graph.integers, chain)
+    if e.methods is None or chain:
+        return with_chain("Quantise what does the work: int8-static takes convolutions and matrix products.", chain)
     named = ", ".join(dict.fromkeys(layer.op for layer in floats[:3]))
     return f"Nothing more is quantised here of what does the work ({named}): a smaller network would have to do it."
 
@@ -175,16 +177,21 @@ def _check_sparsity(e: Evidence) -> Iterator[Finding]:
     if channels >= 0.5 * share:
         yield Finding(
             "sparsity", "warn", channels, "ratio", None, f"{sentence}; the channels are still computed",
-            _taken_out(e, "Take them out"), 2.0, chain=_method_chain(e, "prune-structured"),
+            _taken_out(e, "Take them out"), 2.0, chain=_narrower(e),
         )  # fmt: skip
         return
     yield Finding(
         "sparsity", "fail", share, "ratio", 0.1,
         f"{sentence}: dense kernels multiply zeros like any number, predicted speed-up 1.00 ×",
-        _taken_out(e, "Take whole channels out")
-        + (" Or run the 2:4 blocks on a GPU with sparse tensor cores (TensorRT)." if patterned > 0.9 else ""), 4.0,
-        chain=_method_chain(e, "prune-structured"),
+        _taken_out(e, "Run the 2:4 blocks on a GPU with sparse tensor cores (TensorRT), or take whole channels out"
+                   if patterned > 0.9 else "Take whole channels out"), 4.0,
+        chain=_narrower(e),
     )  # fmt: skip
+
+
+def _narrower(e: Evidence) -> str | None:
+    """What takes channels out in place of single weights."""
+    return replaced(e.methods, e.recipe, "sparsity", "prune-structured")
 
 
 def _method_chain(e: Evidence, method: str, **options: Any) -> str | None:
@@ -192,28 +199,31 @@ def _method_chain(e: Evidence, method: str, **options: Any) -> str | None:
 
 
 def _taken_out(e: Evidence, what: str) -> str:
-    if e.methods is None or _method_chain(e, "prune-structured"):
-        return f"{what}: prune-structured."
+    chain = _narrower(e)
+    if e.methods is None or chain:
+        return with_chain(f"{what} (prune-structured).", chain)
     return f"{what} before the model is converted to this format, which no method here prunes by channels."
 
 
 def _check_instructions(e: Evidence) -> Iterator[Finding]:
     """B3.3: integer arithmetic needs dot-product instructions, and the engine that the model was made for."""
     if e.engine is not None and e.engine[0] != e.engine[1]:
+        chain = made_again(e.methods, e.recipe, backend=e.engine[1])
         yield Finding(
             "engine", "fail", None, "", None, f"it was quantised for {e.engine[0]} and runs on {e.engine[1]}",
-            f"Set the engine to {e.engine[0]}, or quantise for {e.engine[1]}.", 6.0,
+            with_chain(f"Run it where {e.engine[0]} computes, or quantise for {e.engine[1]}.", chain), 6.0, chain=chain,
         )  # fmt: skip
     if e.graph is None or not e.graph.share():
         return
     for precision, why in e.graph.slow.items():
         slow = [layer for layer in e.graph.layers if layer.precision == precision]
         if slow:
+            chain = made_again(e.methods, e.recipe, activations="int8")
             yield Finding(
                 "kernels", "fail", len(slow) / len(e.graph.layers), "ratio", 0.0,
                 f"{len(slow)} layers compute in {precision}, {why}",
-                "Use int8 activations, or an accelerator that computes in it.", 5.0,
-                chain=made_again(e.methods, e.recipe, activations="int8"),
+                with_chain("Run it on an accelerator that computes in it, or use int8 activations.", chain), 5.0,
+                chain=chain,
             )  # fmt: skip
     if e.instructions is None or (e.baseline is not None and e.baseline.share() >= e.graph.share()):
         return  # unknown; or the baseline computes in as many integers: that is not what changed
@@ -227,55 +237,6 @@ def _check_instructions(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _check_calibration(e: Evidence) -> Iterator[Finding]:
-    """B3.4: enough samples, of every class, prepared as the model will meet them."""
-    facts = next((s["facts"] for s in e.recipe if "calibration" in (s.get("facts") or {})), None)
-    if facts is not None:
-        yield from _check_calibration_data(e, facts)
-    worst = sorted(e.clipped, key=lambda name: -e.clipped[name])[:3]
-    if worst and e.clipped[worst[0]] > CLIPPED:
-        named = ", ".join(f"{short_name(name)} ({e.clipped[name]:.1%})" for name in worst)
-        wrong = e.clipped[worst[0]] > 0.1 and (e.agreement is None or e.agreement[0] < AGREEMENT_LOW)
-        yield Finding(
-            "clipping", "fail" if wrong else "warn", e.clipped[worst[0]], "ratio", CLIPPED,
-            f"values fall outside their calibrated ranges: {named}",
-            "Calibrate on data like that which it meets: same preprocessing, more samples"
-            + (", method=minmax." if takes(e, method="minmax") else "."), 4.5,
-            chain=made_again(e.methods, e.recipe, method="minmax"),
-        )  # fmt: skip
-    idle = sorted(e.dead, key=lambda name: -e.dead[name])[:3]
-    if idle and e.dead[idle[0]] > _DEAD:
-        named = ", ".join(f"{short_name(name)} ({e.dead[name]:.0%})" for name in idle)
-        yield Finding(
-            "dead-range", "warn", e.dead[idle[0]], "ratio", _DEAD,
-            f"most of the calibrated range is never used: {named}",
-            ("Outliers widened it: method=percentile or entropy, or calibrate with the true preprocessing."
-             if takes(e, method="percentile") else "Outliers widened it: calibrate with the true preprocessing."), 2.5,
-            chain=made_again(e.methods, e.recipe, method="percentile"),
-        )  # fmt: skip
-
-
-def _check_calibration_data(e: Evidence, facts: Mapping[str, Any]) -> Iterator[Finding]:
-    count = facts.get("samples", 0)
-    if e.preprocessing is not None and facts.get("preprocessing") not in (None, e.preprocessing):
-        yield Finding(
-            "preprocessing", "fail", None, "", None,
-            "it was calibrated with another preprocessing than it is judged with",
-            "Use one dataset .toml for both.", 8.0,
-        )  # fmt: skip
-    status: Status = "ok" if count >= SAMPLES else "warn"
-    yield Finding(
-        "calibration", status, count, "samples", SAMPLES, f"it was calibrated on {count} samples",
-        None if status == "ok" else f"Use {SAMPLES} or more.", 1.5,
-    )  # fmt: skip
-    classes, there = facts.get("classes"), facts.get("classes_in_dataset")
-    if classes and there and classes < 0.8 * there:
-        yield Finding(
-            "classes", "warn", classes / there, "ratio", 0.8,
-            f"the calibration samples show {classes} of {there} classes", "Use more samples.", 1.5,
-        )  # fmt: skip
-
-
 def _check_mode(e: Evidence) -> Iterator[Finding]:
     """B3.7: training mode, unfused batch norms, answers that depend on the batch."""
     graph = e.graph
@@ -286,10 +247,14 @@ def _check_mode(e: Evidence) -> Iterator[Finding]:
             "Call model.eval() before exporting.", 9.0,
         )  # fmt: skip
     if graph is not None and graph.batch_norms:
+        before, export = repeated(e.methods, e.recipe), _method_chain(e, "export-onnx")
+        chain = "+".join(filter(None, (before, export))) if export and not (e.recipe and before is None) else None
         yield Finding(
             "batch-norms", "warn", len(graph.batch_norms), "nodes", 0,
             f"{len(graph.batch_norms)} batch normalisations are not fused ({', '.join(graph.batch_norms[:3])})",
-            "Export in eval mode with constant folding, so that they become part of the convolutions.", 2.0,
+            with_chain("Those that follow a convolution can become part of it before the export: "
+                       "torch.nn.utils.fusion.fuse_conv_bn_eval" + (", or in ONNX Runtime" if chain else "."), chain),
+            2.0, chain=chain,
         )  # fmt: skip
     if e.batch_error is not None and e.batch_error > _BATCH:
         dynamic = any(x.precision == "int8-dynamic" for x in graph.layers) if graph else False
@@ -314,13 +279,14 @@ def _check_shape(e: Evidence) -> Iterator[Finding]:
     odd = [x for x in layers if x.channels % step]
     if odd and sum(x.macs or 0 for x in odd) > 0.1 * (graph.macs or 1):
         named = ", ".join(f"{x.name} ({x.channels})" for x in odd[:3])
+        # A layer that has no more than one such multiple cannot be narrowed to a smaller one.
+        narrow = min(x.channels for x in layers) > step
+        chain = replaced(e.methods, e.recipe, "channels", "prune-structured", round_to=step) if narrow else None
         yield Finding(
             "channels", "warn", len(odd) / len(layers), "ratio", 0.1,
             f"{len(odd)} of {len(layers)} layers have channels that are no multiple of {step}: {named}",
-            f"Prune to multiples: prune-structured:round_to={step}."
-            if e.methods is None or _method_chain(e, "prune-structured", round_to=step)
-            else f"Choose multiples of {step} where the network is defined.", 1.0,
-            chain=_method_chain(e, "prune-structured", round_to=step),
+            with_chain("Prune to multiples.", chain) if chain
+            else f"Choose multiples of {step} where the network is defined.", 1.0, chain=chain,
         )  # fmt: skip
     small = graph.macs / graph.nodes
     took = None if e.latency_s is None else e.latency_s / graph.nodes
@@ -403,9 +369,11 @@ def _check_outcome(e: Evidence) -> Iterator[Finding]:
     plain, zipped = (new / old for new, old in zip(e.size, e.baseline_size, strict=True))
     sentence = f"the file is {plain:.2f} × its baseline, zipped {zipped:.2f} ×"
     if plain > _SMALLER and zipped > _SMALLER:
+        chain = next(iter(_smaller_ways(e).values()), None)
         yield Finding(
             "size", "warn", plain, "ratio", _SMALLER, sentence,
-            _smaller_remedy(e), 0.5, chain=_method_chain(e, "int8-weight"),
+            with_chain(f"Store fewer bits or fewer weights ({', '.join(_smaller_ways(e))}).", chain)
+            if chain else "Store fewer bits or fewer weights.", 0.5, chain=chain,
         )  # fmt: skip
     if e.speed_up is not None and e.speed_up < _FASTER and min(plain, zipped) < _SMALLER:
         where = "memory" if plain <= _SMALLER else "download (it is small only when packed)"
@@ -415,17 +383,19 @@ def _check_outcome(e: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _smaller_remedy(e: Evidence) -> str:
+def _smaller_ways(e: Evidence) -> dict[str, str]:
+    """The methods that were not tried and make a file of the baseline's format smaller, each as a chain."""
     ways = ("int8-weight", "fp16", "prune-structured", "low-rank")
-    known = [name for name in ways if e.methods is None or e.methods.chain(name)]
-    return f"Store fewer bits or weights: {', '.join(known)}." if known else "Store fewer bits or fewer weights."
+    tried = {step.get("compressor") for step in e.recipe}
+    chains = {name: _method_chain(e, name) for name in ways if name not in tried}
+    return {name: chain for name, chain in chains.items() if chain is not None}
 
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _check_int8_share,
     _check_sparsity,
     _check_instructions,
-    _check_calibration,
+    calibration,
     sqnr,
     outputs,
     saturation,

@@ -127,6 +127,9 @@ def explain(
         except (EdgeprofError, ImportError) as error:
             remedy = getattr(error, "remedy", None)
             notes.append(f"{text}: {error}" + (f" → {remedy}" if remedy else ""))
+        except Exception as error:  # noqa: BLE001 - a library's, on anybody's file: the other checks still hold
+            lines = str(error).strip().splitlines()
+            notes.append(f"{text}: {type(error).__name__}" + (f": {lines[0][:200]}" if lines else ""))
     findings = checks.diagnose(evidence)
     predicted = None
     if graph is not None and graph.macs and not (graph.unsized or (before is not None and before.unsized)):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgeprof.artifact import Artifact
     from edgeprof.diagnosis.checks import Evidence
     from edgeprof.evaluation.dataset import Dataset
+    from edgeprof.worker.graph import Graph
     from edgeprof.worker.runtime import Runtime
 
     Array = npt.NDArray[Any]
@@ -27,13 +28,14 @@ def follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact,
     """Signal to noise of every tensor that both graphs have, and how its values fill the range that it was given."""
     if e.graph is None or e.baseline is None:
         return
+    samples = [_filled(sample, e.baseline) for sample in spread_samples(data, _FOLLOWED)]
     # A tensor that the variant quantises is looked at where its readers see it.
     baseline_names = {e.graph.seen_as.get(name, name): name for name in e.baseline.tensors}
     pairs = zip(
-        runtime.taps(str(baseline.path), e.baseline.tensors, spread_samples(data, _FOLLOWED)),
+        runtime.taps(str(baseline.path), e.baseline.tensors, samples),
         (
             {baseline_names[name]: array for name, array in seen.items()}
-            for seen in runtime.taps(str(variant.path), list(baseline_names), spread_samples(data, _FOLLOWED))
+            for seen in runtime.taps(str(variant.path), list(baseline_names), samples)
         ),
         strict=True,
     )
@@ -44,6 +46,7 @@ def follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact,
             if (
                 not (isinstance(truth, np.ndarray) and isinstance(held, np.ndarray))
                 or truth.dtype.kind != "f"
+                or not truth.size
                 or truth.shape != held.shape
             ):
                 continue
@@ -56,6 +59,13 @@ def follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact,
         name: layer_tally.outside / layer_tally.count for name, layer_tally in ranged.items() if layer_tally.count
     }
     e.dead = {name: layer_tally.dead(e.graph.ranges[name]) for name, layer_tally in ranged.items() if layer_tally.count}
+
+
+def _filled(sample: dict[str, Array], graph: Graph) -> dict[str, Array]:
+    """A sample as a whole batch of a model whose batch is fixed: repeated."""
+    batches = {shape[0] for shape in graph.inputs.values() if shape and shape[0] is not None}
+    size = batches.pop() if len(batches) == 1 else 1
+    return {name: np.repeat(array, size, axis=0) if len(array) == 1 else array for name, array in sample.items()}
 
 
 @dataclass

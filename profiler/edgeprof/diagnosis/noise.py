@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.recipe import changes_of, weight_bits_of
-from edgeprof.diagnosis.advice import made_again
+from edgeprof.diagnosis.advice import made_again, repeated, replaced, with_chain
 from edgeprof.diagnosis.finding import Evidence, Finding
 
 if TYPE_CHECKING:
@@ -30,15 +30,21 @@ def sqnr(e: Evidence) -> Iterator[Finding]:
         yield Finding("sqnr", "ok", worst, "dB", _SQNR_LOW, f"every layer is above {_SQNR_LOW:.0f} dB; least: {named}")
         return
     fatal = worst < _SQNR_FATAL
-    step, chain = (None, None) if _milder_advice(e) else _against_noise(e)
+    fix, chain = _against_loss(e)
     broken = next(name for name in e.sqnr_db if e.sqnr_db[name] < (_SQNR_FATAL if fatal else _SQNR_LOW))
     yield Finding(
         "sqnr", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
         f"{len(low)} of {len(ranked)} layers are below {_SQNR_LOW:.0f} dB, from {short_name(broken)} on;"
         f" worst: {named}",
-        _milder_advice(e) or step or f"Leave what gives {short_name(broken)} in float.", 4.0 if fatal else 2.0,
+        fix or f"Leave what gives {short_name(broken)} in float.", 4.0 if fatal else 2.0,
         chain=chain,
     )  # fmt: skip
+
+
+def _against_loss(e: Evidence) -> tuple[str | None, str | None]:
+    """What to do about a lost signal, in words and as a chain."""
+    fix, chain = _milder_advice(e)
+    return (fix, chain) if fix else _against_noise(e)
 
 
 def _against_noise(e: Evidence) -> tuple[str | None, str | None]:
@@ -52,10 +58,15 @@ def _against_noise(e: Evidence) -> tuple[str | None, str | None]:
         (True, "Leave the worst layers in float", {"exclude": "auto"}),
         (bool(_worst_layers(e)), "Leave the first layers that lose it in float", {"exclude": _worst_layers(e)}),
     ]  # fmt: skip
+    if other_preprocessing(e):
+        chain = repeated(e.methods, e.recipe)
+        return with_chain(
+            "It was calibrated with another preprocessing: make it again with the data at hand.", chain
+        ), chain
     for seen, words, changes in causes:
         chain = made_again(e.methods, e.recipe, **changes) if seen else None
         if chain is not None:
-            return f"{words}: --with {chain}", chain
+            return with_chain(words, chain), chain
     return None, None
 
 
@@ -86,11 +97,11 @@ def outputs(e: Evidence) -> Iterator[Finding]:
     fine = e.agreement is not None and e.agreement[0] >= AGREEMENT_LOW
     fatal = worst < _SQNR_FATAL and not fine
     unseen = e.sqnr_db and min(e.sqnr_db.values()) >= _SQNR_LOW
-    step, chain = (None, None) if _milder_advice(e) else _against_noise(e)
+    fix, chain = _against_loss(e)
     yield Finding(
         "outputs", "fail" if fatal else "warn", worst, "dB", _SQNR_FATAL if fatal else _SQNR_LOW,
         sentence + (": more than the layers that could be followed show" if unseen else ""),
-        _milder_advice(e) or step, 3.8 if fatal else 1.9, chain=chain,
+        fix, 3.8 if fatal else 1.9, chain=chain,
     )  # fmt: skip
 
 
@@ -108,7 +119,7 @@ def saturation(e: Evidence) -> Iterator[Finding]:
     yield Finding(
         "saturation", "warn", None, "", None,
         "its weights have 8 bits, and pairs of products overflow in the 16-bit sums of this CPU, which has no VNNI",
-        f"Make it with 7-bit weights: --with {chain}" if chain else None, 4.2, chain=chain,
+        with_chain("Make it with 7-bit weights.", chain) if chain else None, 4.2, chain=chain,
     )  # fmt: skip
 
 
@@ -128,8 +139,12 @@ def _takes_much_out(step: Mapping[str, Any]) -> bool:
     return bool(changes & _LOSSY.keys()) or trained or (weight_bits_of(step) or 32) <= 4
 
 
-def _milder_advice(e: Evidence) -> str | None:
-    """What to do where weights were changed before anything was rounded: no layer left in float undoes that."""
+def _milder_advice(e: Evidence) -> tuple[str | None, str | None]:
+    """What to do where weights were changed before anything was rounded: no layer left in float undoes that.
+
+    Returns:
+        The remedy and its chain, each None where there is none.
+    """
     milder = {
         str(step.get("compressor", "a step")): how
         for step in e.recipe
@@ -137,9 +152,29 @@ def _milder_advice(e: Evidence) -> str | None:
         if change in changes_of(step)
     }
     if not milder:
-        return None
+        return None, None
     advice = " and ".join(f"{how} for {step}" for step, how in milder.items())
-    return f"Weights were changed, not only rounded: try {advice}, or train afterwards (a PyTorch module: epochs=N)."
+    steps = [{**step, "parameters": _milder_settings(step)} for step in e.recipe]
+    changed = any(new["parameters"] != (old.get("parameters") or {}) for new, old in zip(steps, e.recipe, strict=True))
+    chain = repeated(e.methods, steps) if changed else None
+    words = f"Weights were changed, not only rounded: train afterwards (a PyTorch module: epochs=N), or try {advice}."
+    return with_chain(words, chain), chain
+
+
+def _milder_settings(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a step that changed weights, so that it changes about half as much; others as they are."""
+    given = dict(step.get("parameters") or {})
+    if not changes_of(step) & _LOSSY.keys():
+        return given
+    if given.get("amount"):
+        given["amount"] = round(given["amount"] / 2, 4)
+    if given.get("n"):
+        given["n"] = min(256, 4 * given["n"])
+    if given.get("rank"):
+        given["rank"] *= 2
+    elif given.get("energy"):
+        given["energy"] = round(1 - (1 - given["energy"]) / 4, 6)
+    return given
 
 
 def agreement(e: Evidence) -> Iterator[Finding]:
@@ -152,30 +187,45 @@ def agreement(e: Evidence) -> Iterator[Finding]:
         changed = any(_takes_much_out(step) for step in e.recipe) or any(
             layer.stored == "int4" for layer in (e.graph.layers if e.graph else ())
         )
-        suspects = (
-            "Too much was taken out: use a smaller amount, or fine-tune afterwards." if changed else
-            "Look, in this order, at: calibration with another preprocessing; a model not in eval mode or with batch"
-            " norms not fused; the wrong engine; additions that were not quantised; random or too few calibration"
-            " samples; per-tensor weights; classes in another order."
-        )  # fmt: skip
+        if changed:
+            fix, chain = _milder_advice(e)
+            if chain is None:  # few bits
+                chain = replaced(e.methods, e.recipe, "precision", "int8-weight")
+            fix = fix or with_chain("Too much was taken out: fine-tune afterwards, or keep more bits.", chain)
+        else:
+            chain = _against_noise(e)[1]
+            suspects = (
+                "Look, in this order, at: calibration with another preprocessing; a model not in eval mode or with"
+                " batch norms not fused; the wrong engine; additions that were not quantised; random or too few"
+                " calibration samples; per-tensor weights; classes in another order."
+            )
+            fix = with_chain(f"{suspects} What is likeliest here", chain) if chain else suspects
         what = "damaged" if changed else "a configuration error, not a loss of precision"
-        yield Finding("agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{sentence}: {what}", suspects, 7.0)
+        yield Finding(
+            "agreement", "fail", share, "ratio", _AGREEMENT_BROKEN, f"{sentence}: {what}", fix, 7.0, chain=chain
+        )
     elif share < AGREEMENT_LOW:
-        milder = _milder_advice(e)
-        step, chain = (None, None) if milder else _against_noise(e)
-        more = " Or use more samples." if takes(e, samples=SAMPLES) and not milder else ""
+        milder, chain = _milder_advice(e)
+        fix = milder
+        if milder is None:
+            fix, chain = _against_noise(e)
         yield Finding(
             "agreement", "warn", share, "ratio", AGREEMENT_LOW,
-            sentence if milder else f"{sentence}: calibration or granularity",
-            milder or ((step or "") + more).strip() or None, 3.0, chain=chain,
+            sentence if milder else f"{sentence}: calibration or granularity", fix, 3.0, chain=chain,
         )  # fmt: skip
     else:
         yield Finding("agreement", "ok", share, "ratio", AGREEMENT_LOW, sentence)
 
 
-def takes(e: Evidence, **options: Any) -> bool:
-    """Whether the method that made the variant takes these parameters."""
-    return made_again(e.methods, e.recipe, **options) is not None
+def calibration_facts(e: Evidence) -> Mapping[str, Any] | None:
+    """What the step that calibrated says of it; None where none did."""
+    return next((s["facts"] for s in e.recipe if "calibration" in (s.get("facts") or {})), None)
+
+
+def other_preprocessing(e: Evidence) -> bool:
+    """Whether the variant was calibrated on data prepared otherwise than what it is judged on."""
+    facts = calibration_facts(e) or {}
+    return e.preprocessing is not None and facts.get("preprocessing") not in (None, e.preprocessing)
 
 
 def short_name(name: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeprof.diagnosis.checks import Evidence
     from edgeprof.diagnosis.inputs import Inputs
     from edgeprof.evaluation.dataset import Dataset
-    from edgeprof.launch.supervisor import Loaded
+    from edgeprof.launch.loaded import Loaded
     from edgeprof.plugins import PluginHost
     from edgeprof.worker.graph import Graph
     from edgeprof.worker.runtime import Runtime, TensorSpec
@@ -230,21 +230,32 @@ def answers_are_classes(labels: Array, output: Array, *, distributions: bool) ->
 
 
 def _batch_error(worker: Worker, inputs: Sequence[Any], data: Dataset) -> float | None:
-    """The largest relative difference between a batch's answers and its samples' own; None for a fixed batch."""
+    """The largest relative difference between a batch's answers and its samples' own.
+
+    None for a fixed batch, and where the first output is no number for each sample (a word, a map, one loss for all).
+    """
     if any(isinstance(spec.shape[0], int) for spec in inputs if spec.shape):
         return None
     samples = list(spread_samples(data, _BATCH))
     if len(samples) < 2:
         return None
-    alone = []
-    for sample in samples:
-        feeds, _ = evaluate.feeds(sample, inputs, data, 1)
-        alone.append(next(iter(worker.infer(feeds).values())))
     together = {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
-    feeds, _ = evaluate.feeds(together, inputs, data, len(samples))
-    batch = next(iter(worker.infer(feeds).values())).astype(np.float64)
-    single = np.concatenate(alone).astype(np.float64)
-    if batch.shape != single.shape:
+    answers = []
+    for feeds_of, size in [*((sample, 1) for sample in samples), (together, len(samples))]:
+        feeds, _ = evaluate.feeds(feeds_of, inputs, data, size)
+        first: Any = next(iter(worker.infer(feeds).values()))
+        if (
+            not isinstance(first, np.ndarray)
+            or first.dtype.kind not in "biuf"
+            or not first.ndim
+            or len(first) != size
+            or not first.size
+        ):
+            return None
+        answers.append(first.astype(np.float64))
+    *alone, batch = answers
+    if any(answer.shape[1:] != batch.shape[1:] for answer in alone):
         return None
+    single = np.concatenate(alone)
     scale = float(np.abs(single).max()) or 1.0
     return float(np.abs(batch - single).max()) / scale

@@ -36,14 +36,17 @@ from edgeprof.energy.edges import (
 from edgeprof.energy.window import Edges, Window, WindowEnergy, typical_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from edgeprof.energy.edges import RunningIntegral
     from edgeprof.energy.sag import Sag
     from edgeprof.energy.window import Floats
     from edgeprof.sensing.sensor import Channel
+    from edgeprof.worker.span import Span
 
-__all__ = ["ChannelSeries", "Edges", "WindowEnergy", "window_energy"]
+__all__ = ["ChannelSeries", "Edges", "WindowEnergy", "highest_power", "window_energy"]
 
 #: Readings of power that are more than this many update intervals apart leave a gap, which degrades the variant.
 GAP_INTERVALS = 3.0
@@ -208,3 +211,27 @@ def _judge_gaps(result: WindowEnergy, tolerated: float, length: float) -> Window
     # With more than half of the window unseen, the rest is no measurement of the window.
     joules = None if gap > length / 2 else result.joules
     return replace(result, joules=joules, problems=(*result.problems, "gaps"))
+
+
+def highest_power(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
+    """The highest reading of the headline's sum inside the windows (W); None for counters, which have no momentary
+    power.
+    """
+    if any(series.channel.quantity != "power" for series in headline):
+        return None
+    highest = None
+    for window in windows:
+        total: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
+        grid = None
+        for series in headline:
+            t, v = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
+            keep = (t >= window.start_s) & (t <= window.end_s) & ~np.isnan(v)
+            t, v = t[keep], v[keep]
+            if t.size == 0:
+                return None
+            grid = t if grid is None else grid
+            on_grid = np.interp(grid, t, v)
+            total = on_grid if total is None else total + on_grid
+        if total is not None:
+            highest = max(highest if highest is not None else -math.inf, float(total.max()))
+    return highest

@@ -29,7 +29,7 @@ from edgeprof.energy.figures import (
     without_figures,
 )
 from edgeprof.energy.influences import Share, as_squares, shared_influences
-from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, window_energy
+from edgeprof.energy.integrate import ChannelSeries, WindowEnergy, highest_power, window_energy
 from edgeprof.energy.sag import excess_w
 from edgeprof.energy.standstill import frozen_reasons
 from edgeprof.energy.uncertainty import RECTANGULAR, Component
@@ -476,34 +476,10 @@ def _headline_power(
         mean = math.fsum(t.joules for _, t in usable) / math.fsum(w.seconds for w, _ in usable)
     return schema.Power(
         mean=mean,
-        max=_highest_power(headline, [window for window, _ in usable]),
+        max=highest_power(headline, [window for window, _ in usable]),
         idle=math.fsum(i.power for i in idles) / len(idles) if idles else None,
         idle_before=idles[0].power if idles else None,
         idle_after=idles[-1].power if len(idles) > 1 else None,
         max_over_s=max((s.channel.filter.tau_s or s.channel.filter.length_s or 0.0 for s in headline), default=0.0)
         or None,
     )
-
-
-def _highest_power(headline: Sequence[ChannelSeries], windows: Sequence[Span]) -> float | None:
-    """The highest reading of the headline's sum inside the windows (W); None for counters, which have no momentary
-    power.
-    """
-    if any(series.channel.quantity != "power" for series in headline):
-        return None
-    highest = None
-    for window in windows:
-        total: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
-        grid = None
-        for series in headline:
-            t, v = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
-            keep = (t >= window.start_s) & (t <= window.end_s) & ~np.isnan(v)
-            t, v = t[keep], v[keep]
-            if t.size == 0:
-                return None
-            grid = t if grid is None else grid
-            on_grid = np.interp(grid, t, v)
-            total = on_grid if total is None else total + on_grid
-        if total is not None:
-            highest = max(highest if highest is not None else -math.inf, float(total.max()))
-    return highest

@@ -239,7 +239,11 @@ def _fill_batch(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
 
 
 def _check_output(name: str, array: npt.NDArray[Any], done: int) -> None:
-    if array.dtype.kind == "f" and np.isnan(array).any():
+    scores = array
+    if array.dtype.kind == "O":  # maps from class to score
+        maps = [item for item in array.reshape(-1) if isinstance(item, dict)]
+        scores = np.array([value for item in maps for value in item.values() if isinstance(value, float)], np.float64)
+    if scores.dtype.kind == "f" and np.isnan(scores).any():
         raise VariantError(
             f"the model's output {name} has NaN for samples from number {done} on: no accuracy can be told",
             remedy="Check the preprocessing, or the precision that the model was converted to.",

@@ -74,12 +74,14 @@ class Permissions:
         worker_python: The Python that runs the models; None for edgeprof's own.
         max_bytes: How many bytes of models and data are kept on the device.
         sign_key: The file of a private key that signs results; None: they are not signed.
+        keep_days: For how many days after it was fetched last a result is kept.
     """
 
     allow_code: bool = False
     worker_python: str | None = None
     max_bytes: int = 8 << 30
     sign_key: str | None = None
+    keep_days: int = 90
 
     @classmethod
     def read(cls, path: Path) -> Permissions:
@@ -93,14 +95,15 @@ class Permissions:
         for key in content:
             if key not in cls.__dataclass_fields__:
                 raise unknown(f"key of {path}", key, list(cls.__dataclass_fields__))
-        kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str, "sign_key": str}
+        kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str, "sign_key": str, "keep_days": int}
         for key, value in content.items():
-            if not isinstance(value, kinds[key]):
+            if not _fits(value, kinds[key]):
                 examples = {
                     "allow_code": "true",
                     "worker_python": '"/usr/bin/python3"',
                     "max_bytes": '"8GiB"',
                     "sign_key": '"/etc/edgeprof/sign"',
+                    "keep_days": "90",
                 }
                 raise InputError(f"{path}: {key} = {value!r} does not fit", remedy=f"As in {key} = {examples[key]}")
         try:
@@ -109,6 +112,13 @@ class Permissions:
         except ValueError as error:
             raise InputError(f"{path}: max_bytes: {error}", remedy='As in max_bytes = "8GiB"') from None
         return cls(**content)
+
+
+def _fits(value: object, kind: type) -> bool:
+    """Whether a value of the owner's file is of a kind; a whole number counts something, and is 1 at least."""
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, kind)
 
 
 def _check_owner(path: Path) -> None:
@@ -238,6 +248,7 @@ class Door:
         digest = hashlib.sha256(text).hexdigest()
         self._say({"state": state, "size": len(text), "sha256": digest, "signature": signature})
         self.wire.write_bytes(text)
+        self.spool.note_fetched(request.key)
 
     def _cancel(self, request: Cancel) -> None:
         holder = lock.holder(self.roots)
@@ -263,7 +274,7 @@ class Door:
         if self.spool.is_done(key):
             self._say({"key": key, "state": "done"})
             return
-        self.spool.tidy()
+        self.spool.tidy(keep_s=86_400.0 * self.permissions.keep_days)
         paths = [self.spool.place(key, str(n), files)[0] for n, files in enumerate(request.models)]
         for path in paths:
             self._refuse_code(path)

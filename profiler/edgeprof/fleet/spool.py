@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: A part of a file that never became whole is removed after so many seconds.
 _STALE_S = 86_400
+#: The file of a job that says when its result was handed out last.
+_FETCHED = "fetched"
 #: The longest result that a device hands out.
 LARGEST_RESULT = 256 << 20
 
@@ -204,11 +207,24 @@ class Spool:
             status = result.stat()
             yield Job(path.name, is_done=True, size_bytes=status.st_size, ended_s=status.st_mtime)
 
-    def tidy(self) -> None:
-        """Remove the files that were laid out for jobs which are done; their results stay."""
+    def note_fetched(self, key: str) -> None:
+        """Note that a whole result was handed out; only such a one is ever removed."""
+        with contextlib.suppress(OSError):  # on a full disk it merely stays longer
+            (self._job(key) / _FETCHED).touch()
+
+    def tidy(self, keep_s: float = math.inf) -> None:
+        """Remove the files that were laid out for jobs which are done, and results that were fetched long ago.
+
+        Args:
+            keep_s: How long ago a result must have been fetched last, in seconds.
+        """
         for job in self.jobs():
-            if job.is_done:
-                shutil.rmtree(self._job(job.key) / "files", ignore_errors=True)
+            if not job.is_done:
+                continue
+            shutil.rmtree(self._job(job.key) / "files", ignore_errors=True)
+            with contextlib.suppress(OSError):  # it was never fetched
+                if time.time() - (self._job(job.key) / _FETCHED).stat().st_mtime > keep_s:
+                    shutil.rmtree(self._job(job.key))
 
     def _job(self, key: str) -> Path:
         return self.directory / "jobs" / key

@@ -1,4 +1,4 @@
-"""Which runtime loads a model: the runtimes that the plugins register, those that are installed, and the one named."""
+"""Choose the runtime that loads a model, among those that plugins register and the one that the user names."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def own_formats(host: PluginHost) -> dict[str, tuple[int, bytes]]:
 
 
 def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifact, InputError | None]:
-    """``recognise`` one of several: a file that is no model is of unknown format, and its reason comes with it.
+    """Recognise one of several models; a file that is no model gets the format ``unknown`` and a reason.
 
     Raises:
-        InputError: there is no such file: that is a slip of the pen.
+        InputError: there is no such file, which is taken for a typing error.
     """
     try:
         return recognise(spec, formats), None
@@ -38,7 +38,7 @@ def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifa
 
 
 def _runtimes(host: PluginHost) -> list[Runtime]:
-    """All that can be made; a plugin whose factory fails is no reason not to use another."""
+    """All runtimes that can be made; a plugin whose factory fails does not prevent the use of others."""
     runtimes = []
     for name, factory in host.of("runtimes").items():
         with contextlib.suppress(UnavailableError):
@@ -73,7 +73,7 @@ def named_runtime(host: PluginHost, name: str) -> Runtime:
 
 
 def runtimes_for(host: PluginHost, artifact: Artifact) -> list[Runtime]:
-    """The runtimes that take an artifact's format, those that name it first in front; installed or not."""
+    """The runtimes for an artifact's format, installed or not, ordered by how early they list that format."""
     able = [runtime for runtime in _runtimes(host) if artifact.format in runtime.formats]
     return sorted(able, key=lambda runtime: runtime.formats.index(artifact.format))
 
@@ -91,13 +91,13 @@ def _require_language_model(artifact: Artifact) -> None:
 def choose_runtime(
     host: PluginHost, artifact: Artifact, named: Runtime | None = None, *, foreign_python: bool = False
 ) -> Runtime:
-    """The runtime that loads an artifact: the one that was named, else the first that is here and takes the format.
+    """Choose the runtime of an artifact: the named one, or else the first installed one for its format.
 
     Args:
         host: The plugins.
         artifact: The model.
         named: ``--runtime``.
-        foreign_python: The worker runs under another Python, so what is installed here says nothing.
+        foreign_python: Whether the worker runs under another Python, so that libraries need not be installed here.
 
     Raises:
         InputError: the runtime does not take this format.

@@ -1,4 +1,4 @@
-"""Run any command to its end and tell when it ran, how it ended, and what CPU and memory it took."""
+"""Run any command to its end, and return its times, exit code, CPU time and memory."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class CommandRun:
     """One run of a command.
 
     Attributes:
-        start_s: When it was started, CLOCK_MONOTONIC.
-        end_s: When it had ended.
-        exit_code: As a shell tells it: 128 + n for signal n.
-        peak_rss: Bytes resident at once in the whole process tree, at its highest; None where it was too short to see.
+        start_s: When it was started, in seconds of CLOCK_MONOTONIC.
+        end_s: When it had ended, likewise.
+        exit_code: The exit code as a shell gives it: 128 + n for signal n.
+        peak_rss: The most resident bytes of the whole process tree at once; None if the run was too short to see.
         cpu_s: User and system CPU seconds of the command and the children it waited for.
     """
 
@@ -43,7 +43,7 @@ class CommandRun:
 
 
 def require_command(name: str) -> None:
-    """Look for a command before the time of an idle is spent on it.
+    """Check that a command exists, before time is spent on an idle.
 
     Raises:
         InputError: there is no such command, or it cannot be executed.
@@ -60,8 +60,8 @@ def run_command(argv: Sequence[str], relay: SignalRelay | None = None, stdout: i
 
     Args:
         argv: The command.
-        relay: What passes signals on, where it does so beyond this run too.
-        stdout: The descriptor that takes the place of this process's stdout.
+        relay: A relay of signals that lasts longer than this run.
+        stdout: A descriptor in place of this process's stdout.
 
     Raises:
         InputError: there is no such command, or it cannot be executed.
@@ -149,7 +149,8 @@ class SignalRelay:
                 self._running.send_signal(number)
 
 
-#: What cannot be caught, tells of children, of memory or of faults, or stops and resizes a terminal's whole group.
+#: Signals that cannot be caught, that concern this process (children, memory, faults), or that the terminal sends to
+#: the whole group.
 _NOT_PASSED_ON = frozenset(
     {
         signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
@@ -193,7 +194,7 @@ class _TreeMemory:
 
 
 def high_water(pid: int) -> int | None:
-    """VmHWM of a living process, bytes; None where it is gone or not ours to read."""
+    """VmHWM of a living process, in bytes; None if it has ended or may not be read."""
     try:
         with open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123 - its own process, never a captured tree
             for line in status:

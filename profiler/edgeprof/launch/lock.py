@@ -82,10 +82,10 @@ class _Held:
     """A lock that this process, or the process that it was forked from, holds.
 
     Attributes:
-        descriptor: Of the locked file.
-        pid: The process that took it.
-        inherited: The token in the environment before.
-        count: How many measurements stand on it: a study holds it around its benches.
+        descriptor: The descriptor of the locked file.
+        pid: The process that took the lock.
+        inherited: The token that was in the environment before.
+        count: How many measurements use the lock: a study holds it around its benchmarks.
     """
 
     descriptor: int
@@ -127,7 +127,7 @@ def measuring(roots: Roots, what: str) -> Iterator[None]:
 
 
 def _hold(path: Path, what: str) -> _Held | None:
-    """Take the lock for this process; None where an ancestor measures, and has this process do it."""
+    """Take the lock for this process; None if an ancestor of this process holds it already."""
     descriptor = _take(path)
     if descriptor is None:
         return None
@@ -211,10 +211,10 @@ def _alarm_after(seconds: float) -> Iterator[None]:
 
 
 def _take(path: Path) -> int | None:
-    """The descriptor of the locked file; None where an ancestor of this process holds the lock.
+    """Lock the file and return its descriptor; None if an ancestor of this process holds the lock.
 
     Raises:
-        BusyError: somebody else holds it.
+        BusyError: another process holds it.
     """
     try:
         descriptor = _open(path)

@@ -1,4 +1,4 @@
-"""A worker's process, from the parent's side: start it, ask it, find out how it died, leave nothing behind."""
+"""A worker's process, from the parent's side: start it, send requests, find out how it died, and clean up."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from edgeprof.worker.wire import Connection
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-#: How much of what the worker wrote is kept to be shown.
+#: How many bytes of the worker's output are kept to be shown.
 LAST_WORDS = 4096
 #: Between two requests the file with the worker's output is cut back when it is longer than this.
 OUTPUT_LIMIT = 1 << 20
 #: The script that a worker runs.
 MAIN = Path(__file__).parents[1] / "worker/main.py"
-#: How often a wait looks whether the worker still lives; a death normally shows at once, as the end of the socket.
+#: How often (s) a wait checks that the worker still lives; its death normally shows at once, as the end of the socket.
 CHECK_S = 0.25
-#: What a worker gets to write its stack after a hang, and to close its model at the end.
+#: The time (s) that a worker gets to write its stack after a hang, and to close its model at the end.
 GRACE_S = 2.0
 
-#: Lines of faulthandler's that tell of edgeprof and of numpy, not of the model.
+#: Lines of faulthandler that describe edgeprof and numpy, and not the model.
 _OURS = re.compile(r'^(  File ".*/edgeprof/worker/\w+\.py", line .*|Extension modules: .*)\n?', re.MULTILINE)
 
 
@@ -45,10 +45,10 @@ class WorkerProcess:
     """One worker, started at once.
 
     Args:
-        label: What messages call it: the model's name.
-        python: An interpreter for ``--worker-python``; None: this one.
-        memory_limit_bytes: Of data (heap, stacks, private mappings), or None.
-        environ: Added to the environment.
+        label: The name of the model in messages.
+        python: The interpreter of ``--worker-python``; None: this one.
+        memory_limit_bytes: The limit of its data (heap, stacks, private mappings); None: no limit.
+        environ: Variables to add to the environment.
 
     Raises:
         InputError: the interpreter cannot be used, or there is no room for temporary files.
@@ -119,13 +119,13 @@ class WorkerProcess:
 
         Args:
             message: The request.
-            blobs: What follows it.
+            blobs: The blobs that follow it.
             doing: What the worker does meanwhile, for messages: "loading".
             limit_s: Seconds until the worker counts as hung.
 
         Raises:
-            VariantError: it died (``crashed``, ``out_of_memory``), hung (``timeout``) or answered with what is no
-                answer (``crashed``); it is gone then.
+            VariantError: the worker died (``crashed``, ``out_of_memory``), hung (``timeout``) or gave an invalid answer
+                (``crashed``); it has ended then.
         """
         if self._closed or self._asking:
             gone = "is gone" if self._closed else "was interrupted and cannot be asked again"
@@ -167,10 +167,10 @@ class WorkerProcess:
         return answer, following
 
     def garbled(self, doing: str, error: Exception) -> VariantError:
-        """The error for an answer that cannot be understood; the worker is ended, for nothing it says can be trusted.
+        """End the worker after an invalid answer, because it can no longer be trusted, and return the error.
 
         Args:
-            doing: What it was asked, for messages.
+            doing: What it was doing, for messages.
             error: What is wrong with the answer.
         """
         words = self.last_words()
@@ -189,7 +189,7 @@ class WorkerProcess:
         return (self._kept + _OURS.sub("", self._tail(2 * LAST_WORDS)))[-LAST_WORDS:].strip()
 
     def close(self) -> None:
-        """End the worker, politely if it is not at work; nothing of its process group survives."""
+        """End the worker, by a request if it is not busy; no process of its group survives."""
         if self._closed:
             return
         if not self._asking and not self._has_exited():
@@ -252,7 +252,9 @@ class WorkerProcess:
         )
 
     def _has_exited(self) -> bool:
-        """Whether it is dead, without reaping it: its number stays its own until the group has been cleared."""
+        """Whether the worker has exited. It is not reaped, so that its process ID is not reused before its group is
+        killed.
+        """
         if self._popen.returncode is not None:
             return True
         try:
@@ -268,7 +270,7 @@ class WorkerProcess:
             pause = min(0.05, 2 * pause)
 
     def _end(self) -> int:
-        """Kill what is left of the group, reap, close everything; the exit status as Popen gives it."""
+        """Kill the process group, reap the worker and close everything; return its exit status as Popen does."""
         if not self._closed:
             self._kept = self.last_words()
             self._closed = True
@@ -289,17 +291,17 @@ class WorkerProcess:
         return re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours: ONNX Runtime logs in them, terminal or not
 
     def _trim(self) -> None:
-        """A model that prints all the time must not fill the disk."""
+        """Shorten the file of output, because a model that prints all the time must not fill the disk."""
         if os.fstat(self._output.fileno()).st_size > OUTPUT_LIMIT:
             self._kept = self.last_words() + "\n"
             os.ftruncate(self._output.fileno(), 0)
 
 
 def require_answer(answer: Mapping[str, Any]) -> None:
-    """Nothing, if ``answer`` is one: ``ok`` is true, or it says what failed.
+    """Check that an answer is valid: ``ok`` is true, or it says what failed.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the answer is not valid.
     """
     if answer.get("ok") is True:
         return
@@ -309,7 +311,7 @@ def require_answer(answer: Mapping[str, Any]) -> None:
 
 
 def _innermost(words: str) -> str | None:
-    """``function (file.py:12)`` of the thread that a dump of faulthandler calls current, else of the last one."""
+    """The innermost frame, ``function (file.py:12)``, of the current or else the last thread in a faulthandler dump."""
     frames = re.findall(r'^(Current thread|Thread) .*:\n  File "(.+)", line (\d+) in (.+)$', words, re.MULTILINE)
     if not frames:
         return None
@@ -325,7 +327,7 @@ def _signal_name(number: int) -> str:
 
 
 def _oom_kills() -> int | None:
-    """How many processes the kernel has killed for want of memory (cgroups included), where it says."""
+    """How many processes the kernel has killed for lack of memory (including cgroups); None if unknown."""
     try:
         text = (Roots().procfs / "vmstat").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether a runtime works here, shown by running it: in a process of its own, with the smallest of its models."""
+"""Show that a runtime works here, by running its smallest model in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof.errors import EdgeprofError
+from edgeprof.installation import fitting
 from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.worker.runtime import LoadOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeprof.worker.runtime import Runtime
 
 #: How long a library may take to be imported and to run a model of some hundred bytes: PyTorch on a busy board.
@@ -22,7 +25,7 @@ TIMEOUT_S = 90.0
 
 
 class Proof(NamedTuple):
-    """What was seen.
+    """The result of running a runtime.
 
     Attributes:
         works: Whether the library was imported and, where the runtime brings a model, ran it.
@@ -51,7 +54,7 @@ def prove(runtime: Runtime) -> Proof:
                 loaded = worker.load()
         except EdgeprofError as error:
             words = f"{error.message}\n{getattr(error, 'last_words', '')}"
-            return Proof(False, error.message, loader_remedy(words) or error.remedy)
+            return Proof(False, error.message, loader_remedy(words, runtime.libraries) or error.remedy)
     if loaded.problems:
         return Proof(False, f"it runs and answers wrongly: {loaded.problems[0][1]}")
     return Proof(True, "ran a model")
@@ -80,21 +83,22 @@ def _import(runtime: Runtime) -> Proof:
     if done.returncode == 0:
         return Proof(True, "imported; it brings no model to run")
     lines = done.stderr.strip().splitlines() or [f"its import ended with status {done.returncode}"]
-    return Proof(False, f"it cannot be imported: {lines[-1]}", loader_remedy(done.stderr))
+    return Proof(False, f"it cannot be imported: {lines[-1]}", loader_remedy(done.stderr, runtime.libraries))
 
 
-def loader_remedy(words: str) -> str | None:
+def loader_remedy(words: str, libraries: Sequence[str] = ()) -> str | None:
     """What mends an error of the dynamic loader or of numpy's binary interface; None where it is another error.
 
     Args:
         words: What the import wrote.
+        libraries: The modules that were imported; where it is known which of their releases loads here, it is named.
     """
     needed = [tuple(map(int, version)) for version in re.findall(r"version [`']GLIBC_(\d+)\.(\d+)'", words)]
     if needed:
         name, here = platform.libc_ver()
         version = f"{name} {here}".strip() or "another C library"
         wanted = ".".join(map(str, max(needed)))
-        return f"It was built for glibc {wanted} and this system has {version}: install an older release of it."
+        return f"It was built for glibc {wanted} and this system has {version}: {_older_release(libraries)}"
     symbol = re.search(r"version [`']((?:GLIBCXX|CXXABI)_[\d.]+)' not found", words)
     if symbol:
         return f"It needs a newer libstdc++ ({symbol[1]}): install an older release of it, or upgrade the system."
@@ -107,3 +111,15 @@ def loader_remedy(words: str) -> str | None:
     if "wrong ELF class" in words or "Exec format error" in words:
         return f"It was built for another processor than {platform.machine()}: install the wheel of this one."
     return None
+
+
+def _older_release(libraries: Sequence[str]) -> str:
+    """What installs a release that loads here, or why there is none."""
+    for library in libraries:
+        package = library.replace("_", "-")
+        requirement, reason = fitting(package)
+        if reason is not None:
+            return f"{reason}."
+        if requirement != package:
+            return f"pip install '{requirement}'"
+    return "install an older release of it."

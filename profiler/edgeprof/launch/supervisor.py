@@ -1,4 +1,4 @@
-"""The parent's side of a worker: it sends the requests of a bench's conductor and returns the answer or the failure."""
+"""The parent's side of a worker: send it requests, and return its answers or raise its failures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import contextlib
 import inspect
 import math
 import os
-import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,16 @@ import numpy as np
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.installation import mended_for
 from edgeprof.launch.fitting import fits
+from edgeprof.launch.loaded import Loaded, Warmup
 from edgeprof.launch.process import WorkerProcess
+from edgeprof.launch.worker_memory import WorkerMemory, memory_of, reset_peak
 from edgeprof.reasons import Code
-from edgeprof.roots import Roots
 from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
 from edgeprof.worker.runtime import LoadOptions, OperatorProfile, OperatorTime, TensorSpec
 from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
-from edgeprof.worker.workload import INFERENCE, Workload
+from edgeprof.worker.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,15 +46,15 @@ class WorkerSpec:
     Attributes:
         runtime_file: The Python file of the runtime.
         runtime_class: The name of the Runtime in it.
-        target: What ``Runtime.load`` gets.
-        options: What else it gets.
-        inputs: An .npz with one set of inputs, else random ones are made from ``seed``.
-        python: Another interpreter to run the worker, else this one.
-        timeout_s: How long anything may take beyond what was asked for; not enforced without isolation.
-        memory_limit_bytes: Of the worker's data (RLIMIT_DATA), or None.
+        target: The model for ``Runtime.load``.
+        options: The options for ``Runtime.load``.
+        inputs: An .npz with one set of inputs; None: random inputs from ``seed``.
+        python: The interpreter that runs the worker; None: this one.
+        timeout_s: How long (s) a request may take beyond its own duration; not enforced without isolation.
+        memory_limit_bytes: The limit of the worker's data (RLIMIT_DATA); None: no limit.
         isolated: False runs the model in this process.
-        seed: Of the random inputs.
-        label: What messages call the variant; by default the name of the target.
+        seed: Seeds the random inputs.
+        label: The name of the variant in messages; by default the name of the target.
         crash_remedy: ``Runtime.crash_remedy``: what may help where loading crashes.
     """
 
@@ -76,110 +76,25 @@ class WorkerSpec:
         """The specification of a worker that loads ``target`` with a runtime, whose file it imports by path.
 
         Args:
-            runtime: As a plugin's factory made it.
-            target: What ``Runtime.load`` gets.
-            options: What else it gets.
+            runtime: The runtime, as a plugin's factory made it.
+            target: The model for ``Runtime.load``.
+            options: The options for ``Runtime.load``.
             conditions: The other attributes.
         """
         file = Path(inspect.getfile(type(runtime)))
         return cls(file, type(runtime).__qualname__, target, options, crash_remedy=runtime.crash_remedy, **conditions)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model that is in memory, has run once, and is ready.
-
-    Attributes:
-        inputs: As the model declares them; dynamic dimensions stay dynamic.
-        outputs: Likewise.
-        version: Of the runtime's library.
-        facts: What really runs, in the runtime's words.
-        devices: What ``--device`` accepts with this runtime here.
-        load_s: Seconds of ``Runtime.load``, the import of its library included.
-        rss_bytes: Resident memory after loading and before the first inference.
-        base_rss_bytes: Resident memory of the bare worker before loading.
-        library_rss_bytes: Resident memory of the worker with the runtime's library in it and no model yet; None where
-            it cannot be told, as without a process of its own.
-        python: Version of the worker's interpreter.
-        first_inference_s: Seconds of the first inference.
-        shapes: Input name → shape that is fed.
-        problems: What is wrong with the outputs of the first inference, as NaN in them; a code and a sentence each.
-        workloads: What can be asked of it in windows, the main workload first.
-        language: ``Session.language``: what a language model was asked for; None of any other model.
-        peak_rss_bytes: The most that was resident until then: loading and the first inference.
-        microcontroller: ``Session.microcontroller``: the device of its own that runs it; None: this machine does.
-        pipeline: ``Session.pipeline``: what a pipeline is measured with; None of any other model.
-    """
-
-    inputs: list[TensorSpec]
-    outputs: list[TensorSpec]
-    version: str
-    facts: dict[str, str]
-    devices: list[str]
-    load_s: float
-    rss_bytes: int | None
-    base_rss_bytes: int | None
-    library_rss_bytes: int | None
-    python: str
-    first_inference_s: float
-    shapes: dict[str, tuple[int, ...]]
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    workloads: Sequence[Workload] = (INFERENCE,)
-    language: Mapping[str, Any] | None = None
-    peak_rss_bytes: int | None = None
-    microcontroller: Mapping[str, Any] | None = None
-    pipeline: Mapping[str, Any] | None = None
-
-    @property
-    def is_served(self) -> bool:
-        """Whether another process or device computes, whose memory and processor time the worker's own do not hold."""
-        return self.microcontroller is not None or (self.language is not None and "place" in self.language)
-
-
-@dataclass(frozen=True)
-class Warmup:
-    """Attributes:
-    reached: Whether a steady state was found.
-    inferences: Calls made.
-    seconds: Time spent.
-    latency_s: Median latency of a call in the steady part.
-    reason: With numbers, why it is not steady; None: it is.
-    """
-
-    reached: bool
-    inferences: int
-    seconds: float
-    latency_s: float
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class WorkerMemory:
-    """Bytes; None where it cannot be told.
-
-    Attributes:
-        rss: Resident now.
-        peak_rss: The most that was ever resident (VmHWM), loading included.
-        gpu_peak: The most device memory, where the runtime tells.
-        anonymous: Resident now and of no file: the kernel cannot drop it.
-        mapped: Resident now and of a file (weights that are mapped, libraries): the kernel may drop it.
-    """
-
-    rss: int | None
-    peak_rss: int | None
-    gpu_peak: int | None
-    anonymous: int | None = None
-    mapped: int | None = None
-
-
 class Worker:
     """A model in a process of its own (or, not isolated, in this one).
 
-    Use it as a context manager. ``load`` comes first. Every method that asks the worker raises VariantError when the
-    model fails; after ``crashed``, ``timeout`` and a kill for memory the worker is gone. One thread at a time may ask.
+    Use it as a context manager, and call ``load`` first. Every method that asks the worker raises VariantError if the
+    model fails; after ``crashed``, ``timeout`` and a kill for lack of memory the worker has ended. Only one thread at a
+    time may call it.
 
     Attributes:
-        kept: What ``infer`` could not make the model forget before its last run, as a sentence; None: it started fresh.
+        kept: The state that ``infer`` could not reset before its last run, as a sentence; None if the model started
+            fresh.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -198,7 +113,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of the process in which the model runs."""
+        """The ID of the process in which the model runs."""
         return os.getpid() if self._process is None else self._process.pid
 
     @property
@@ -229,14 +144,14 @@ class Worker:
             self._process = WorkerProcess(self._label, spec.python, spec.memory_limit_bytes, environ)
         else:
             self._handler = Handler()
-            _reset_peak()
+            reset_peak()
         with self._understood("loading"):
             return self._load_and_run_once()
 
     def _load_and_run_once(self) -> Loaded:
         spec = self._spec
         hello, _ = self._ask({"do": "hello"}, doing="its start")
-        base = _memory_of(self.pid)["VmRSS"]
+        base = memory_of(self.pid)["VmRSS"]
         request = {
             "do": "load",
             "runtime_file": str(spec.runtime_file),
@@ -251,7 +166,7 @@ class Worker:
             if error.code == Code.CRASHED and spec.crash_remedy:
                 error.remedy = spec.crash_remedy
             raise
-        rss = _memory_of(self.pid)["VmRSS"]
+        rss = memory_of(self.pid)["VmRSS"]
         inputs = None if spec.inputs is None else str(spec.inputs)
         fitting = fits(Path(spec.target)) if inputs is None and spec.target.endswith(".onnx") else {}
         request = {"do": "first", "inputs": inputs, "seed": spec.seed, "fits": fitting}
@@ -272,7 +187,7 @@ class Worker:
             problems=[(code, sentence) for code, sentence in first["problems"]],
             workloads=[Workload(*workload) for workload in first["workloads"]],
             language=first["language"],
-            peak_rss_bytes=_memory_of(self.pid)["VmHWM"],
+            peak_rss_bytes=memory_of(self.pid)["VmHWM"],
             microcontroller=first["microcontroller"],
             pipeline=first["pipeline"],
         )
@@ -284,10 +199,10 @@ class Worker:
         scenario: Scenario | None = None,
         workload: str | None = None,
     ) -> Warmup:
-        """Run back to back until latency is steady: at least ``min_s`` and 10 calls, at most ``max_s``.
+        """Run a workload back to back until its latency is steady: at least ``min_s`` and 10 calls, at most ``max_s``.
 
-        With a scenario of several streams their sessions are loaded and run first. Without the name of a workload it is
-        the main one.
+        With a scenario of several streams, all their sessions are loaded and run once first. By default the main
+        workload is warmed up.
         """
         request: dict[str, Any] = {"do": "warm_up", "min_s": min_s, "max_s": max(min_s, max_s), "workload": workload}
         request["scenario"] = (scenario or Scenario())._asdict()
@@ -298,9 +213,9 @@ class Worker:
             return warmup
 
     def window(self, scenario: Scenario, seconds: float, workload: str | None = None) -> Window:
-        """Run one window of a workload (by default the main one) and come back when it is over.
+        """Run one window of a workload (by default the main one) and wait for its end.
 
-        Each Poisson window of a worker has arrivals of its own; the n-th of two workers has the same.
+        Each Poisson window of a worker has other arrivals; the n-th windows of two workers have the same ones.
 
         Raises:
             InputError: a scenario that does not exist, or one without the rate that it needs.
@@ -318,10 +233,10 @@ class Worker:
             return window
 
     def device_times(self, seconds: float = 0.2, most: int = 200) -> dict[str, npt.NDArray[np.float64]]:
-        """Some inferences, apart from the windows, with the device's own clock.
+        """Time some inferences, apart from the windows, by the device's own clock.
 
         Returns:
-            Part (``Session.bind_timed``) → its seconds in each of the inferences; empty where the runtime cannot tell.
+            Part (``Session.bind_timed``) → its seconds in each inference; empty if the runtime has no such clock.
         """
         request = {"do": "device_times", "seconds": seconds, "most": most}
         answer, blobs = self._ask(request, doing="timing on the device", extra_s=seconds)
@@ -330,14 +245,14 @@ class Worker:
             return {str(part): np.frombuffer(blob, dtype=np.float64) for part, blob in parts}
 
     def profile(self, seconds: float = 1.0, least: int = 10, most: int = 500) -> OperatorProfile | None:
-        """What the operators of the main workload take; None where the runtime has no profiler.
+        """Profile the operators of the main workload; None if the runtime has no profiler.
 
-        The worker is to be thrown away afterwards: the library may have loaded the model once more.
+        The worker must be thrown away afterwards, because the library may have loaded the model once more.
 
         Args:
-            seconds: How long to look, about.
-            least: Calls at least, however long they take.
-            most: Calls at most.
+            seconds: Roughly how long to profile.
+            least: The least number of calls, however long they take.
+            most: The largest number of calls.
         """
         request = {"do": "profile", "seconds": seconds, "least": least, "most": most}
         answer, _ = self._ask(request, doing="the profile of its operators", extra_s=4 * seconds)
@@ -349,7 +264,7 @@ class Worker:
             return OperatorProfile(operators, answer["seconds"])
 
     def token_times(self) -> list[npt.NDArray[np.float64]]:
-        """For each request since this was last asked: seconds from its beginning to each of its tokens."""
+        """For each request since the last call: the seconds from its beginning to each of its tokens."""
         _, blobs = self._ask({"do": "token_times"}, doing="the look at its tokens")
         with self._understood("the look at its tokens"):
             counts, seconds = np.frombuffer(blobs[0], np.int64), np.frombuffer(blobs[1], np.float64)
@@ -358,13 +273,13 @@ class Worker:
             return np.split(seconds, np.cumsum(counts)[:-1]) if len(counts) else []
 
     def stage_times(self, stages: int) -> npt.NDArray[np.float64]:
-        """The seconds of each stage in each frame since this was last asked.
+        """The seconds of each stage in each frame since the last call.
 
         Args:
             stages: How many stages the pipeline has.
 
         Returns:
-            Frames × stages.
+            Seconds, shape ``(frames, stages)``.
         """
         _, blobs = self._ask({"do": "stage_times"}, doing="the look at its stages")
         with self._understood("the look at its stages"):
@@ -382,10 +297,10 @@ class Worker:
             return tensors.load(answer["outputs"], out)
 
     def text_tokens(self, text: bytes) -> tuple[npt.NDArray[np.int64], int | None] | None:
-        """The tokens of a text (UTF-8) as the language model reads it, and the token that begins each piece of it.
+        """Tokenize a text (UTF-8), and name the token that begins each piece of it (``Session.text_tokens``).
 
         Returns:
-            None where the runtime does not tell how likely a text is.
+            None if the runtime cannot compute likelihoods.
         """
         answer, blobs = self._ask({"do": "text_tokens"}, [text], doing="reading the text")
         with self._understood("reading the text"):
@@ -405,15 +320,16 @@ class Worker:
             return values
 
     def memory(self) -> WorkerMemory:
+        """The memory of the worker's process now."""
         answer, _ = self._ask({"do": "gpu_peak"}, doing="the look at its memory")
-        now = _memory_of(self.pid)
+        now = memory_of(self.pid)
         with self._understood("the look at its memory"):
             if answer["bytes"] is not None:
                 _require_numbers(answer["bytes"])
             return WorkerMemory(now["VmRSS"], now["VmHWM"], answer["bytes"], now["RssAnon"], now["RssFile"])
 
     def close(self) -> None:
-        """Give everything back; safe to call twice."""
+        """End the worker and release everything; safe to call twice."""
         if self._process is not None:
             self._process.close()
         elif self._handler is not None:
@@ -422,10 +338,10 @@ class Worker:
 
     @contextlib.contextmanager
     def _understood(self, doing: str) -> Iterator[None]:
-        """Around what reads an answer: whatever a model made of it, it costs that model alone.
+        """A context that reads an answer: an error in it ends this worker and fails only this model.
 
         Raises:
-            VariantError: the answer is not what was asked for; the worker is gone then.
+            VariantError: the answer has not the expected form; the worker has ended then.
         """
         try:
             yield
@@ -447,14 +363,14 @@ class Worker:
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])
-            # A runtime's mostly begins with the file's name, or says where the device is.
+            # Sentences of runtimes mostly begin with the file's name, or contain the target.
             if not sentence.startswith(self._label) and self._spec.target not in sentence:
                 sentence = f"{self._label}: {sentence}"
             raise VariantError(sentence, remedy=self._remedy(answer["remedy"]), code=answer["kind"], last_words=words)
         return answer, out
 
     def _remedy(self, remedy: str | None) -> str | None:
-        """The worker's remedy; what another interpreter lacks is installed into that one."""
+        """The worker's remedy, with installation commands changed for the interpreter of ``--worker-python``."""
         return mended_for(remedy, self._spec.python) if remedy and self._spec.python else remedy
 
 
@@ -498,26 +414,3 @@ def _require_window(window: Window, asked_s: float, answered_s: float) -> None:
 def _spec(item: Sequence[Any]) -> TensorSpec:
     name, shape, dtype, quantization = item
     return TensorSpec(name, tuple(shape), dtype, None if quantization is None else tuple(quantization))
-
-
-def _memory_of(pid: int) -> dict[str, int | None]:
-    """Return VmRSS, VmHWM, RssAnon and RssFile in bytes; what /proc does not say is None.
-
-    (ru_maxrss is no substitute for VmHWM: in a child it starts at its launcher's value.)
-    """
-    memory: dict[str, int | None] = dict.fromkeys(("VmRSS", "VmHWM", "RssAnon", "RssFile"))
-    try:
-        text = (Roots().procfs / str(pid) / "status").read_text()
-    except OSError:
-        return memory
-    for name, kibibytes in re.findall(r"^(VmRSS|VmHWM|RssAnon|RssFile):\s+(\d+) kB$", text, re.MULTILINE):
-        memory[name] = int(kibibytes) * 1024
-    return memory
-
-
-def _reset_peak() -> None:
-    """Let VmHWM of this process begin again (proc(5), clear_refs)."""
-    try:
-        (Roots().procfs / "self" / "clear_refs").write_text("5")
-    except OSError:
-        return  # the peak is then that of the whole process, its past included

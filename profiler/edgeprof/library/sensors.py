@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprof.plugins import PluginHost
+from edgeprof.plugins import PluginHost, sensor_points
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.glance import glance
@@ -52,7 +52,9 @@ def sensors(
     Raises:
         InputError: a source or rail that does not exist.
     """
-    discovery = discover(PluginHost.from_environment(), Roots.resolve(sysfs_root, procfs_root), only, rail)
+    discovery = discover(
+        PluginHost.from_environment(points=sensor_points()), Roots.resolve(sysfs_root, procfs_root), only, rail
+    )
     seen = glance(discovery.sensors, discovery.topology.by_key())
     headline = {channel.key for channel in discovery.topology.headline.channels}
     return [

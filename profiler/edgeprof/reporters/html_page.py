@@ -386,8 +386,8 @@ def _latency(rows: Sequence[Row]) -> str:
     rows, others = _drawn(rows)
     drawn = _figure(lambda width: latency.draw(rows, width))
     lead = (
-        "Seconds from request to answer. Percentiles are upper bounds that hold with 99 % confidence (MLPerf early "
-        "stopping); outliers are counted and kept."
+        "Seconds from request to answer. p50, p90 and p99 are the quantiles that were seen; p99 ≤ is a "
+        "bound that holds with 99 % confidence (MLPerf early stopping). Outliers are counted and kept."
     )
     lead += others
     return _section("Latency", lead, drawn) if drawn else ""

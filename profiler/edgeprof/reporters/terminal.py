@@ -21,6 +21,8 @@ PLAIN_WIDTH = 160
 PROSE_WIDTH = 120
 MIN_WIDTH = 40
 GAP = "  "
+#: A command that adds packages (edgeprof.installation): its flags, quoted requirements and plain names.
+_INSTALLS = re.compile(r"(?:\S+ -m pip|uv pip|pipx) (?:install|inject)(?: -[-\w]+| '[^']+'| [\w./-]+(?=[,;)\s]|$))+")
 
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 #: Spaces at which no line may end: before a unit, around the sign of a p-value.
@@ -103,6 +105,11 @@ class Style:
             break_on_hyphens=False,
         )
         return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] or [lead.rstrip()]
+
+    def remedy(self, text: str, *, indent: int = 2) -> list[str]:
+        """What to do, behind an arrow; a command that installs something keeps to one line, to be copied."""
+        kept = _INSTALLS.sub(lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+        return self.wrap("→", kept, indent=indent)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A result as a document: the text of ``edgeprof.result/1``, written, and read back or refused in one sentence.
+"""A result as a document: write the text of ``edgeprof.result/1``, and read it or refuse it in one sentence.
 
 Reading tolerates unknown fields, so that a later edgeprof of the same schema stays readable; an unknown schema is a
 clear error.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def as_text(result: Result) -> Result:
-    """``result`` with every string fit for UTF-8: a file's name may be bytes that are no text."""
+    """Make every string of a result valid UTF-8, because a file's name may be any bytes."""
     try:
         msgspec.json.encode(result)
     except UnicodeEncodeError:
@@ -37,7 +37,7 @@ def _clean_text(value: Any) -> Any:
     return [_clean_text(item) for item in value] if isinstance(value, list) else value
 
 
-#: Beyond these no quantity of a result lies: not the age of the universe in nanoseconds, nor one electron's energy.
+#: The limits of every quantity of a result, in its unit; real quantities are far inside.
 LARGEST, SMALLEST = 1e60, 1e-60
 
 
@@ -76,7 +76,7 @@ _NAMES_SCHEMA = re.compile(rb'"schema":\s*"%s"' % re.escape(SCHEMA.encode()))
 
 
 def _decode_ordinary(content: bytes) -> Result | None:
-    """A result of this edgeprof, decoded at once; None where there is anything to look at more closely.
+    """Decode a result of this version at once; None if it needs closer inspection.
 
     A month of a fleet's results is read three times as fast as by looking at each value in Python.
     """

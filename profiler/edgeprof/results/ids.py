@@ -1,4 +1,4 @@
-"""Names of runs: short enough to type, sortable by time, and unique enough to write without asking anybody."""
+"""The ids of results: short enough to type, sortable by time, and unique without a central register."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TAIL = 3
 
 
 def new_id(now: datetime | None = None) -> str:
-    """An id as ``20261121-1412-k3f``: the minute (UTC) and three letters, of which there are 29 791 in each minute.
+    """Make an id such as ``20261121-1412-k3f``: the minute (UTC) and one of 29 791 combinations of three characters.
 
     Args:
         now: The moment of the run; the present by default.
@@ -23,3 +23,21 @@ def new_id(now: datetime | None = None) -> str:
 def timestamp(now: datetime | None = None) -> str:
     """RFC 3339 with the local offset and milliseconds, for ``Result.created``."""
     return (now or datetime.now(timezone.utc)).astimezone().isoformat(timespec="milliseconds")
+
+
+def tail_of(name: str) -> str:
+    """The last part of an id, such as ``k3f``."""
+    return name.rpartition("-")[2]
+
+
+def resolve_id(reference: str, known: list[str]) -> str | None:
+    """The one id that a reference means; None if none or several fit. ``known`` is sorted newest first."""
+    if reference in known:
+        return reference
+    word, _, back = reference.partition("~")
+    if word == "last" and (back.isdecimal() or back == ""):
+        return dict(enumerate(known)).get(int(back or 0))
+    if not reference:
+        return None
+    fits = [name for name in known if name.startswith(reference) or tail_of(name).startswith(reference)]
+    return fits[0] if len(fits) == 1 else None

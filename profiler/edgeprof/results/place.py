@@ -1,7 +1,7 @@
-"""Where this user's data are.
+"""The place of this user's data.
 
-Apart from the store, so that who only asks for the place (the exporter's daemon does) pays for neither SQLite nor
-msgspec.
+This module is separate from the store, so that programs that only need the place (the exporter's daemon) import neither
+SQLite nor msgspec.
 """
 
 from __future__ import annotations

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeprof.errors import EdgeprofError, InputError
-from edgeprof.results import document, schema
+from edgeprof.results import document
+from edgeprof.results.ids import resolve_id, tail_of
 from edgeprof.results.migrations import MIGRATIONS
 from edgeprof.results.place import data_dir, make_private
+from edgeprof.results.rows import insert_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +37,7 @@ _VERSION_WITH_JOBS, _VERSION_WITH_NAMES = 2, 3
 
 
 class StoreError(EdgeprofError):
-    """The store cannot be read or written. A result that was measured is still in memory: warn, print it, go on."""
+    """Raised if the store cannot be read or written. A measured result is still in memory: warn, print it, go on."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Newest:
-    """The last word on one model × variant × runtime × scenario."""
+    """The newest result of one model × variant × runtime × scenario."""
 
     result: Result
     variant: Variant
@@ -85,10 +87,10 @@ class Store:
         self.path = self.directory / FILE
 
     def save(self, result: Result) -> None:
-        """Keep a result. Saving it again, with more variants measured, replaces what was kept under its id.
+        """Store a result; a result that is saved again, with more variants, replaces the one with its id.
 
         Raises:
-            StoreError: it could not be kept; the result itself is untouched.
+            StoreError: it could not be stored; the result itself is unchanged.
         """
         with self._writing() as db:
             taken = db.execute("SELECT created FROM results WHERE id = ?", (result.id,)).fetchone()
@@ -98,12 +100,12 @@ class Store:
                     remedy="Write this one to a file: -o result.json",
                 )
             db.execute("DELETE FROM results WHERE id = ?", (result.id,))
-            _insert(db, result)
+            insert_result(db, result)
 
     def save_job(self, result: Result, key: str, device: str) -> Result:
         """Keep the result of a fleet's job, unless the job has one: each has exactly one, however often it arrives.
 
-        Two devices may give their results one id, which is unique on each of them alone; the later one is then extended
+        The ids of two devices may be equal, because an id is unique on its device only; the later one is then extended
         by the beginning of its key.
 
         Args:
@@ -125,7 +127,7 @@ class Store:
                 return document.from_json(stored[0], source=f"the stored result of job {key[:12]}")
             if db.execute("SELECT 1 FROM results WHERE id = ?", (result.id,)).fetchone():
                 result = msgspec.structs.replace(result, id=f"{result.id}{key[:6]}")
-            _insert(db, result)
+            insert_result(db, result)
             received = datetime.now(timezone.utc).isoformat(timespec="seconds")
             db.execute("INSERT INTO jobs VALUES (?, ?, ?, ?)", (key, device, result.id, received))
         return result
@@ -223,7 +225,7 @@ class Store:
             if name is not None:
                 taken = db.execute("SELECT result_id FROM names WHERE name = ?", (name,)).fetchone()
                 if name and (
-                    (taken and taken[0] != chosen) or name.startswith("last") or _resolve_id(name, self._ids(db))
+                    (taken and taken[0] != chosen) or name.startswith("last") or resolve_id(name, self._ids(db))
                 ):
                     raise InputError(
                         f"{name!r} means a stored result already", remedy=f"See which: edgeprof history {name}"
@@ -310,7 +312,7 @@ class Store:
         ]
 
     def _chosen(self, db: sqlite3.Connection, reference: str) -> str:
-        """The id of the one result that is meant.
+        """The id of the result that a reference means.
 
         Raises:
             InputError: none or several fit.
@@ -318,7 +320,7 @@ class Store:
         names, _ = self._labels(db)
         named = next((key for key, name in names.items() if name == reference), None)
         known = self._ids(db)
-        chosen = named if named in known else _resolve_id(reference, known)
+        chosen = named if named in known else resolve_id(reference, known)
         if chosen is None:
             raise self._not_found(reference, known)
         return chosen
@@ -328,7 +330,7 @@ class Store:
         return [row[0] for row in db.execute("SELECT id FROM results ORDER BY created_utc DESC, rowid DESC")]
 
     def _labels(self, db: sqlite3.Connection) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-        """Id → name, and id → tags; nothing in a store that an earlier edgeprof wrote."""
+        """Id → name, and id → tags; both empty in a store of an earlier edgeprof."""
         if self._version(db) < _VERSION_WITH_NAMES:
             return {}, {}
         tags: dict[str, tuple[str, ...]] = {}
@@ -338,7 +340,7 @@ class Store:
 
     def _not_found(self, reference: str, known: list[str]) -> InputError:
         near = [
-            name for name in known if reference and (name.startswith(reference) or _tail_of(name).startswith(reference))
+            name for name in known if reference and (name.startswith(reference) or tail_of(name).startswith(reference))
         ]
         if near:
             return InputError(
@@ -377,7 +379,7 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection for reading; None where nothing was ever kept."""
+        """A connection for reading; None if nothing was ever stored."""
         if not self.path.exists():
             yield None
             return
@@ -442,78 +444,3 @@ def _quote_path(path: Path) -> str:
     from urllib.parse import quote  # noqa: PLC0415 - only a store that is used needs it
 
     return quote(str(path.absolute()))
-
-
-def _insert(db: sqlite3.Connection, result: Result) -> None:
-    """Write a result, whose id is free, and its variants."""
-    utc = _utc_text(result.created)
-    db.execute(
-        "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            result.id,
-            result.created,
-            utc,
-            result.edgeprof,
-            result.host.fingerprint,
-            result.host.board,
-            result.host.hostname,
-            result.protocol.scenario,
-            result.protocol.preset,
-            int(result.interrupted),
-            document.to_json(result, indent=0),
-        ),
-    )
-    db.executemany(
-        f"INSERT INTO variants VALUES ({', '.join('?' * 17)})",  # noqa: S608 - question marks only
-        [
-            (result.id, position, utc, *_model_columns(result, variant))
-            for position, variant in enumerate(result.variants)
-        ],
-    )
-
-
-def _tail_of(name: str) -> str:
-    return name.rpartition("-")[2]
-
-
-def _resolve_id(reference: str, known: list[str]) -> str | None:
-    """The one id that is meant, or None. ``known`` is sorted newest first."""
-    if reference in known:
-        return reference
-    word, _, back = reference.partition("~")
-    if word == "last" and (back.isdecimal() or back == ""):
-        return dict(enumerate(known)).get(int(back or 0))
-    if not reference:
-        return None
-    fits = [name for name in known if name.startswith(reference) or _tail_of(name).startswith(reference)]
-    return fits[0] if len(fits) == 1 else None
-
-
-def _utc_text(created: str) -> str:
-    """A moment that sorts as text; one that cannot be parsed stays as it is."""
-    try:
-        moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
-    except ValueError:
-        return created
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _model_columns(result: Result, variant: Variant) -> tuple[object, ...]:
-    """A variant's columns from ``model`` to ``size_bytes``."""
-    energy, runtime, latency = variant.energy_j_per_inference, variant.runtime, variant.latency_s
-    return (
-        schema.model_name(variant.model),
-        variant.model.sha256,
-        variant.name,
-        runtime.name if runtime else "",
-        runtime.device if runtime else "",
-        result.protocol.scenario,
-        variant.status,
-        energy.provenance if energy else "none",
-        energy.gross.value if energy else None,
-        energy.gross.expanded_uncertainty if energy else None,
-        energy.net.value if energy else None,
-        latency.p50 if latency else None,
-        variant.accuracy.value if variant.accuracy else None,
-        variant.model.size_bytes,
-    )

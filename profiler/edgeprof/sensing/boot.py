@@ -1,4 +1,4 @@
-"""What was found out about sensors since this boot: a new boot may bring a new driver, and other settings of a chip."""
+"""A cache of sensors' measured characteristics, valid until the next boot, which may change drivers and settings."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from edgeprof.sensing.trace import Key
 
 FILE = "characteristics.json"
-#: Raised when what is kept, or how it is found out, changes: older files are then passed over.
+#: Increased when the content of the file, or how it is measured, changes; older files are then ignored.
 _VERSION = 1
 
 
 class BootCache:
-    """Findings of ``characterise`` by sensor, in one file of the data directory, good until the next boot.
+    """The results of ``characterise`` by sensor, in one file of the data directory, valid until the next boot.
 
-    A cache never fails: what cannot be read is absent, what cannot be written is found out again next time. A tree
+    The cache never fails: unreadable entries are absent, and unwritable ones are measured again next time. A tree
     without a boot id (a captured one) is not cached.
 
     Args:
-        roots: Whose ``/proc`` tells the boot, and part of a finding's name: a virtual board is not this machine.
-        directory: Where the file is; ``EDGEPROF_DATA_DIR``, else the platform's data directory, by default.
+        roots: The trees, whose ``/proc`` has the boot id. They are part of an entry's name, because a virtual board is
+            not this machine.
+        directory: Where the file is; by default ``EDGEPROF_DATA_DIR``, or else the platform's data directory.
     """
 
     def __init__(self, roots: Roots, directory: Path | None = None) -> None:
@@ -44,7 +45,7 @@ class BootCache:
             self._boot = boot.read_text(encoding="ascii", errors="replace").strip() or None
 
     def get(self, sensor: Sensor) -> dict[Key, Characteristic] | None:
-        """What is known of all channels of the sensor; None where anything is not."""
+        """The characteristics of all channels of a sensor; None if any of them is missing."""
         saved = self._read().get(self._name(sensor))
         try:
             return (
@@ -54,7 +55,7 @@ class BootCache:
             return None
 
     def put(self, sensor: Sensor, characteristics: Mapping[Key, Characteristic]) -> None:
-        """Keep findings. Whole files replace whole files: a reader never sees half of one."""
+        """Store characteristics; the file is replaced as a whole, so that no reader sees half of it."""
         if self._boot is None:
             return
         sensors = self._read()
@@ -87,5 +88,5 @@ class BootCache:
         return sensors if isinstance(sensors, dict) else {}
 
     def _name(self, sensor: Sensor) -> str:
-        """Names a sensor by what it reads and where, so that a chip at another address is another sensor."""
+        """The name of a sensor's entry: what it reads, and where, because chips at two addresses have two entries."""
         return json.dumps([self._tree, sensor.name, [[c.name, c.quantity, c.location] for c in sensor.channels]])

@@ -1,7 +1,8 @@
-"""A copy of what edgeprof reads of /sys, /proc and /etc, as a tree that ``--sysfs-root`` reads.
+"""Copy what edgeprof reads of /sys, /proc and /etc, as a tree for ``--sysfs-root``.
 
-No list says which files those are: the copy holds what was opened or listed while it was watched, so that a sensor of
-a plugin is captured too, and next to each file of a chip the chip's other files, which tell what edgeprof overlooks.
+There is no list of these files: the copy contains the files that were opened or listed while edgeprof was watched, so
+that sensors of plugins are captured too. It also contains the other files of each chip, which may show what edgeprof
+overlooks.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 #: The folder that an archive unpacks to.
 FOLDER = "edgeprof-bundle"
-#: Most bytes of a file that edgeprof reads, and of one beside it.
+#: The most bytes of a file that edgeprof reads, and of a file beside it.
 _MOST_READ, _MOST_BESIDE = 256 << 10, 4 << 10
-#: Below these, the files beside one that was read are a chip's or a zone's own; elsewhere they are anybody's.
+#: In these directories the files beside one that was read belong to the same chip or zone.
 _CHIPS = ("/hwmon/", "/powercap/", "/intel-rapl", "/power_supply/", "/thermal_zone", "/iio:device", "/devfreq/")
-#: Of a running machine's /, only these are taken; of /proc, nothing of processes, mounts or networks.
+#: The only files that are copied from a running machine's /; of /proc, processes, mounts and networks are left out.
 _OF_ROOT = (
     "etc/nv_tegra_release",
     "etc/nvpmodel.conf",
@@ -87,7 +88,7 @@ class Tree:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def redacted(self, redactor: Redactor) -> Tree:
-        """The same tree with names, serial numbers and addresses replaced in contents, paths and links."""
+        """A copy of the tree with names, serial numbers and addresses replaced in contents, paths and links."""
         clean = redactor.path
         return Tree(
             {clean(path): redactor.content(PurePosixPath(path).name, data) for path, data in self.files.items()},
@@ -120,7 +121,7 @@ def _add_entry(
 
 
 def capture_tree(roots: Roots, paths: Iterable[str]) -> Tree:
-    """The tree of these paths, as far as they lie below the roots.
+    """Copy these paths into a tree, as far as they lie below the roots.
 
     Args:
         roots: Where the trees are.

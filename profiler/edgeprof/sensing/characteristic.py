@@ -1,4 +1,4 @@
-"""What was found out about a channel by reading it."""
+"""The measured characteristics of a channel."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Characteristic:
-    """What was found out about one channel.
+    """The characteristics of one channel, found by reading it fast.
 
     Attributes:
-        update_interval_s: How often it has something new (s); None where it changed too seldom or too irregularly to
-            tell. Where it changed at nearly every read, the true one may be shorter.
+        update_interval_s: The interval (s) at which new values appear; None if it changed too seldom or too
+            irregularly. If it changed at nearly every read, the true interval may be shorter.
         step: The smallest step seen, in the channel's unit: the greatest common divisor of all differences; None if it
             never changed. A product of volts and amperes has a finer step than either part resolves.
-        effective_rate_hz: New values per second, which is what a reader learns; not the rate of reading.
+        effective_rate_hz: New values per second, which may be fewer than readings per second.
         plausible: Whether its values can be true.
         reason: Why they cannot, or why something above is None.
     """

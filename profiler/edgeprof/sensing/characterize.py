@@ -1,7 +1,7 @@
-"""What a channel really does, found out by reading it fast for some seconds: its refresh, its step, its sanity.
+"""Measure the characteristics of a channel by reading it fast for some seconds: refresh, step and plausibility.
 
-A data sheet tells how often a chip converts; only polling tells how often a reading says something new (powerstamp
-found the Raspberry Pi 5's PMIC at 21 Hz where its protocol suggests 43).
+A data sheet states how often a chip converts; only fast reading shows how often a new value appears (powerstamp found
+21 Hz for the Raspberry Pi 5's PMIC, where its protocol suggests 43 Hz).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel, Quantity, Sensor
     from edgeprof.sensing.trace import Key
 
-#: Pause between two reads (s): ten reads in the 5 ms of a quick source, and a core left mostly to others.
+#: The pause between two reads (s): ten reads within 5 ms, which leaves a core mostly free.
 PACE_S = 0.0005
-#: Gaps between changes that it takes to speak of a refresh interval.
+#: The least number of gaps between changes from which a refresh interval is determined.
 _MIN_GAPS = 8
 #: The share of gaps that must agree with an interval, and how well (relative).
 _AGREE, _WITHIN = 0.6, 0.25
@@ -49,7 +49,7 @@ _POSSIBLE: dict[Quantity, tuple[float, float]] = {
     "fan": (0.0, 1e6),
     "count": (0.0, 1e18),
 }
-#: What registers and drivers say when they have nothing to say, in the units that they may have been scaled from.
+#: Values that registers and drivers give without a reading, in the units that they may have been scaled from.
 _SENTINELS = (0xFFFF, 0x7FFF, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
 _SCALES = (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9)
 
@@ -57,15 +57,15 @@ _SCALES = (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9)
 def characterise(
     sensor: Sensor, seconds: float = 2.0, *, cache: BootCache | None = None, clock: Clock | None = None
 ) -> dict[Key, Characteristic]:
-    """Read a sensor fast and tell what each of its channels does.
+    """Read a sensor fast and determine the characteristics of each of its channels.
 
-    Opens and closes the sensor in this thread. A sensor that raises is characterised by what it said until then.
+    The sensor is opened and closed in this thread. If it raises, its readings until then are used.
 
     Args:
-        sensor: Not open.
-        seconds: How long to read.
-        cache: What earlier calls since this boot found; new findings are added. None neither looks nor keeps.
-        clock: For tests.
+        sensor: A sensor that is not open.
+        seconds: How long to read, in seconds.
+        cache: The results since this boot, to which new ones are added; None: no cache is used.
+        clock: Replaces the clock in tests.
     """
     known = cache.get(sensor) if cache else None
     if known is not None:
@@ -88,11 +88,11 @@ def characterise(
 
 
 def annotate_channels(channels: Iterable[Channel], characteristics: Mapping[Key, Characteristic]) -> dict[Key, Channel]:
-    """The channels with what was found out filled in, by key, as ``Sampler(channels=…)`` takes them.
+    """Fill the measured characteristics into channels; returns them by key, as ``Sampler(channels=…)`` takes them.
 
-    A declared resolution stays, and so does a declared refresh that is quicker than a gauge was seen to change: the
-    driver knows its registers, and a signal that holds still hides them. A refresh seen to be quicker than declared
-    wins, and so does a counter's, which rises at each. A channel whose values cannot be true becomes unavailable.
+    A declared resolution stays. A declared refresh interval stays if it is shorter than the measured one of a gauge,
+    because a constant signal hides refreshes; a shorter measured interval replaces it, and so does the measured
+    interval of a counter, which rises at each refresh. A channel with impossible values becomes unavailable.
     """
     result: dict[Key, Channel] = {}
     for channel in channels:
@@ -117,7 +117,7 @@ def _refresh_interval(channel: Channel, seen: float | None) -> float | None:
 
 
 def check_counter(counter: Channel, energy: Series, gauge: Channel, power: Series) -> str | None:
-    """Hold an energy counter against the power that the same source reports.
+    """Compare an energy counter with the power that the same source reports.
 
     Args:
         counter: The channel of the counter.
@@ -140,7 +140,7 @@ def check_counter(counter: Channel, energy: Series, gauge: Channel, power: Serie
         return None
     integral = sum((b - a) * (v + w) / 2 for (a, v), (b, w) in pairwise(inside))
     integral *= (end - start) / (inside[-1][0] - inside[0][0])
-    # A filtered power lags: what it has not shown yet is up to its memory times its change over the span.
+    # A filtered power is delayed: the energy not shown yet is at most its time constant times its change over the span.
     memory = gauge.filter.tau_s or gauge.filter.length_s or 0.0
     values = [v for _, v in inside]
     step = smallest_step([v for _, v in ticks]) or 0.0
@@ -238,7 +238,7 @@ def _find_refresh(
     changes: Sequence[tuple[float, float]], reads_apart: float, span: float
 ) -> tuple[float | None, str | None]:
     """The refresh interval (s), or why there is none."""
-    # The first value was there before we looked: the gaps are those between changes that were seen to happen.
+    # The first value appeared before the first read, so the first gap is unknown and left out.
     gaps = [b - a for (a, _), (b, _) in pairwise(changes[1:])]
     if len(gaps) < _MIN_GAPS:
         return None, f"{len(changes) - 1} changes in {span:.1f} s are too few to tell its refresh"
@@ -247,10 +247,10 @@ def _find_refresh(
         return median, None  # new at every read: it refreshes at least this often
     if _agreeing_share(gaps, median, reads_apart, multiples=False) >= _AGREE:
         return median, None
-    # It may refresh regularly and now and then find the same value again: the gaps are then multiples of the interval.
+    # A regular refresh may give the same value again; the gaps are then multiples of the interval.
     base = sorted(gaps)[len(gaps) // 10]
     if base > 3 * reads_apart and _agreeing_share(gaps, base, reads_apart, multiples=True) >= (1 + _AGREE) / 2:
-        # A gap under half the interval is none of its own: it counts as one.
+        # A gap of less than half the interval counts as one interval.
         return statistics.median(gap / max(1, round(gap / base)) for gap in gaps), None
     return None, "it changes at irregular times: that is the signal, and its refresh cannot be told from it"
 
@@ -266,7 +266,7 @@ def _agreeing_share(gaps: Sequence[float], interval: float, reads_apart: float, 
 
 
 def _why_implausible(channel: Channel, good: Sequence[float]) -> str | None:
-    """Why the values cannot be true; None if they can. A single wild one is the sampler's to refuse."""
+    """Return why the values cannot be true; None if they can. Single impossible values are refused by the sampler."""
     if len(set(good)) == 1 and any(math.isclose(good[0], s * k, rel_tol=1e-9) for s in _SENTINELS for k in _SCALES):
         return f"it says {good[0]:g} {channel.unit} all the time, which is what a register without a reading says"
     floor, ceiling = _POSSIBLE[channel.quantity]

@@ -1,4 +1,4 @@
-"""The sampler's clock: monotonic, with deadlines to wait for, and replaceable by one that a test turns by hand."""
+"""The sampler's monotonic clock with deadlines, which tests replace by one that they advance themselves."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SLICE_S = 0.05
 
 
 class Clock(Protocol):
-    """What the sampler needs of time."""
+    """The interface of a clock."""
 
     def now(self) -> float:
-        """Seconds that never step back."""
+        """The time in seconds, which never goes back."""
         ...
 
     def wait(self, deadline: float, stop: threading.Event) -> None:
@@ -25,7 +25,7 @@ class Clock(Protocol):
 
 
 class MonotonicClock:
-    """CLOCK_MONOTONIC. The wall clock is nowhere in it: NTP may step it during a run."""
+    """CLOCK_MONOTONIC. The wall clock is not used, because NTP may step it during a run."""
 
     def now(self) -> float:
         return time.monotonic()

@@ -1,6 +1,6 @@
-"""What this device's channels were found to be off by, kept for good, and put onto the channels that it concerns.
+"""The stored calibrations of this device's channels, and their application to channels and readings.
 
-A file of the data directory; ``edgeprof calibrate`` writes it.
+They are a file of the data directory, which ``edgeprof calibrate`` writes.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ if TYPE_CHECKING:
 
 FILE = "calibrations.json"
 _VERSION = 1
-#: A time constant that was measured holds for the settings that it was measured at, to this (relative).
+#: A measured time constant applies if the declared one differs by at most this (relative) from that at the measurement.
 _SAME_SETTING = 0.01
-#: A fit of a bench is kept where it is as sure as this (relative), for filters whose stated limit is at least that.
+#: The largest relative uncertainty of a fitted time constant that is stored, and the least stated limit of a filter for
+#: which it is.
 _SURE, _DRIVERS_LIMIT = 0.03, 0.1
 
 
 @dataclass(frozen=True)
 class MeasuredFilter:
-    """An exponential filter's time constant as a step showed it.
+    """A measured time constant of an exponential filter.
 
     Attributes:
-        tau_s: Time constant, s.
-        u_s: Its standard uncertainty, s.
-        declared_s: What the driver's settings gave at that time; the finding holds while they do.
-        date: When, ISO 8601.
-        steps: How many steps it comes from.
+        tau_s: The time constant, in seconds.
+        u_s: Its standard uncertainty, in seconds.
+        declared_s: The time constant that the driver's settings gave then, in seconds; the measurement applies while
+            they give the same.
+        date: The date in ISO 8601.
+        steps: The number of steps or falls that it was fitted to.
     """
 
     tau_s: float
@@ -52,12 +54,14 @@ class MeasuredFilter:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one channel of one board.
+    """The stored calibration of one channel of one board.
 
     Attributes:
-        board: The board's id, and whether it is simulated: ``jetson-orin-nano`` or ``simulated jetson-orin-nano``.
-        sensor: The source.
-        channel: The rail.
+        board: The id of the board, and whether it is simulated: ``jetson-orin-nano`` or ``simulated jetson-orin-nano``.
+        sensor: The name of the source.
+        channel: The name of the rail.
+        line: The line between the channel and a meter; None if none was measured.
+        filter: The time constant of its filter; None if none was measured.
     """
 
     board: str
@@ -75,7 +79,7 @@ class Calibrations:
     """All entries of one data directory.
 
     Args:
-        directory: ``EDGEPROF_DATA_DIR``, else the platform's data directory, by default.
+        directory: The directory; by default ``EDGEPROF_DATA_DIR``, or else the platform's data directory.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -83,6 +87,7 @@ class Calibrations:
 
     @property
     def path(self) -> Path:
+        """The file of calibrations."""
         if self._directory is None:
             from edgeprof.results.place import data_dir  # noqa: PLC0415 - needed only here
 
@@ -90,10 +95,10 @@ class Calibrations:
         return self._directory / FILE
 
     def entries(self) -> list[Entry]:
-        """Everything that is kept, in the order of its names.
+        """All stored entries, in the order of their names.
 
         Raises:
-            InputError: the file cannot be read: ignoring it would change every joule without a word.
+            InputError: the file cannot be read; ignoring it would silently change every joule.
         """
         path = self.path
         try:
@@ -109,10 +114,10 @@ class Calibrations:
         return sorted(entries, key=lambda entry: entry.name)
 
     def put(self, entry: Entry) -> None:
-        """Keep an entry; of an older one of its channel, what the new one says nothing of stays.
+        """Store an entry; parts that it does not have are taken from an older entry of the same channel.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         entries = {old.name: old for old in self.entries()}
         old = entries.get(entry.name)
@@ -122,10 +127,10 @@ class Calibrations:
         self._write(entries.values())
 
     def forget(self, name: str) -> list[Entry]:
-        """Drop the entries that a name means: ``all``, a channel's full name, or the end of it (``VDD_IN``).
+        """Delete the entries that a name means: ``all``, the full name of a channel, or the end of it (``VDD_IN``).
 
         Returns:
-            What was dropped; empty where nothing has that name.
+            The deleted entries; empty if none has that name.
 
         Raises:
             InputError: the file cannot be read or written.
@@ -156,7 +161,7 @@ class Calibrations:
 
 
 class Uncalibrated(Calibrations):
-    """Nothing is known: what the sensors themselves say."""
+    """An empty set of calibrations, for the sensors' own readings."""
 
     def entries(self) -> list[Entry]:
         return []
@@ -181,7 +186,7 @@ def _parse_entry(block: dict[str, Any]) -> Entry:
 
 
 def board_name(board: Board, roots: Roots) -> str:
-    """What entries of this board are kept under; a virtual board's are not those of a real one."""
+    """The name of a board in entries; a virtual board has another name than the real one."""
     name = board.id if board.is_known else board.model or board.name
     return f"simulated {name}" if roots.is_simulated else name
 
@@ -193,8 +198,8 @@ class Calibrated(Sensor):
     ticked, so that its differences are those of the corrected power.
 
     Args:
-        sensor: The one that reads.
-        lines: Channel name → what to correct it by.
+        sensor: The sensor that is read.
+        lines: Channel name → the calibration.
     """
 
     def __init__(self, sensor: Sensor, lines: dict[str, Calibration]) -> None:
@@ -203,7 +208,7 @@ class Calibrated(Sensor):
         self.slow = sensor.slow
         self._lines = lines
         self._origin = math.nan
-        self._ticks: dict[int, tuple[float, float]] = {}  # of counters: raw value and when it was first read
+        self._ticks: dict[int, tuple[float, float]] = {}  # counter → its raw value and when that was first read
         self._channels: tuple[Channel, ...] = ()
         self._todo: list[tuple[int, bool, Calibration]] = []
 
@@ -265,7 +270,7 @@ class Calibrated(Sensor):
 def apply_calibrations(
     sensors: Sequence[Sensor], board: Board, roots: Roots, calibrations: Calibrations | None = None
 ) -> list[Sensor]:
-    """The sensors, those that something is known of corrected.
+    """Wrap the sensors that have calibrations, so that their readings are corrected.
 
     Raises:
         InputError: the file of calibrations cannot be read.
@@ -286,7 +291,7 @@ def apply_calibrations(
 def apply_filters(
     channels: Sequence[Channel], board: Board, roots: Roots, calibrations: Calibrations | None = None
 ) -> list[Channel]:
-    """The channels, with time constants that were measured in place of those that the driver's settings give.
+    """Replace the time constants of channels that the driver's settings give by measured ones.
 
     Raises:
         InputError: the file of calibrations cannot be read.
@@ -306,18 +311,18 @@ def keep_fitted(
     where: str,
     calibrations: Calibrations | None = None,
 ) -> list[str]:
-    """Keep time constants that a bench fitted, for the channels whose filter is only what the driver's settings give.
+    """Store time constants that a benchmark fitted, for channels whose time constant comes from the driver's settings.
 
-    What ``edgeprof calibrate --filter`` measured stays: its channels state a narrower limit.
+    Time constants that ``edgeprof calibrate --filter`` measured stay, because they have a narrower limit.
 
     Args:
-        channels: As they were sampled.
-        fits: By channel.
-        where: The board (``board_name``).
-        calibrations: Where they are kept; the data directory by default.
+        channels: The channels as they were sampled.
+        fits: The fitted time constants by channel.
+        where: The name of the board (``board_name``).
+        calibrations: Where they are stored; by default in the data directory.
 
     Returns:
-        The names of the channels that were kept; none where the file cannot be read or written.
+        The names of the channels whose time constants were stored; none if the file cannot be read or written.
     """
     calibrations = calibrations or Calibrations()
     names = []

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel, Sensor
     from edgeprof.sensing.trace import Key
 
-#: The looks at counters of energy after the first, and the pause (s) before each: two refreshes of the slowest, within
-#: limits. Each has then ticked, and two that are one are seen to be so.
+#: How many more times counters are read after the first time, and the limits of the pause (s) before each, which is two
+#: refresh intervals of the slowest: each counter has then ticked, and two that are the same meter can be recognised.
 _QUICK_LOOKS, _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 3, 0.02, 0.1
-#: Pauses (s) of a second round, where something stood still beside what moves or did not add up.
+#: The pauses (s) of a second round, if a channel stood still while others moved, or did not add up.
 _LONG_LOOKS_S = (0.25, 0.25, 0.25, 0.25)
 
 
@@ -164,9 +164,10 @@ def _parse_addresses(
 def _first_looks(
     board: Board, sensors: Sequence[Sensor], instruments: Collection[str], failures: list[Failure]
 ) -> tuple[list[Channel], dict[Key, list[tuple[float, float]]]]:
-    """The channels, and what they read: once, or several times where a counter must be seen to move.
+    """Read all channels once, and counters several times; return the channels and their readings.
 
-    What stands still beside what moves, or does not add up, is looked at again for longer before it is judged.
+    If a channel stands still while others move, or does not add up, all are read again for longer before they are
+    judged.
     """
     channels: list[Channel] = []
     looks: dict[Key, list[tuple[float, float]]] = {}
@@ -185,7 +186,7 @@ def _first_looks(
 
 
 def _pause_between_looks(sensors: Sequence[Sensor]) -> float:
-    """How long (s) counters are left alone between two quick looks; one that does not tell its refresh may be slow."""
+    """The pause (s) between two quick readings of counters; one with an unknown refresh may be slow."""
     refreshes = [
         _LONGEST_PAUSE_S if channel.update_interval_s is None else channel.update_interval_s
         for sensor in sensors
@@ -198,13 +199,13 @@ def _pause_between_looks(sensors: Sequence[Sensor]) -> float:
 def _look_again(
     sensors: Sequence[Sensor], pauses: Sequence[float], looks: dict[Key, list[tuple[float, float]]]
 ) -> None:
-    """More rows of these sensors; a source that is slow was asked once, and that is all."""
+    """Read more rows of these sensors, except slow ones, which are read only once."""
     opened = [sensor for sensor in sensors if not sensor.slow and _can_open(sensor)]
     try:
         for pause in pauses if opened else ():
             time.sleep(pause)
             for sensor in opened:
-                with suppress(Exception, SystemExit):  # what fails now was read before, or is told as failed
+                with suppress(Exception, SystemExit):  # it was read before, or was reported as failed
                     _read_row(sensor, looks)
     finally:
         for sensor in opened:
@@ -234,7 +235,7 @@ def _read_row(sensor: Sensor, looks: dict[Key, list[tuple[float, float]]]) -> No
 def _read_first_row(
     sensor: Sensor, looks: dict[Key, list[tuple[float, float]]], failures: list[Failure]
 ) -> list[Channel]:
-    """Read one row of the sensor into ``looks``; its channels, all unavailable where it fails as a whole."""
+    """Read one row of a sensor into ``looks``; return its channels, all unavailable if the sensor failed as a whole."""
     channels = list(sensor.channels)
     if not channels:
         return []

@@ -1,9 +1,8 @@
-"""Reading the small text files of sysfs and procfs: opened once, read with ``pread``, never raising in between.
+"""Read the small text files of sysfs and procfs: they are opened once and read with ``pread``, which never raises here.
 
-A sysfs file gives a fresh value at every ``pread`` from offset 0 of a descriptor that stays open, which saves the path
-walk of an ``open`` per reading. A device that is taken away answers ENODEV from then on; a file that is replaced (a
-simulated tree, a driver that was loaded anew) is opened again, with growing pauses so that a source that stays away
-costs next to nothing.
+A sysfs file gives a fresh value at every ``pread`` from offset 0 of an open descriptor, which saves opening it for each
+reading. A device that was removed answers ENODEV from then on. A file that was replaced (a simulated tree, a reloaded
+driver) is opened again, with growing pauses, so that a source that stays away costs almost nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.sensing.sensor import Channel
 
-#: The descriptor is of no more use: the device or the file behind it is gone.
+#: Errors after which a descriptor is useless, because the device or the file behind it has gone.
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EBADF, errno.ENOENT})
 #: First and longest pause before a file that went away is tried again (s).
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-#: A row that took less (s) is read without looking at the clock for each of its values.
+#: A row that took less than this (s) is read without a time-stamp for each of its values.
 _QUICK_S = 2e-4
 #: The most bytes of a file with one number.
 _LENGTH = 64
-#: After so many readings it is checked that the open file is still the one in the directory.
+#: After this many readings it is checked that the open file is still the one in the directory.
 _CHECK_EVERY = 64
 
 
@@ -40,7 +39,7 @@ class TextFile:
     """One small file, kept open.
 
     Args:
-        path: Which.
+        path: The path of the file.
         length: The most bytes to read.
     """
 
@@ -55,7 +54,7 @@ class TextFile:
         self._retry_at = 0.0
 
     def open(self) -> None:
-        """Open it now; a failure is told by the readings that follow."""
+        """Open the file now; a failure shows in the readings that follow."""
         if self._fd < 0:
             try:
                 self._fd = os.open(self.path, os.O_RDONLY)
@@ -65,7 +64,7 @@ class TextFile:
                 self._pause_s, self._due = _FIRST_PAUSE_S, _CHECK_EVERY
 
     def read(self) -> bytes | None:
-        """The content, or None where it cannot be read just now."""
+        """The content; None if it cannot be read now."""
         if self._fd < 0 and not self._reopen():
             return None
         self._due -= 1
@@ -81,11 +80,11 @@ class TextFile:
 
     @property
     def descriptor(self) -> int:
-        """The open descriptor, which is still that of the file in the directory; negative where there is none."""
+        """The open descriptor, checked to be that of the file in the directory; negative if there is none."""
         return self._fd if self._fd >= 0 and self._still_there() else -1
 
     def close(self) -> None:
-        """Give the descriptor back; safe to call twice."""
+        """Close the descriptor; safe to call twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -116,8 +115,8 @@ class NumberFile(TextFile):
     """A file with one number.
 
     Args:
-        path: Which.
-        scale: What turns it into the SI unit, as 1e-3 for mV.
+        path: The path of the file.
+        scale: The factor to the SI unit, such as 1e-3 for mV.
     """
 
     __slots__ = ("scale",)
@@ -127,14 +126,14 @@ class NumberFile(TextFile):
         self.scale = scale
 
     def number(self) -> float:
-        """The value in the SI unit, NaN where it cannot be read or is no number. Signs are kept."""
+        """The value in the SI unit; NaN if it cannot be read or is no number."""
         if self._fd >= 0 and self._due > 1:
-            # What nearly every call comes to, without another: some hundred times a second, and cold.
+            # The usual case without a further call, because this runs some hundred times a second with cold caches.
             self._due -= 1
             try:
                 return int(os.pread(self._fd, self._length, 0)) * self.scale
             except (OSError, ValueError):
-                pass  # the long way says what is the matter
+                pass  # the careful way below handles the error
         text = self.read()
         if text is None:
             return math.nan
@@ -155,9 +154,9 @@ class FileSensor(Sensor):
     """A sensor whose every channel is one file with one number.
 
     Args:
-        name: The source.
-        channels: In the order of the row.
-        files: One for each.
+        name: The name of the source.
+        channels: The channels in the order of the row.
+        files: One file for each channel.
         unavailable: Channels that exist but cannot be read.
     """
 
@@ -194,7 +193,7 @@ class FileSensor(Sensor):
         clock = time.monotonic
         begin = before = clock()
         if self._is_quick:
-            # The time of the whole row is each one's: the sampler writes it.
+            # All values have the time of the row, which the sampler writes.
             if self._careful_rows > 0 or not self._read_plain(values):
                 self._careful_rows -= 1
                 for index, number in self._readers:
@@ -203,13 +202,15 @@ class FileSensor(Sensor):
             return
         for index, number in self._readers:
             values[index] = number()
-            after = clock()  # one look at the clock per file: the end of one read is the start of the next
+            after = clock()  # one time-stamp per file: the end of one read is the start of the next
             times[index] = 0.5 * (before + after)
             before = after
         self._is_quick = before - begin < _QUICK_S
 
     def _read_plain(self, values: MutableSequence[float]) -> bool:
-        """Read a row by its descriptors; whether all of it was read. What fails is read file by file for a while."""
+        """Read a row by its descriptors, and return whether that succeeded; otherwise rows are read carefully for a
+        while.
+        """
         if self._plain_rows <= 0:
             self._plain = [(i, file.descriptor, file.scale) for i, file in enumerate(self._files)]
             self._plain_rows = _CHECK_EVERY
@@ -230,7 +231,7 @@ class FileSensor(Sensor):
 
 
 def text_of(path: Path) -> str | None:
-    """A file's text without trailing blanks and NULs (device tree strings end with one); None where it is not."""
+    """A file's text without trailing blanks and NULs (device tree strings end with one); None if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8", "replace").rstrip("\0\n\t ").replace("\0", "\n")
     except OSError:
@@ -238,7 +239,7 @@ def text_of(path: Path) -> str | None:
 
 
 def number_of(path: Path, scale: float = 1.0) -> float | None:
-    """A file's number in the SI unit; None where there is none."""
+    """A file's number in the SI unit; None if it cannot be read or is no number."""
     file = NumberFile(path, scale)
     try:
         value = file.number()
@@ -248,7 +249,7 @@ def number_of(path: Path, scale: float = 1.0) -> float | None:
 
 
 def listing(directory: Path) -> list[Path]:
-    """What is in a directory, in the order of numbers (hwmon2 before hwmon10); empty where it cannot be listed."""
+    """The entries of a directory in numeric order (hwmon2 before hwmon10); empty if it cannot be listed."""
     try:
         return sorted(directory.iterdir(), key=lambda path: (len(path.name), path.name))
     except OSError:
@@ -256,7 +257,7 @@ def listing(directory: Path) -> list[Path]:
 
 
 def trouble(path: Path) -> tuple[str, str | None] | None:
-    """Why a file cannot be read, and what to do about it; None where it can."""
+    """Why a file cannot be read, and a remedy; None if it can be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -284,5 +285,5 @@ def _explain_error(path: Path, error: OSError) -> tuple[str, str | None]:
 
 
 def provenance(roots: Roots, live: Provenance = "measured") -> Provenance:
-    """What readings below these roots may call themselves: those of a virtual board are never more than simulated."""
+    """The provenance of readings below these roots: those of a virtual board are always simulated."""
     return "simulated" if roots.is_simulated else live

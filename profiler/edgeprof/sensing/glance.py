@@ -1,6 +1,6 @@
-"""One look at every channel: what it reads now, and what the headline comes to.
+"""Read every channel once: its present value, and the total of the headline.
 
-Two rows are read a moment apart, since a counter's power and a load are differences between readings.
+Two rows are read shortly after one another, because the power of a counter and a load are differences of readings.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class Glance:
-    """What was seen.
+    """The present values of channels.
 
     Attributes:
-        values: Key → last good value in the channel's unit; None where both readings failed or cannot be true.
-        rates: Key of a counter → its rise per second (W for an energy counter); None where it stood still.
+        values: Key → the last good value in the channel's unit; None if both readings failed or are impossible.
+        rates: Key of a counter → its rise per second (W for an energy counter); None if it stood still.
     """
 
     values: dict[Key, float | None] = field(default_factory=dict)
     rates: dict[Key, float | None] = field(default_factory=dict)
 
     def watts(self, channel: Channel) -> float | None:
-        """The power that a power or energy channel shows."""
+        """The power (W) of a power or energy channel; None if unknown."""
         return (self.rates if channel.kind == "counter" else self.values).get(channel.key)
 
     def total(self, headline: Headline) -> tuple[float | None, str | None]:
-        """The headline's watts, or None and why: a missing part makes the sum unknown, not smaller."""
+        """The power of the headline (W); or None and the reason, because a sum with a missing part is unknown."""
         if not headline.channels:
             return None, headline.reason
         parts = [self.watts(channel) for channel in headline.channels]
@@ -52,12 +52,12 @@ class Glance:
 
 
 def glance(sensors: Iterable[Sensor], channels: Mapping[Key, Channel], seconds: float = 0.25) -> Glance:
-    """Look twice.
+    """Read the sensors twice.
 
     Args:
-        sensors: Closed; they are opened, read twice and closed in this thread.
-        channels: As the topology knows them, for what is plausible.
-        seconds: Time between the two readings.
+        sensors: Closed sensors, which are opened, read twice and closed in this thread.
+        channels: The channels as annotated by the topology, with their plausible limits.
+        seconds: The time between the two readings, in seconds.
     """
     sensors = list(sensors)
     first = [_read_row(sensor, opening=True) for sensor in sensors]
@@ -82,7 +82,7 @@ def _read_row(sensor: Sensor, *, opening: bool = False) -> list[tuple[float, flo
     count = len(sensor.channels)
     values, times = [math.nan] * count, [math.nan] * count
     begin = time.monotonic()
-    # A source that breaks down now shows no values; what broke is the sampler's and doctor's to tell.
+    # A source that fails now has no values; the sampler and doctor report why.
     with suppress(Exception):
         if opening:
             sensor.open()

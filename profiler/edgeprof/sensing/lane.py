@@ -32,10 +32,10 @@ class Lane:
 
     Args:
         probes: Its sensors, read in this order.
-        clock: Whose deadlines.
-        stop: Set once, for all lanes.
-        hand_over: Takes a probe whose reads take too long for company, and says whether it did; the probe is closed.
-        cpu: The CPU to stay on; None leaves that to the scheduler.
+        clock: The clock of the deadlines.
+        stop: Ends all lanes when it is set.
+        hand_over: Takes over a closed probe whose reads are so long that they delay the others; returns whether it did.
+        cpu: The CPU to run on; None leaves that to the scheduler.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Lane:
         for probe in self.probes:
             if not probe.has_begun:
                 probe.begin(clock)
-        # One pass a wake-up, without a call that is not needed: this runs cold, some hundred times a second.
+        # One pass for each wake-up, without unnecessary calls: this runs some hundred times a second with cold caches.
         wakes, wake = 0, min(probe.next_s for probe in self.probes)
         follow = not any(probe.leads for probe in self.probes)
         while True:
@@ -93,7 +93,7 @@ class Lane:
                 wake = min(probe.next_s for probe in self.probes)
 
     def _separate_long_probes(self) -> None:
-        """Give each probe that holds the others up a thread of its own; it is opened anew there."""
+        """Give each probe that delays the others a thread of its own, in which it is opened again."""
         for probe in [probe for probe in self.probes if probe.is_long]:
             if len(self.probes) > 1:
                 probe.close()
@@ -102,7 +102,7 @@ class Lane:
 
 
 def prepare_thread(cpu: int | None = None) -> None:
-    """Make the calling thread wake up on time, as far as this user is permitted to; the rest of the process is spared.
+    """Make the calling thread wake up on time, as far as the user's permissions allow; other threads are not changed.
 
     Timer slack of 1 µs instead of 50 (prctl(2)): the median lateness falls from about 96 to 45 µs. Nice −5 where
     allowed, not inherited by what a sensor starts (SCHED_RESET_ON_FORK). One CPU if given.

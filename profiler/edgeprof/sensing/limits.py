@@ -1,7 +1,7 @@
 """Limits of plausible readings: sentinel values, the highest possible power, and the fastest rise of a counter.
 
-One rule for the first look, for the sampler, for windows (``energy.counters``) and for the daemon's running sums
-(``energy.online``).
+The first readings, the sampler, windows (``energy.counters``) and the daemon's running sums (``energy.online``) use the
+same rules.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
 
-#: What a wide register or a driver says when it has nothing to say, in every unit that it may have been scaled from.
-#: No real reading hits one of these values exactly; 16-bit ones are no such thing (65.535 W may well be true).
+#: The values that a wide register or a driver gives without a reading, in every unit that it may have been scaled from.
+#: No real reading equals one of them exactly; 16-bit values are not among them, because 65.535 W may be true.
 _ALL_ONES = (0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
 _LOWEST = (-0x80000000, -0x8000000000000000)
 SENTINELS = frozenset(bits * scale for bits in (*_ALL_ONES, *_LOWEST) for scale in (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9))
 #: The same as counts of milliunits that a driver turned into microunits, as ACPI's power meter does.
 SENTINELS = SENTINELS | {bits * 1000 * 1e-6 for bits in (0xFFFFFFFF, 0x7FFFFFFF, -0x80000000)}
 
-#: The most that anything of a scope draws (W), where no design limit is known: generous, for servers too.
+#: The most power (W) in a scope where no design limit is known; generous enough for servers.
 _MOST_W = {"package": 2000.0, "cpu": 2000.0, "gpu": 3000.0, "accelerator": 3000.0, "memory": 1000.0, "soc": 2000.0}
 _MOST_ELSEWHERE_W = 20_000.0
-#: A counter whose refresh is unknown may show at once what flowed over this long (s).
+#: The assumed refresh interval (s) of a counter whose refresh is unknown.
 _UNKNOWN_REFRESH_S = 0.25
 
 
 def power_limit(channel: Channel) -> float:
-    """The most power (W) that can be true of a channel of power or energy."""
+    """The highest possible power (W) of a channel of power or energy."""
     if channel.limit_w is not None:
         return channel.limit_w
     most = _MOST_W.get(channel.scope, _MOST_ELSEWHERE_W)
@@ -36,9 +36,9 @@ def power_limit(channel: Channel) -> float:
 
 
 def plausible_bounds(channel: Channel) -> tuple[float, float]:
-    """The lowest and highest value (in the channel's unit) that can be true, with the power that can flow as a bound.
+    """The lowest and highest possible value in the channel's unit, bounded by the highest possible power.
 
-    A power below zero is a sensor's offset, or comes back from a motor or a battery: as much is possible either way.
+    A negative power comes from the offset of a sensor, or flows back from a motor or a battery; the limit is the same.
     """
     low, high = channel.plausible
     if channel.quantity != "power":
@@ -71,9 +71,8 @@ def counter_rise(
 ) -> tuple[float, Literal["counter_reset", "counter_jumped"] | None]:
     """Return the energy (J) between two readings of a counter, or NaN and the reason why it is unknown.
 
-    A fall is a wrap only where what it then would have counted can have flowed; every other fall is a new beginning
-    (a suspend, a driver that was loaded anew, a reading of 0 that was none). A rise beyond what can have flowed is no
-    energy either.
+    A fall is a wrap only if the energy that it then implies is possible; every other fall is a reset (a suspend, a
+    reloaded driver, a false reading of 0). An impossibly large rise is no energy either.
     """
     rise = after - before
     code: Literal["counter_reset", "counter_jumped"] = "counter_jumped"

@@ -1,4 +1,4 @@
-"""Discovery, and then what each power source really does: measured once per boot, cached, applied to its channels."""
+"""Discover the sensors and measure the characteristics of each power source, once per boot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Sensor
     from edgeprof.sensing.trace import Key
 
-#: Reading fast for so long tells the refresh of anything that has at least four values a second.
+#: How long (s) to read fast: enough for the refresh of sources with at least four values per second.
 CHARACTERISE_S = 2.0
 
 
@@ -38,8 +38,8 @@ def prepare(
         roots: Where to look; also tells which boot it is.
         only: ``--sensor``.
         rail: ``--rail``.
-        note: Told once, before a wait of seconds.
-        among: No other sources are asked; None: all may be.
+        note: Called with a text before a wait of seconds.
+        among: Only these sources are asked; None: all of them.
 
     Raises:
         InputError: see ``discover``.

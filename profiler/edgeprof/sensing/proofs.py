@@ -1,6 +1,6 @@
-"""What ``edgeprof doctor --prove`` found of this device, kept so that later results can cite it.
+"""The stored proofs of ``edgeprof doctor --prove``, which later results cite.
 
-A file of the data directory, one entry a board; the newest proof takes the place of the one before.
+They are a file of the data directory with one entry for each board; a new proof replaces the one before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Proved:
 
     Attributes:
         board: The board's id, and whether it is simulated, as ``corrections.board_name`` gives it.
-        date: When, ISO 8601.
+        date: The date in ISO 8601.
         verdict: ``passed``, ``failed`` or ``cannot_tell``.
         channels: The verdict by ``sensor/channel/quantity``.
         proof: The whole document (``edgeprof.prove/1``).
@@ -43,12 +43,12 @@ class Proved:
     proof: dict[str, Any]
 
     def of(self, channel: Channel) -> dict[str, str] | None:
-        """``{"date": …, "verdict": …}`` of a channel; None where the proof says nothing of it."""
+        """``{"date": …, "verdict": …}`` of a channel; None if the proof does not contain it."""
         verdict = self.channels.get(f"{channel.sensor}/{channel.name}/{channel.quantity}")
         return None if verdict is None else {"date": self.date, "verdict": verdict}
 
     def cited(self) -> schema.Proof | None:
-        """The proof as a result keeps it; None where the file holds something else."""
+        """The proof in the form of the result file; None if the stored proof has another form."""
         try:
             return msgspec.convert(self.proof, schema.Proof)
         except msgspec.ValidationError:
@@ -67,6 +67,7 @@ class Proofs:
 
     @property
     def path(self) -> Path:
+        """The file of proofs."""
         if self._directory is None:
             from edgeprof.results.place import data_dir  # noqa: PLC0415 - needed only here
 
@@ -74,14 +75,14 @@ class Proofs:
         return self._directory / FILE
 
     def get(self, board: str) -> Proved | None:
-        """The newest proof of a board; None without one, or where the file cannot be read: it changes no joule."""
+        """The newest proof of a board; None without one, or if the file cannot be read, which changes no joule."""
         return self._all().get(board)
 
     def put(self, proved: Proved) -> None:
-        """Keep a proof.
+        """Store a proof.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         proofs = {**self._all(), proved.board: proved}
         text = json.dumps({"version": _VERSION, "proofs": [asdict(proof) for proof in proofs.values()]}, indent=2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: A read that takes longer (s) delays the others in its lane too much; three in a row give it a lane of its own.
 LONG_READ_S = 0.005
 _LONG_READS = 3
-#: One such read (s) is enough: a driver that blocks, as the ina3221's of kernel 5.10 does for up to 430 ms.
+#: A single read of this length (s) suffices: a driver that blocks, such as the ina3221's of kernel 5.10 (up to 430 ms).
 _BLOCKING_READ_S = 0.05
 
 #: The share of its period that reading may take; this many reads in a row that take more lengthen the period.
@@ -39,7 +39,7 @@ READS_PER_REFRESH = 4
 _FAST = frozenset({"power", "energy", "voltage", "current"})
 CONTEXT_RATE_HZ = 10.0
 
-#: How late a reading usually is at most (s), and the share of a short period that is kept for it.
+#: The usual largest delay of a reading (s), and the share of a short period that is reserved for it.
 _LATE_S, _LATEST = 2e-4, 0.25
 
 #: The longest time (s) between two attempts at a source that fails; and how many failures in a row reopen it.
@@ -49,7 +49,7 @@ _REOPEN_AFTER = 3
 #: The largest finite number: infinity is never a reading.
 _MAX = sys.float_info.max
 
-#: A time-stamp of the source's own that is older than this (s) when it is read is on another clock than ours.
+#: A time-stamp of a source that is older than this (s) when it is read comes from another clock.
 _OLDEST_STAMP_S = 60.0
 
 
@@ -76,16 +76,16 @@ class ChannelStats:
     reason: str | None = None
 
 
-#: No value below this is one that a register without a reading says.
+#: No value below this is a sentinel value.
 _NO_SENTINEL = min(abs(value) for value in SENTINELS)
 
-#: What a sensor is read at (Hz) where nobody asks for another rate and nothing slower would do.
+#: The sampling rate (Hz) if none is asked for and a slower one would not suffice.
 DEFAULT_RATE_HZ = 100.0
-#: Readings per time constant of an exponential filter, where nobody asks for a rate: what it lets through is then
-#: followed by straight lines to (1/10)²/12 of a change (less than the step of any chip), and four readings, which an
-#: edge is taken from, still lie well within one time constant.
+#: Readings per time constant of an exponential filter if no rate is asked for. Straight lines then follow the filter's
+#: output to (1/10)²/12 of a change, which is less than the step of any chip, and four readings, from which an edge is
+#: taken, lie well within one time constant.
 READS_PER_TAU = 10
-#: Nothing that follows a burst is read less often (s) for its filter's sake.
+#: The longest interval (s) to which the filter of a channel may slow down its reading.
 _LONGEST_FOR_FILTER_S = 0.1
 
 
@@ -93,8 +93,8 @@ def read_interval(channel: Channel, rate_hz: float | None = None) -> float:
     """How often to read one channel (s).
 
     Args:
-        channel: What is known of it.
-        rate_hz: The rate that was asked for; None leaves it to what the channel's filter lets through.
+        channel: The annotated channel.
+        rate_hz: The requested rate; None leaves it to the channel's filter.
     """
     base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
     wanted = (channel.update_interval_s or 0.0) / READS_PER_REFRESH
@@ -107,7 +107,7 @@ def read_interval(channel: Channel, rate_hz: float | None = None) -> float:
 def period_for(sensor: Sensor, channels: list[Channel], rate_hz: float | None) -> float:
     """How often to read a sensor (s): a whole multiple of the sampling period, so that one wake-up serves several.
 
-    As often as its quickest power, energy, voltage or current channel has something new; unknown: every period.
+    It is the refresh interval of its quickest power, energy, voltage or current channel; if unknown, every period.
     """
     base_s = 1 / (rate_hz or DEFAULT_RATE_HZ)
     there = [c for c in channels if c.available]
@@ -123,14 +123,14 @@ def period_for(sensor: Sensor, channels: list[Channel], rate_hz: float | None) -
 
 
 class Probe:
-    """A sensor with all that its lane needs to know of it. Only one lane has it at a time.
+    """A sensor and the state of its sampling. Only one lane uses it at a time.
 
     Args:
-        sensor: Not yet open.
+        sensor: A sensor that is not open yet.
         channels: The topology's annotated channels by key; the sensor's own where there is none.
-        rate_hz: The sampling rate (Hz); None: as the channels have something new.
-        keep_s: How long rows are kept (s); None keeps all.
-        phase: Where in its period each reading falls, from 0 to 1; None: at its beginning.
+        rate_hz: The sampling rate (Hz); None: the rate at which the channels have new values.
+        keep_s: How long (s) rows are kept; None keeps all.
+        phase: Returns where in its period each reading falls, from 0 to 1; None: at its beginning.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Probe:
         annotated = channels or {}
         self.channels = [annotated.get(channel.key, channel) for channel in sensor.channels]
         self.period_s = period_for(sensor, self.channels, rate_hz)
-        #: Whether it says when its lane wakes up; what follows no burst is read along with what does.
+        #: Whether its deadlines wake its lane; slow context sensors are read along with others.
         self.leads = any(channel.quantity in _FAST and channel.available for channel in self.channels)
         self._phase = phase if self.leads else None
         self.record = Record(self.channels, self.period_s, keep_s)
@@ -179,7 +179,7 @@ class Probe:
         self._overruns: list[float] = []  # what the last reads took (s), as long as each overran the period
 
     def begin(self, clock: Clock) -> None:
-        """Open the sensor, in the thread that will read it; one that cannot be opened yet is tried again later."""
+        """Open the sensor in the thread that will read it; if that fails, it is tried again later."""
         try:
             self.sensor.open()
             self.is_open = True
@@ -200,13 +200,13 @@ class Probe:
             self.reason = self.reason or _error_sentence(error)
 
     def service(self, clock: Clock) -> None:
-        """Read one row at the deadline that is due; deadlines that passed unserved are missed, not made up for.
+        """Read one row at the deadline that is due; deadlines that have passed count as missed and are not made up.
 
-        This and what it calls run cold, once in 10 ms: each line costs several times what it does in a loop.
+        This runs with cold caches, once in 10 ms, where each line costs several times what it does in a loop.
         """
         before = clock.now()
         origin, period = self._origin, self.period_s
-        # Late by less than a period is late, and by more is missed.
+        # A reading that is late by more than a period has missed its deadline.
         deadline = self._wake + max(0, int((before - self.next_s) / period + 1e-6))
         self._counted += deadline + 1 - self._due
         self._due = self._wake = deadline + 1
@@ -231,7 +231,7 @@ class Probe:
         else:
             self._back_off()
         if self._phase is None:
-            # What passed during the read is over: the next reading is at the next deadline, not at once.
+            # Deadlines that passed during the read are missed: the next reading is at the next deadline.
             self._wake = max(self._wake, int((after - origin) / period + 1e-6) + 1)
             self.next_s = origin + self._wake * period
         else:
@@ -241,7 +241,7 @@ class Probe:
             self._notice_duration(took, after)
 
     def _draw_next_time(self, now: float) -> None:
-        """Draw the next reading's time within its period, or within what is left of it.
+        """Draw the time of the next reading within its period, or within the rest of the period.
 
         The end of the period is left out, so that a reading that comes a little late is still within its own.
         """
@@ -255,16 +255,16 @@ class Probe:
         self.next_s = self._origin + (self._wake + first + (last - first) * self._phase()) * period
 
     def _discard_row(self, reason: str) -> tuple[array[float], array[float]]:
-        """New rows, because the sensor may have half filled, lengthened or kept the old ones."""
+        """Make new rows, because the sensor may have filled the old ones partly, lengthened them or kept them."""
         self.reason = reason
         self._values, self._stamps = array("d", self._nan), array("d", self._nan)
         return self._values, self._stamps
 
     def _keep_row(self, values: array[float], stamps: array[float], before: float, after: float) -> bool:
-        """Check and store the row; whether any of its values is good.
+        """Check and store the row; return whether any of its values is good.
 
-        Nearly every row is good throughout. That is found out in C, and such rows are counted as rows: a loop over
-        channels in Python would cost more than reading them does.
+        Nearly every row is good throughout. That is checked by functions in C, and such rows are counted as a whole,
+        because a Python loop over the channels would cost more than reading them.
         """
         middle = (before + after) / 2
         stamped = stamps.tobytes() != self._nan_bytes and any(map(isfinite, stamps))
@@ -291,14 +291,14 @@ class Probe:
 
     def _is_within_limits(self, values: array[float]) -> bool:
         low, high = min(values), max(values)
-        # Between the narrowest limits lies what is between each channel's own.
+        # Values within the narrowest limits of all channels are within the limits of each.
         within = (self._low <= low and high <= self._high) or (
             all(map(le, self._lows, values)) and all(map(le, values, self._highs))
         )
         return within and ((low > -_NO_SENTINEL and high < _NO_SENTINEL) or SENTINELS.isdisjoint(values))
 
     def _count_each(self, values: array[float], times: Sequence[float]) -> bool:
-        """Count a row value by value, and make NaN of what is refused; whether any is good."""
+        """Count a row value by value, and replace refused values by NaN; return whether any is good."""
         any_good = False
         for index, (value, time) in enumerate(zip(values, times, strict=True)):
             if self._lows[index] <= value <= self._highs[index] and value not in SENTINELS:
@@ -319,7 +319,7 @@ class Probe:
         self._last[index] = time
 
     def _back_off(self) -> None:
-        """Wait 0, 1, 3, 7 … periods, at most ``BACK_OFF_S``; reopen a source that goes on failing."""
+        """Wait 0, 1, 3, 7 … periods after failures, at most ``BACK_OFF_S``; reopen a source that fails repeatedly."""
         self._in_a_row += 1
         longest = max(0, math.ceil(BACK_OFF_S / self.period_s) - 1)
         self._wake = self._due + min(2 ** min(self._in_a_row - 1, 30) - 1, longest)
@@ -327,11 +327,11 @@ class Probe:
             self.close()
 
     def _notice_duration(self, took: float, now: float) -> None:
-        """Notice reads that are too long for company, or for the period."""
+        """Note reads that are too long for a shared thread, or for the period."""
         self._long = self._long + 1 if took > LONG_READ_S else 0
         self.is_long = self.is_long or took > _BLOCKING_READ_S or self._long >= _LONG_READS
-        # A source that always needs longer than its period cannot keep it: the rate settles where it can, and what it
-        # misses from then on is missed by our fault and not by its nature. One stall of the machine is no such thing.
+        # A source that always needs longer than its period gets a longer one, so that later misses are not caused by
+        # the source itself. A single stall of the machine does not count.
         self._overruns = [*self._overruns, took] if took > _FULL * self.period_s else []
         if len(self._overruns) >= _OVERRUNS:
             needed = sorted(self._overruns)[len(self._overruns) // 2] / _FULL
@@ -350,7 +350,7 @@ class Probe:
             self._due = passed
 
     def stats(self) -> list[ChannelStats]:
-        """One per available channel."""
+        """The statistics of each available channel."""
         return [self._channel_stats(index) for index, channel in enumerate(self.channels) if channel.available]
 
     def _channel_stats(self, index: int) -> ChannelStats:

@@ -1,7 +1,7 @@
-"""Removing what names a person or a device from texts and paths: names, serial numbers, addresses.
+"""Remove texts that identify a person or a device from texts and paths: names, serial numbers, addresses.
 
-A removed text is replaced by a placeholder of the same kind, and the same text by the same placeholder everywhere, so
-that two files that named one device still do.
+Each removed text is replaced by a placeholder of the same kind, and everywhere by the same one, so that two files that
+named the same device still do.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ GENERIC = frozenset(
     }
     | {"ubuntu", "uevent", "user", "vagrant", "voltage", "xavier"}
 )
-#: Files whose whole content names a device.
+#: Files whose whole content identifies a device.
 _SECRET_FILE = re.compile(r"(?i)serial|uuid|unique_?id|wwid|machine-id|boot_id|asset_tag|hostname|^address$|ecid")
-#: Lines of longer files that do.
+#: Lines of longer files that identify a device.
 _SECRET_LINE = re.compile(r"(?im)^([^:=\n]*(?:serial|uuid|unique_?id|wwid)[^:=\n]*[:=][ \t]*)(\S[^\n]*)$")
 _MAC = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4,18}[0-9a-f]{2}(?![0-9a-f])")
 _UUID = re.compile(r"(?i)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -71,10 +71,10 @@ _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])")
 _IPV6 = re.compile(r"(?i)(?<![\w:.])[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:]+(?![\w:])")
 _HOME = re.compile(r"(/home/|/Users/)([^/\s:'\"]+)")
-#: A short number is a reading, never a serial number to be looked for in other files.
+#: A short number is a reading and never a serial number that is replaced in other files.
 _READING = re.compile(r"\s*-?\d{0,7}(\.\d+)?\s*")
 _SHORTEST_SERIAL = 4
-#: Shorter names are left alone in paths: a user may be called ``max``, and so are parts of the kernel's file names.
+#: Shorter names stay in paths: a user may be called ``max``, and so may parts of the kernel's file names.
 _SHORTEST_NAME_IN_PATH = 4
 
 
@@ -163,9 +163,9 @@ class Redactor:
 
 
 def _compile_pattern(kinds: Mapping[str, Kind]) -> re.Pattern[str] | None:
-    """What finds these texts, the longest first; None without any.
+    """A pattern that finds these texts, the longest first; None if there are none.
 
-    A serial number is found inside of longer words too; a name, which may be short, as a word alone.
+    A serial number is also found inside longer words; a name, which may be short, only as a whole word.
     """
     longest_first = sorted(kinds, key=len, reverse=True)
     serials = [re.escape(text) for text in longest_first if kinds[text] != "name"]
@@ -174,10 +174,10 @@ def _compile_pattern(kinds: Mapping[str, Kind]) -> re.Pattern[str] | None:
 
 
 def secrets_of(roots: Roots) -> dict[str, Kind]:
-    """What names this machine, its users, and the board below these roots."""
+    """The texts that identify this machine, its users, and the board below these roots."""
     secrets: dict[str, Kind] = {}
     for name in (*_names_here(), *_names_below(roots)):
-        # A name with its domain, without it, and with its parts told apart.
+        # A name with its domain, without it, and its single parts.
         secrets |= dict.fromkeys((name, name.split(".")[0], *re.split(r"[\s,]+", name)), "name")
     for path in _serial_files(roots):
         serial = (text_of(path) or "").strip("\0\n\t ")

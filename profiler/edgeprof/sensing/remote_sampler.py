@@ -1,8 +1,8 @@
 """The parent's side of a sampler in a child process, which keeps sampling and the caller from delaying each other.
 
-The caller's Python may hold its interpreter lock for as long as it likes; the child (``sampler_process``) reads on, on
-the same CLOCK_MONOTONIC. The child ends when it is told to, when this process ends however it ends, and when the
-sampler is forgotten; a fork of this process has no part in it.
+The caller's Python may hold its interpreter lock for any time; the child (``sampler_process``) goes on reading, with
+the same CLOCK_MONOTONIC. The child ends when it is told to, when this process ends for whatever reason, and when the
+sampler is garbage-collected. A fork of this process cannot use it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PROGRAM = (
 
 
 class ReceivedTrace:
-    """What has come from the child so far; read like a ``Trace``.
+    """The readings received from the child so far, with the interface of a ``Trace``.
 
     Attributes:
         channels: The channels that are sampled.
@@ -74,7 +74,7 @@ class ReceivedTrace:
         return Series(rows.times[:], rows.values[:])
 
     def last_s(self) -> dict[Key, float]:
-        """The time of each channel's newest reading; nothing for a channel without any."""
+        """The time of each channel's newest reading; channels without readings are absent."""
         return {key: rows.times[-1] for key, rows in self._rows.items() if rows.times}
 
     def extend(self, rows: dict[Key, tuple[bytes, bytes]]) -> None:
@@ -122,7 +122,7 @@ class RemoteSampler:
         return self._trace
 
     def start(self) -> None:
-        """Start the child; come back when each sensor was tried once.
+        """Start the child; return after each sensor was tried once.
 
         Raises:
             RuntimeError: it was started before.
@@ -141,7 +141,7 @@ class RemoteSampler:
             self._trace = ReceivedTrace(channels)
 
     def stop(self) -> None:
-        """Take what was sampled, and end the child. Safe to call twice, and before ``start``."""
+        """Fetch the last readings and end the child. Safe to call twice, and before ``start``."""
         with self._lock:
             self._stopped = True
             if self._child is not None and self._child.is_ours:
@@ -167,7 +167,7 @@ class RemoteSampler:
 
 
 class _Child:
-    """The child process and the way to it."""
+    """The child process and the connection to it."""
 
     def __init__(self, owner: RemoteSampler) -> None:
         ours, theirs = socket.socketpair()
@@ -192,10 +192,10 @@ class _Child:
         return os.getpid() == self._pid
 
     def ask(self, request: Any, patience_s: float) -> Any:
-        """The child's answer.
+        """Send a request and return the child's answer.
 
         Raises:
-            EdgeprofError: what it raised; or it is gone, or does not answer.
+            EdgeprofError: the child raised it, has ended, or does not answer.
         """
         try:
             self._connection.send(request)
@@ -228,7 +228,7 @@ def _finish_child(connection: Connection, process: subprocess.Popen[bytes], pid:
         process.wait()
 
 
-#: Those of this process, for a fork to abandon.
+#: The children of this process, which a fork abandons.
 _children: weakref.WeakSet[_Child] = weakref.WeakSet()
 
 

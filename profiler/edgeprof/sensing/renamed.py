@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Renamed(Sensor):
-    """A sensor under other names for its channels.
+    """A sensor whose channels have other names.
 
     Args:
-        sensor: The one that reads.
-        names: For each of its channels, those that cannot be read at the end.
+        sensor: The sensor that is read.
+        names: A name for each of its channels, with the unreadable channels last.
     """
 
     def __init__(self, sensor: Sensor, names: Sequence[str]) -> None:
@@ -48,10 +48,10 @@ class Renamed(Sensor):
 
 
 def rename_duplicates(sensors: Sequence[Sensor]) -> list[Sensor]:
-    """The sensors, those renamed whose channels have a key that another channel has too.
+    """Rename the channels that share their key with another channel.
 
-    Most sources tell their chips apart themselves; this is for two devices of a source that does not. A name bears the
-    place then, or the number of the channel among its likes where no place is known.
+    Most sources give different names to different chips; this is for two devices of a source that does not. A new name
+    contains the place of the channel, or its number among channels of the same name if no place is known.
     """
     channels = [(index, channel) for index, sensor in enumerate(sensors) for channel in _all_channels(sensor)]
     counts = Counter(channel.key for _, channel in channels)

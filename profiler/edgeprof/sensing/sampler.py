@@ -1,8 +1,8 @@
-"""Sample all sensors periodically, from outside the workload, at a cost that is measured too.
+"""Sample all sensors periodically, from outside the workload, and measure the cost of doing so.
 
-Deadlines are absolute on the monotonic clock; one that is missed is counted and skipped, never made up for in a burst.
-Quick sensors share one thread; each slow one, and each that turns out to be slow, has its own, so that a read that
-blocks delays nobody else. A sensor that raises is retried with growing pauses and costs the others nothing.
+Deadlines are absolute on the monotonic clock; a missed one is counted and skipped, never made up in a burst. Quick
+sensors share one thread; each slow one, and each that turns out to be slow, has its own, so that a read that blocks
+delays no other sensor. A sensor that raises is retried with growing pauses and costs the others nothing.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class SelfCostNumbers:
-    """What sampling costs.
+    """The cost of sampling.
 
     Attributes:
         cpu_ratio: CPU time of the sampling threads over wall time: 0.01 is 1 % of one core; None before the start.
-        rss_bytes: Resident memory of this process; None where /proc does not tell.
+        rss_bytes: Resident memory of this process; None if /proc does not have it.
     """
 
     cpu_ratio: float | None
@@ -105,7 +105,7 @@ class Sampler:
 
     @property
     def trace(self) -> Trace:
-        """What was sampled so far."""
+        """The readings so far."""
         return self._trace
 
     def start(self) -> None:
@@ -175,7 +175,7 @@ class Sampler:
         return [SensorFailure(p.sensor.name, p.reason) for p in self._probes if p.reason is not None]
 
     def cost(self) -> SelfCostNumbers:
-        """What sampling has cost since ``start``."""
+        """The cost of sampling since ``start``."""
         with self._lock:
             lanes, begin = list(self._lanes), self._begin
         wall = 0.0 if begin is None else (self._end or self._clock.now()) - begin

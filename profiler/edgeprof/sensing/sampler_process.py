@@ -1,4 +1,4 @@
-"""The child of ``remote_sampler``: finds the sensors, samples them, and hands over what is new when it is asked."""
+"""The child of ``remote_sampler``: it finds the sensors, samples them, and sends new readings on request."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, UnavailableError
-from edgeprof.plugins import PluginHost
+from edgeprof.plugins import PluginHost, sensor_points
 from edgeprof.sensing.prepare import prepare
 from edgeprof.sensing.sampler import Sampler
 
 if TYPE_CHECKING:
     from edgeprof.sensing.trace import Key, Trace
 
-#: How often (s) the child looks whether its parent is still there. A parent that dies closes the connection, which is
-#: seen at once; but a program that the parent started may have inherited the other end.
+#: How often (s) the child checks that its parent still lives. The death of the parent closes the connection, which is
+#: seen at once, unless a program that the parent started has inherited the other end.
 _LOOK_S = 1.0
 
 
 def main(descriptor: int) -> None:
     """Serve one parent, and end with it."""
     parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it will want what was sampled
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which will fetch the readings
     with Connection(descriptor) as connection:
         request = _next_request(connection, parent)
         if request is None:
             return
         try:
             discovery = prepare(
-                PluginHost.from_environment(),
+                PluginHost.from_environment(points=sensor_points()),
                 request["roots"],
                 request["sensors"],
                 request["rail"],
@@ -57,7 +57,7 @@ def main(descriptor: int) -> None:
 
 
 def _next_request(connection: Connection, parent: int) -> Any:
-    """What the parent sends next; None when it is gone."""
+    """The next request of the parent; None after the parent has ended."""
     try:
         while not connection.poll(_LOOK_S):
             if os.getppid() != parent:
@@ -68,6 +68,6 @@ def _next_request(connection: Connection, parent: int) -> Any:
 
 
 def _newer_readings(trace: Trace, key: Key, last_s: float | None) -> tuple[bytes, bytes]:
-    """Readings after that time, as float64 of times and values."""
+    """The readings after a time, as float64 bytes of times and values."""
     readings = trace.readings_after(key, last_s)
     return readings.times.tobytes(), readings.values.tobytes()

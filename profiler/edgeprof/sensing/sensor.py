@@ -1,4 +1,4 @@
-"""The contract of a sensor: what it can read, how honest that is, and one call that fills a row.
+"""The contract of a sensor: its channels with their uncertainties, and one call that fills a row of readings.
 
 A sensor source is one file with one factory ``(roots) -> list of Sensor`` (see ``register_sensors``). Values are SI
 base units at the moment they leave the sensor: watts, joules, volts, amperes, celsius, hertz, ratios (0 to 1), bytes.
@@ -39,7 +39,7 @@ UNITS: dict[Quantity, str] = {
 
 @dataclass(frozen=True)
 class Filter:
-    """What a power reading is an average of.
+    """The time over which a power reading is averaged, and how.
 
     Attributes:
         kind: ``instantaneous``; ``block``: the mean over the ``length_s`` before the reading; ``exponential``: a
@@ -74,21 +74,21 @@ class PartTime:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A channel held against a meter: true watts = ``gain`` × its own + ``offset_w``. Its values are corrected so.
+    """The calibration of a channel against a meter: true watts = ``gain`` × watts of the channel + ``offset_w``.
 
     Attributes:
-        gain: Of the line.
-        offset_w: Of the line, W.
-        u_gain: Standard uncertainty of the gain, widened by Student's t so that twice it covers 95 %.
-        u_offset_w: Likewise of the offset, W.
-        covariance_w: Of gain and offset, W.
-        low_w: Lowest power of the channel (as it reads uncorrected) that was compared, W.
-        high_w: Highest, W.
-        levels: How many were.
-        date: When, ISO 8601.
-        against: The meter.
-        meter_limit: Half-width of the meter's own relative error, rectangular; None where nobody said.
-        covers: What the meter saw, as ``wall``, where that is more than the channel's own scope.
+        gain: The gain of the line.
+        offset_w: The offset of the line, in W.
+        u_gain: The standard uncertainty of the gain, widened by Student's t so that twice it covers 95 %.
+        u_offset_w: The standard uncertainty of the offset, likewise, in W.
+        covariance_w: The covariance of gain and offset, in W.
+        low_w: The lowest uncorrected power of the channel that was compared, in W.
+        high_w: The highest one, in W.
+        levels: The number of compared levels.
+        date: The date in ISO 8601.
+        against: The name of the meter.
+        meter_limit: The half-width of the meter's own relative error, rectangular; None if unknown.
+        covers: What the meter covered, such as ``wall``, if that is more than the channel's own scope.
     """
 
     gain: float
@@ -105,7 +105,7 @@ class Calibration:
     covers: str | None = None
 
     def raw(self, watts: float) -> float:
-        """What the channel itself would say of a corrected power, W."""
+        """The uncorrected power of the channel (W) for a corrected power (W)."""
         return (watts - self.offset_w) / self.gain
 
     @property
@@ -115,13 +115,13 @@ class Calibration:
 
     @property
     def u_level_w(self) -> float:
-        """Standard uncertainty of the line at the pivot, W."""
+        """The standard uncertainty of the line at the pivot, in W."""
         return math.sqrt(max(0.0, self.u_offset_w**2 - (self.pivot_w * self.u_gain) ** 2))
 
     def u_at(self, watts: float) -> float:
-        """Standard uncertainty of a corrected power, covariance and the meter's own error included, W."""
-        turned = self.u_gain * (self.raw(watts) - self.pivot_w)
-        return math.hypot(turned, self.u_level_w, (self.meter_limit or 0.0) / math.sqrt(3) * watts)
+        """The standard uncertainty (W) of a corrected power, with covariance and the meter's error (GUM 5.2.2)."""
+        gain_error = self.u_gain * (self.raw(watts) - self.pivot_w)
+        return math.hypot(gain_error, self.u_level_w, (self.meter_limit or 0.0) / math.sqrt(3) * watts)
 
 
 @dataclass(frozen=True)

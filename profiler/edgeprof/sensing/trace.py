@@ -1,7 +1,7 @@
-"""What was sampled: per sensor a list of blocks that only grows at its end, per channel a series read from them.
+"""The sampled readings: for each sensor a list of blocks that only grows at its end, from which series are read.
 
-A row is one call of ``Sensor.read``. Rows go into preallocated blocks, so that keeping one costs the same at the first
-and at the millionth row and old rows never move.
+A row is one call of ``Sensor.read``. Rows are stored in preallocated blocks, so that storing the millionth row costs as
+much as the first, and old rows never move.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Record:
         self.period_s = period_s
         self.keep_s = keep_s
         self._width = len(self.channels)
-        # Who keeps little has no use for large blocks.
+        # A short retention needs small blocks, because whole blocks are dropped.
         self._room = BLOCK_ROWS if keep_s is None else max(4, min(BLOCK_ROWS, math.ceil(keep_s / period_s)))
         self._blocks: list[_Block] = []
         self._lock = threading.Lock()
@@ -94,7 +94,9 @@ class Record:
         with self._lock:
             block = self._blocks[-1] if self._blocks else None
             if block is not None and block.stamped and stamps is None:
-                stamps = array("d", [time]) * width  # a source that stamped once gets room for stamps from then on
+                stamps = (
+                    array("d", [time]) * width
+                )  # after its first time-stamps a source keeps blocks with time-stamps
             if block is None or block.rows == self._room or block.stamped is (stamps is None):
                 block = _Block(width, self._room, stamped=stamps is not None)
                 self._blocks.append(block)
@@ -132,7 +134,7 @@ class Record:
         for block, rows in blocks:
             times.extend(_column_times(block, index, self._width)[:rows])
             values.extend(block.values[index :: self._width][:rows])
-        # A source with time-stamps of its own that has nothing new says its last one again: the same reading.
+        # A source with its own time-stamps repeats the last one if it has nothing new; that is the same reading.
         if all(map(operator.lt, times, memoryview(times)[1:])):
             return Series(times, values)
         return _only_later(times, values)
@@ -185,10 +187,10 @@ def deduplicate(series: Series, channel: Channel, period_s: float) -> Series:
 
 
 class Trace:
-    """All that a sampler keeps. It may be read while sampling goes on: a series is what was there at that moment.
+    """All readings of a sampler. It may be read during sampling; a series then holds the readings until that moment.
 
     Args:
-        records: One per sensor; of their channels those that are ``available``.
+        records: One record for each sensor; only their available channels are used.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:

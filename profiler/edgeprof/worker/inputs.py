@@ -42,6 +42,10 @@ def describe_input(spec: TensorSpec) -> str:
     return "{} {}{}".format(spec.name, shape, "" if spec.dtype == ANY_DTYPE else " " + spec.dtype)
 
 
+#: A mask drawn at random would hide a part of what the model is to work on.
+_MASK = re.compile(r"mask", re.IGNORECASE)
+
+
 def resolve_shapes(
     specs: Sequence[TensorSpec], shapes: Dict[str, Tuple[int, ...]], batch: int
 ) -> Dict[str, Tuple[int, ...]]:
@@ -157,7 +161,7 @@ def own_feeds(
     session: Session, options: LoadOptions, seed: int, fits: Optional[Dict[str, Sequence[Any]]] = None
 ) -> Dict[str, Any]:
     """Make the inputs where the user gives none: the model's own examples, or else random data (``random_feeds``) with
-    the values that the graph asks for where it shows what an input means (``fits``).
+    the values that the graph asks for where it shows what an input means (``fits``), and masks of ones.
 
     Examples are repeated along the dimension of samples to make up the batch; ``--input`` overrides them.
     """
@@ -165,7 +169,10 @@ def own_feeds(
         drawn = random_feeds(session.inputs, options.shapes, options.batch, seed, options.dtypes)
         shapes = {name: array.shape for name, array in drawn.items()}
         rng = np.random.RandomState(seed & 0xFFFFFFFF)
-        for name, fit in sorted((fits or {}).items()):
+        shown = {name: ("all", 1) for name in drawn if _MASK.search(name)}  # type: Dict[str, Sequence[Any]]
+        shown.update(session.fits)
+        shown.update(fits or {})
+        for name, fit in sorted(shown.items()):
             if name in drawn:
                 drawn[name] = fit_values(drawn[name], fit, shapes, rng)
         return drawn

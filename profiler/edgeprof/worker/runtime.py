@@ -147,6 +147,10 @@ class Session(ABC):
     #: Example inputs that come with the model (name → array), used where the user gives none; most models have none.
     examples: Optional[Dict[str, Any]] = None
 
+    #: Input → the values that suit it, where the model's graph shows what it is: ``("below", n)`` for indices from 0,
+    #: ``("all", value)``, ``("values", [...])``, or ``("inferred",)`` for a shape that takes all; others are random.
+    fits: Dict[str, Sequence[Any]] = {}
+
     #: The version of the library, where the library knows it better than the metadata of its installation.
     version: Optional[str] = None
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
+from edgeprof.worker.inputs import own_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from tests import models
 
@@ -140,3 +141,62 @@ def test_tensorflows_own_operators_are_looked_for_where_tensorflow_is(tmp_path, 
     session = LiteRT().load(str(path), CPU)
     assert session.facts["library"] == "tensorflow 2.99"
     assert session.run({"x": X})["y"].tolist() == (2 * X).tolist()
+
+
+def _looks_up(path, kind):
+    """A graph whose input ``i`` is what its operator makes of it: table of 50 rows of 3."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from tests.plugins.compressors.tflite import places
+
+    model = places.Model()
+    graph = places.Graph(model, "main")
+    table = graph.tensor("table", [50, 3], np.ones((50, 3), "float32"))
+    shape = {"RESHAPE": [2], "TILE": [2], "GATHER_ND": [4, 1]}.get(kind, [200])
+    index = graph.tensor("i", shape, kind="int32")
+    result = graph.tensor("y", {"RESHAPE": [150, 1], "TILE": [50, 3], "GATHER_ND": [4, 3]}.get(kind, [200, 3]))
+    if kind == "GATHER, axis 1":
+        options, kind = schema.GatherOptionsT(), "GATHER"
+        options.axis = 1
+        graph.graph.tensors[result].shape = [50, 200]
+        graph.operator(kind, [table, index], [result], options)
+    elif kind == "GATHER":
+        graph.operator(kind, [table, index], [result], schema.GatherOptionsT())
+    elif kind == "EMBEDDING_LOOKUP":
+        graph.operator(kind, [index, table], [result])
+    elif kind == "ONE_HOT":
+        depth, on, off = (
+            graph.tensor(name, [], np.array(value, dtype))
+            for name, value, dtype in (("depth", 7, "int32"), ("on", 1, "float32"), ("off", 0, "float32"))
+        )
+        graph.graph.tensors[result].shape = [200, 7]
+        options = schema.OneHotOptionsT()
+        options.axis = -1
+        graph.operator(kind, [index, depth, on, off], [result], options)
+    else:
+        graph.operator(kind, [table, index], [result])
+    graph.graph.inputs, graph.graph.outputs = [index], [result]
+    return model.save(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("GATHER", ("below", 50)),
+        ("GATHER, axis 1", ("below", 3)),
+        ("EMBEDDING_LOOKUP", ("below", 50)),
+        ("GATHER_ND", ("below", 50)),
+        ("ONE_HOT", ("below", 7)),
+        ("RESHAPE", ("inferred",)),
+        ("TILE", ("all", 1)),
+    ],
+)
+def test_inputs_of_which_the_graph_shows_what_they_are_get_values_that_suit(tmp_path, kind, wanted):
+    session = LiteRT().load(str(_looks_up(tmp_path / "m.tflite", kind)), CPU)
+    assert session.fits == {"i": wanted}
+    feeds = own_feeds(session, CPU, 0)
+    answer = session.run(feeds)["y"]
+    assert answer.size
+    if wanted[0] == "below":
+        assert 0 <= feeds["i"].min() <= feeds["i"].max() < wanted[1]
+        assert feeds["i"].size < 10 or feeds["i"].max() > wanted[1] // 2

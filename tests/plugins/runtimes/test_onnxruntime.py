@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 from edgeprof_plugins.runtimes.onnxruntime import runtime as onnxruntime  # noqa: E402 - after what it needs is known to be here
+from edgeprof_plugins.runtimes.onnxruntime.refusals import load_error  # noqa: E402 - as above
 from edgeprof_plugins.runtimes.onnxruntime.runtime import OnnxRuntime  # noqa: E402 - after what it needs is known to be here
 
 CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
@@ -176,7 +177,7 @@ def test_float16_and_scalars_are_fed_and_bound(tmp_path):
 )
 def test_what_onnx_runtime_says_is_told_without_its_source(said, told):
     """As ONNX Runtime 1.24 wrote it for OpenVINO."""
-    error = onnxruntime._load_error("m.onnx", RuntimeError(said), "OpenVINOExecutionProvider")
+    error = load_error("m.onnx", RuntimeError(said), "openvino")
     assert error.message == f"ONNX Runtime does not load m.onnx on openvino: {told}"
     assert "--device cpu" in error.remedy
 
@@ -258,15 +259,43 @@ def test_an_operator_of_an_old_opset_comes_with_a_conversion_that_works(tmp_path
     from onnx import TensorProto, helper
 
     kind = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy"]
+    folder = tmp_path / "a folder of somebody's"
+    folder.mkdir()
     path = models.onnx_graph(
-        tmp_path / "old.onnx", [helper.make_node("Add", ["x", "x"], ["y"])], kind[:1], kind[1:], opset=6
+        folder / "old.onnx", [helper.make_node("Add", ["x", "x"], ["y"])], kind[:1], kind[1:], opset=6
     )
     with pytest.raises(LoadError, match="has Add as of opset 6") as caught:
         OnnxRuntime().load(str(path), CPU)
     command = shlex.split(caught.value.remedy.removeprefix("Convert it: "))
     subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
-    session = OnnxRuntime().load(str(tmp_path / "old-17.onnx"), CPU)
+    session = OnnxRuntime().load(str(folder / "old-17.onnx"), CPU)
     assert session.run({"x": np.ones((2, 2), "float32")})["y"].tolist() == [[2, 2], [2, 2]]
+
+
+def test_an_operator_that_its_opset_does_not_have_is_exported_with_a_higher_one(tmp_path):
+    """Gelu is ONNX's as of opset 20; by the remedy it loads."""
+    from onnx import TensorProto, helper
+
+    kind = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy"]
+    nodes = [helper.make_node("Gelu", ["x"], ["y"])]
+    low = models.onnx_graph(tmp_path / "low.onnx", nodes, kind[:1], kind[1:], opset=17)
+    with pytest.raises(LoadError, match="stamped opset 17, which has no operator Gelu") as caught:
+        OnnxRuntime().load(str(low), CPU)
+    assert "higher opset_version" in caught.value.remedy
+    high = models.onnx_graph(tmp_path / "high.onnx", nodes, kind[:1], kind[1:], opset=20)
+    assert OnnxRuntime().load(str(high), CPU).run({"x": np.ones((2, 2), "float32")})["y"].shape == (2, 2)
+
+
+def test_a_file_that_breaks_the_rules_of_onnx_has_a_remedy(tmp_path):
+    from onnx import TensorProto, helper
+
+    kind = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [2, 2]) for name in "xy"]
+    path = models.onnx_graph(
+        tmp_path / "wrong.onnx", [helper.make_node("Celu", ["x"], ["y"])], kind[:1], kind[1:], opset=17
+    )
+    with pytest.raises(LoadError, match=r"does not load wrong\.onnx") as caught:
+        OnnxRuntime().load(str(path), CPU)
+    assert "onnx.checker.check_model" in caught.value.remedy
 
 
 def test_an_optimisation_that_fails_is_told_with_the_one_that_does_not(onnx_model, monkeypatch):

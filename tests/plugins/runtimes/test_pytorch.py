@@ -319,3 +319,49 @@ def test_a_model_that_was_traced_on_a_gpu_says_so(tmp_path):
     with pytest.raises(LoadError, match="puts tensors onto a GPU itself") as caught:
         session.run({"x": np.zeros(4, "float32")})
     assert "--device cuda" in caught.value.remedy
+
+
+class _LooksUp(torch.nn.Module):
+    """A table of 50 rows and one of 7, the ids by way of another type and shape; and rows that are picked."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Module()
+        self.inner.table = torch.nn.Embedding(50, 3)
+        self.few = torch.nn.Embedding(7, 3)
+
+    def forward(self, ids, kinds, attention_mask):
+        rows = torch.nn.functional.embedding(ids, self.inner.table.weight) + self.few(kinds.long().view(1, -1))
+        return rows * attention_mask.unsqueeze(-1)
+
+
+_IDS = (torch.zeros(1, 40, dtype=torch.long), torch.zeros(40, dtype=torch.int32), torch.ones(1, 40, dtype=torch.long))
+
+
+def _saved(kind, path):
+    module = _LooksUp().eval()
+    if kind == "torch.export":
+        torch.export.save(torch.export.export(module, _IDS), path)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is on its way out, its files are not
+            torch.jit.save(torch.jit.trace(module, _IDS), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["torch.export", "traced", "frozen"])
+def test_inputs_of_which_the_graph_shows_what_they_are_get_values_that_suit(tmp_path, kind):
+    path = _saved(kind, tmp_path / ("m.pt2" if kind == "torch.export" else "m.pt"))
+    given = {} if kind == "torch.export" else {"ids": (1, 40), "kinds": (40,), "attention_mask": (1, 40)}
+    options = CPU._replace(
+        shapes=given,
+        dtypes={name: "int32" if name == "kinds" else "int64" for name in given},
+        options={"freeze": "1"} if kind == "frozen" else {},
+    )
+    session = PyTorch().load(str(path), options)
+    assert session.fits == {"ids": ("below", 50), "kinds": ("below", 7)}
+    feeds = own_feeds(session, options, 0)
+    assert 25 < feeds["ids"].max() < 50
+    assert 3 < feeds["kinds"].max() < 7
+    assert feeds["attention_mask"].all()
+    assert session.run(feeds)

@@ -144,3 +144,15 @@ def test_a_rails_name_cannot_steer_the_terminal(board: Path) -> None:
         assert "\x1b[2J" not in shown[0]
         assert "\x1b]0" not in shown[0]
         terminal.press("q")
+
+
+def test_it_loads_no_library_that_sensors_do_not_need(board: Path) -> None:
+    """numpy alone is twice the memory of all the rest."""
+    code = (
+        "import sys\n"
+        "from edgeprof.cli import main\n"
+        f"main.run(['top', '--once', '--sysfs-root', {str(board)!r}])\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'numpy', 'msgspec', 'edgeprof_exporters'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

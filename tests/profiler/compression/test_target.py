@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgeprof.compression.target import current_target, find_target, making_for
+from edgeprof.compression.target import current_target, find_target, making_for, this_machine
 from edgeprof.errors import InputError
 from edgeprof.roots import Roots
 
@@ -96,3 +96,35 @@ def test_no_two_products_of_what_is_made_for_avx2_can_saturate(chain: str, share
     assert largest("ice-lake") > np.iinfo(np.int16).max
     assert largest("cortex-a72") > np.iinfo(np.int16).max
     assert largest("avx2", reduce=False) > np.iinfo(np.int16).max
+
+
+def test_without_vnni_the_default_keeps_the_accuracy_that_8_bits_lose(shared_data: Path, tmp_path: Path) -> None:
+    """As an ONNX Runtime on this CPU answers, which saturates with weights of 8 bits."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from edgeprof.artifact import recognise
+    from edgeprof.compression.variant import make_variant, parse_chain
+    from edgeprof.evaluation.load import load_dataset
+    from edgeprof.plugins import PluginHost
+
+    case = shared_data.parent / "cases" / "models" / "02-u8s8-saturation"
+    if not case.is_dir():
+        pytest.skip("the case is not here")
+    if not this_machine(Roots()).saturates:
+        pytest.skip("the kernels of this CPU do not saturate")
+    host, samples = PluginHost(), np.load(case / "data.npz")
+    data = load_dataset(str(case / "data.npz"), host)
+
+    def accuracy(path: str) -> float:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return float((session.run(None, {"x": samples["x"]})[0].argmax(1) == samples["y"]).mean())
+
+    def made(chain: str) -> float:
+        source = recognise(str(case / "net.onnx"))
+        variant, _ = make_variant(source, parse_chain(chain), host.of("compressors"), tmp_path, data, isolated=False)
+        return accuracy(variant.target)
+
+    whole = accuracy(str(case / "net.onnx"))
+    assert made("int8-static") >= whole - 0.01
+    assert made("int8-static:reduce_range=true") >= whole - 0.01
+    assert made("int8-static:reduce_range=false") < whole - 0.1

@@ -1,13 +1,17 @@
-"""What a diagnosis compares: top-1 answers, where classes are answered."""
+"""What a diagnosis compares by running models."""
 
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from edgeprof.diagnosis.running import check_same_inputs
+from edgeprof.diagnosis.running import _batch_error, check_same_inputs
 from edgeprof.errors import InputError
+from edgeprof.evaluation.load import load_dataset
+from edgeprof.plugins import PluginHost
 from edgeprof.worker.runtime import ANY_SHAPE, TensorSpec
 
 
@@ -25,3 +29,23 @@ def test_a_model_is_not_compared_with_one_that_takes_other_inputs(mine, baseline
     specs = [[TensorSpec("x", shape, "float32", None)] for shape in (mine, baseline)]
     with contextlib.nullcontext() if same else pytest.raises(InputError, match="where its baseline takes"):
         check_same_inputs(*specs)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (lambda x: x.sum(axis=1), 0.0),
+        (lambda x: x.sum(axis=1) - x.mean(), 1.0),  # of the whole batch
+        (lambda x: np.array(["cat"] * len(x), object), None),
+        (lambda x: np.array([{0: 0.5}] * len(x), object), None),
+        (lambda x: x.mean(), None),  # a loss
+        (lambda x: x[:, :0], None),
+        (lambda _: None, None),  # an optional output
+    ],
+)
+def test_a_batch_is_held_against_its_samples_where_these_are_answered_by_numbers(tmp_path, answer, error):
+    np.savez(tmp_path / "data.npz", x=np.arange(24, dtype="float32").reshape(8, 3))
+    data = load_dataset(str(tmp_path / "data.npz"), PluginHost.from_environment(), {})
+    worker = SimpleNamespace(infer=lambda feeds: {"y": answer(feeds["x"])})
+    found = _batch_error(worker, [TensorSpec("x", (None, 3), "float32", None)], data)
+    assert (found is None) if error is None else (found > 0.05) == (error > 0)

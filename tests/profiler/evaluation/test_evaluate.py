@@ -113,6 +113,16 @@ def test_nan_outputs_are_an_error_of_the_variant():
     assert caught.value.code == "nan_output"
 
 
+def test_nan_in_a_map_of_scores_is_found():
+    """As models of scikit-learn answer: a sequence of maps from class to score."""
+
+    def broken(feeds):
+        return {"out": np.array([{0: np.nan, 1: np.nan}] * len(feeds["x"]), object)}
+
+    with pytest.raises(VariantError, match="NaN"):
+        evaluate(broken, [spec([None, CLASSES])], dataset(), TopK(1))
+
+
 def test_an_output_without_a_batch_cannot_be_judged():
     with pytest.raises(InputError, match=r"output total has the shape \(\)"):
         evaluate(lambda _: {"total": np.float32(1)}, [spec([None, CLASSES])], dataset(), TopK(1), 5)

@@ -19,6 +19,7 @@ from edgeprof.errors import BusyError, InputError
 from edgeprof.fleet import protocol
 from edgeprof.fleet.door import FLAGS, Door, Permissions, bench_flags
 from edgeprof.fleet.protocol import Wire
+from edgeprof.fleet.spool import Spool
 from edgeprof.roots import Roots
 from tests.profiler.fleet.boards import Boards
 
@@ -333,6 +334,8 @@ def test_a_key_names_the_measurement_and_not_the_circumstances(changed, is_same)
         ('allow_code = "yes"', "allow_code = 'yes' does not fit"),
         ("max_bytes = 5", "max_bytes = 5 does not fit"),
         ('max_bytes = "5 apples"', "max_bytes"),
+        ("keep_days = 0", "keep_days = 0 does not fit"),
+        ("keep_days = true", "keep_days = True does not fit"),
     ],
 )
 def test_an_owners_file_that_cannot_be_meant_is_refused(tmp_path, text, part) -> None:
@@ -376,6 +379,19 @@ def test_an_owners_file_is_read(tmp_path) -> None:
     path = tmp_path / "door.toml"
     path.write_text('allow_code = true\nworker_python = "/usr/bin/python3"\nmax_bytes = "2GiB"\n')
     assert Permissions.read(path) == Permissions(True, "/usr/bin/python3", 2 << 30)
+
+
+def test_a_result_is_removed_when_it_was_fetched_long_ago_and_never_before(tree, tmp_path) -> None:
+    spool = Spool(tmp_path / "door", 1 << 20)
+    for key in ("a" * 64, "b" * 64, "c" * 64):
+        spool.result_path(key).parent.mkdir(parents=True)
+        spool.result_path(key).write_text("{}")
+    spool.note_fetched("a" * 64)
+    spool.note_fetched("b" * 64)
+    os.utime(spool.result_path("b" * 64).with_name("fetched"), (0, 0))
+    os.utime(spool.result_path("c" * 64), (0, 0))  # old, and nobody has it
+    spool.tidy(keep_s=86_400.0)
+    assert [job.key[0] for job in spool.jobs()] == ["a", "c"]
 
 
 def resting(tree, place, monkeypatch, **asked):

@@ -91,6 +91,105 @@ def test_what_the_graph_shows_is_what_the_worker_feeds(tmp_path, name):
         assert (fed == wanted[1]).all()
 
 
+def loop(body_nodes, carried):
+    """A Loop of three turns whose body carries ``carried`` along and adds up what it gathers."""
+    body = helper.make_graph(
+        [*body_nodes, node("Identity", ["go"], ["still"]), node("Identity", ["kept"], ["handed_on"])],
+        "body",
+        [value("turn", INT, []), value("go", BOOL, []), value("kept", INT, [1, 200]), value("sum", FLOAT, [1, 200, 3])],
+        [value("still", BOOL, []), value("handed_on", INT, [1, 200]), value("more", FLOAT, [1, 200, 3])],
+    )
+    nodes = [node("Loop", ["turns", "true", carried, "start"], ["last", "y"], body=body)]
+    more = [weight("turns", np.int64(3)), weight("true", np.bool_(True)), weight("start", np.zeros((1, 200, 3), "f"))]
+    return nodes, more
+
+
+def scan():
+    body = helper.make_graph(
+        [node("Gather", ["table", "one"], ["row"])], "body", [value("one", INT, [20])], [value("row", FLOAT, [20, 3])]
+    )
+    return [node("Scan", ["i"], ["y"], body=body, num_scan_inputs=1)]
+
+
+BODIES = {
+    "a Loop, carried along": loop([node("Gather", ["table", "kept"], ["g"]), node("Add", ["sum", "g"], ["more"])], "i"),
+    "a Loop, from around it": loop(
+        [node("Gather", ["table", "i"], ["g"]), node("Add", ["sum", "g"], ["more"])], "other"
+    ),
+    "a Scan": (scan(), []),
+    "a branch": (
+        [
+            node(
+                "If",
+                ["yes"],
+                ["y"],
+                **{
+                    f"{name}_branch": helper.make_graph(
+                        [node("Gather", ["table", "i"], [name])], name, [], [value(name, FLOAT, None)]
+                    )
+                    for name in ("then", "else")
+                },
+            )
+        ],
+        [weight("yes", np.bool_(True))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_what_a_branch_or_a_body_shows_counts(tmp_path, name):
+    nodes, weights = BODIES[name]
+    inputs = [value("i", INT, [10, 20] if name == "a Scan" else [1, 200])]
+    more = [weight("other", np.zeros((1, 200), "int64"))] if name.endswith("around it") else []
+    path = models.onnx_graph(tmp_path / "m.onnx", nodes, inputs, [value("y", FLOAT, None)], [TABLE, *weights, *more])
+    assert fits(path) == {"i": ["below", 50]}
+    with Worker(WorkerSpec(runtime_file(), "OnnxRuntime", str(path), CPU)) as worker:
+        assert worker.load().problems == []
+
+
+def test_a_name_that_a_body_gives_anew_is_another_tensor(tmp_path):
+    """The body's own ``i`` is no index into the table of few rows."""
+    nodes, weights = loop(
+        [
+            node("Sub", ["kept", "kept"], ["i"]),
+            node("Gather", ["few", "i"], ["g"]),
+            node("Add", ["sum", "g"], ["more"]),
+        ],
+        "i",
+    )
+    few = weight("few", np.ones((1, 3), "float32"))
+    path = models.onnx_graph(
+        tmp_path / "m.onnx", nodes, [value("i", INT, [1, 200])], [value("y", FLOAT, None)], [few, *weights]
+    )
+    assert fits(path) == {}
+
+
+def test_what_a_function_of_the_model_shows_counts(tmp_path):
+    """Through two calls, and through what the inner one gives back."""
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    same = helper.make_function("own", "Same", ["a"], ["b"], [node("Identity", ["a"], ["b"])], opset[:1])
+    look_up = helper.make_function(
+        "own",
+        "LookUp",
+        ["of", "at"],
+        ["found"],
+        [helper.make_node("Same", ["at"], ["there"], domain="own"), node("Gather", ["of", "there"], ["found"])],
+        opset,
+    )
+    graph = helper.make_graph(
+        [helper.make_node("LookUp", ["table", "i"], ["y"], domain="own")],
+        "g",
+        [value("i", INT, [1, 200])],
+        [value("y", FLOAT, None)],
+        [TABLE],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, functions=[same, look_up], ir_version=8), path)
+    assert fits(path) == {"i": ["below", 50]}
+    with Worker(WorkerSpec(runtime_file(), "OnnxRuntime", str(path), CPU)) as worker:
+        assert worker.load().problems == []
+
+
 def test_a_mask_hides_nothing_and_a_length_is_the_whole(tmp_path):
     """A mask or a length drawn at random would make the model do less than it does in use."""
     shape = (1, 4, 3)  # directions, hidden, input

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgeprof import installation
 from edgeprof.launch import proof
 from edgeprof.launch.proof import loader_remedy, prove
 from edgeprof.plugins import PluginHost
@@ -66,6 +67,18 @@ def test_a_library_that_hangs_is_no_runtime(tmp_path, monkeypatch):
 )
 def test_an_error_of_the_loader_is_answered(words, answer):
     assert answer in loader_remedy(words)
+
+
+@pytest.mark.parametrize(
+    ("libc", "answer"),
+    [((2, 31), "pip install 'ai-edge-litert>=1.0,<2.1.1'"), ((2, 27), "no ai-edge-litert loads with glibc 2.27")],
+)
+def test_a_release_that_loads_on_this_board_is_named_where_it_is_known(monkeypatch, libc, answer):
+    monkeypatch.setattr(installation.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(installation, "glibc", lambda: libc)
+    words = "libc.so.6: version `GLIBC_2.34' not found (required by libLiteRt.so)"
+    assert answer in loader_remedy(words, ("ai_edge_litert",))
+    assert "install an older release of it" in loader_remedy(words, ("another",))
 
 
 def test_another_error_has_no_loaders_answer():

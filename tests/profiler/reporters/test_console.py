@@ -178,3 +178,11 @@ def test_digits_follow_the_uncertainty():
     assert view.energy_text(figure, "measured") == "12.3 ± 0.4 mJ"
     figure.expanded_uncertainty = 0.00012
     assert view.energy_text(figure, "counter") == "12.35 ± 0.12 mJ"
+
+
+def test_a_command_that_installs_is_not_broken_into_lines():
+    command = "/a/long/path/to/the/python/of/an/environment/bin/python -m pip install 'first>=4.5' 'second>=0.20'"
+    lines = Style(width=60).remedy(f"It is missing from this environment, as it seems: {command}, or look elsewhere.")
+    assert sum(command in line for line in lines) == 1
+    assert all(len(line) <= 60 for line in lines if command not in line)
+    assert " ".join(" ".join(lines).split()).endswith(f"{command}, or look elsewhere.")

@@ -169,10 +169,10 @@ def test_a_process_killed_in_the_middle_of_writing_leaves_the_store_whole(store)
     script = """
         import os, sys
         from pathlib import Path
-        import edgeprof.results.store as module
+        from edgeprof.results import rows, store
         from tests.profiler.results import samples
-        module._model_columns = lambda result, variant: os.kill(os.getpid(), 9)
-        module.Store(Path(sys.argv[1])).save(samples.one())
+        rows._model_columns = lambda result, variant: os.kill(os.getpid(), 9)
+        store.Store(Path(sys.argv[1])).save(samples.one())
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(store.directory)], check=False)
     assert done.returncode == -9

@@ -25,7 +25,7 @@ class Fp16(ModuleCompressor):
     name = "fp16"
     changes = ("precision",)
     weight_bits = 16
-    version = "1"
+    version = "2"
     kind = "float16"
     parameters = (
         Parameter(
@@ -57,13 +57,15 @@ class Fp16(ModuleCompressor):
             for parameter in floats:
                 clipped += int((parameter.abs() > largest).sum())
                 parameter.clamp_(-largest, largest)
+        # The whole module is converted, and what is excluded gets back what it had.
+        kept = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in excluded]
         net.module.to(kind)
         if isinstance(net.module, torch.fx.GraphModule):  # torch.export goes through its graph, past its hooks
             _convert_graph(torch, net.module, kind)
         else:
             _convert_module(torch, net.module, kind, torch.float32)
-        for layer in excluded:
-            layer.float()
+        for layer, state in zip(excluded, kept, strict=True):
+            layer.float().load_state_dict(state)
             _convert_module(torch, layer, torch.float32, kind)
         # What multiplies two activations does so in half precision too, unless all around it is excluded.
         touched += [part.name for part in inventory.parts if part.family.endswith(" of activations") and not excluded]
@@ -101,6 +103,9 @@ def _convert_graph(torch: Any, module: Any, kind: Any) -> None:
         value = node.meta.get("val")
         return isinstance(value, torch.Tensor) and value.is_floating_point()
 
+    for node in graph.nodes:  # what is made on the way, as the first state of an LSTM, names its type
+        if node.kwargs.get("dtype") == torch.float32:
+            node.update_kwarg("dtype", kind)
     for node in [candidate for candidate in graph.nodes if candidate.op == "placeholder" and floating(candidate)]:
         with graph.inserting_after(node):
             inside = graph.call_function(cast, (node, kind))

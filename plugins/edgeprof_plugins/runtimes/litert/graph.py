@@ -323,9 +323,7 @@ def taps(path: str, names: Iterable[str], feeds: Iterable[Mapping[str, Array]]) 
     sources = interpreter.get_input_details()
     wanted = [name for name in names if name in details]
     for feed in feeds:
-        for source in sources:
-            array = feed.get(source["name"], feed.get(""))
-            interpreter.set_tensor(source["index"], _quantise_array(np.asarray(array), source))
+        _set_inputs(interpreter, sources, feed)
         interpreter.invoke()
         tensors = {}
         for name in wanted:
@@ -341,15 +339,25 @@ def run(path: str, feeds: Iterable[Mapping[str, Array]], *, threads: int = 1) ->
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
     interpreter.allocate_tensors()
     for feed in feeds:
-        for source in interpreter.get_input_details():
-            interpreter.set_tensor(
-                source["index"], _quantise_array(np.asarray(feed.get(source["name"], feed.get(""))), source)
-            )
+        _set_inputs(interpreter, interpreter.get_input_details(), feed)
         interpreter.invoke()
         yield [
             _dequantise_array(interpreter.get_tensor(sink["index"]), sink).copy()
             for sink in interpreter.get_output_details()
         ]
+
+
+def _set_inputs(interpreter: Any, sources: Iterable[Any], feed: Mapping[str, Array]) -> None:
+    """Give a fresh interpreter one set of inputs: what it keeps from call to call is forgotten, open sizes follow."""
+    arrays = [_quantise_array(np.asarray(feed.get(source["name"], feed.get(""))), source) for source in sources]
+    shapes = [list(interpreter.get_tensor(source["index"]).shape) for source in sources]
+    if [list(array.shape) for array in arrays] != shapes:
+        for source, array in zip(sources, arrays):
+            interpreter.resize_tensor_input(source["index"], list(array.shape), strict=True)
+        interpreter.allocate_tensors()
+    interpreter.reset_all_variables()
+    for source, array in zip(sources, arrays):
+        interpreter.set_tensor(source["index"], array)
 
 
 def _quantise_array(array: Array, detail: Any) -> Array:

@@ -36,6 +36,8 @@ from edgeprof.worker.runtime import (
 )
 from edgeprof.worker.tensors import unique_names
 
+from .fitting import fits
+
 REMEDY = install_command("litert", "ai-edge-litert")
 #: module, its distributions.
 LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
@@ -210,6 +212,7 @@ class LiteRTSession(Session):
             raise
         self._keeps_resources = _keeps_resources(self._interpreter)
         self.inputs = tuple(_tensor_spec(d) for d in self._inputs(options))
+        self.fits = fits(self._interpreter, {index: name for name, index in self._index.items()})
         self.outputs = tuple(
             _tensor_spec(d) for d in _with_unique_names(self._interpreter.get_output_details(), "output")
         )

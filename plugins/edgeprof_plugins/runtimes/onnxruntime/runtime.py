@@ -36,6 +36,7 @@ from ..nvidia.cuda import CudaError
 from ..nvidia.driver import ask_driver
 from .cuda import PROVIDERS as CUDA_PROVIDERS
 from .cuda import Gpu, captures
+from .refusals import first_line, load_error
 from .values import as_array, as_fed, from_bits, spec_of
 
 REMEDY = install_command("onnx", "onnxruntime")
@@ -56,8 +57,6 @@ OPTIMIZATIONS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-#: ONNX Runtime promises operators from opset 7 on (onnxruntime.ai, Compatibility); what old models are converted to.
-OLDEST_OPSET, OPSET = 6, 17
 #: What comes after a provider when it cannot take a node; the session's own order of preference.
 FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
 #: Providers whose tensors lie in the host's memory, so that outputs can be allocated before.
@@ -335,10 +334,10 @@ def _open_session(ort: Any, path: str, options: Any, provider: str, settings: Di
         milder = _milder_optimisation(ort, path, options, providers)
         if milder is not None:
             raise LoadError(
-                "ONNX Runtime's own optimisation of {} fails: {}".format(os.path.basename(path), _first_line(error)),
+                "ONNX Runtime's own optimisation of {} fails: {}".format(os.path.basename(path), first_line(error)),
                 "It loads with --option graph_optimization={}.".format(milder),
             ) from None
-        raise _load_error(path, error, provider) from None
+        raise load_error(path, error, "" if provider == "CPUExecutionProvider" else _short_name(provider)) from None
     session.disable_fallback()  # it would go on with the CPU when an inference fails on its device
     used = session.get_providers()
     if provider not in used:
@@ -463,72 +462,13 @@ def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
             try:
                 result.register_custom_ops_library(value)
             except Exception as error:
-                raise LoadError("the operators of {} cannot be used: {}".format(value, _first_line(error))) from None
+                raise LoadError("the operators of {} cannot be used: {}".format(value, first_line(error))) from None
         elif not key.startswith("provider."):
             raise LoadError(
                 "ONNX Runtime has no option {}={}".format(key, value),
                 "It takes {}; graph_optimization is one of {}.".format(", ".join(OPTIONS), ", ".join(OPTIMIZATIONS)),
             )
     return result
-
-
-def _load_error(path: str, error: Exception, provider: str) -> LoadError:
-    text = str(error)
-    name = os.path.basename(path)
-    kernel = re.search(r"(?:Could not find an implementation|Failed to find kernel) for (\w+)\((\d+)\)", text)
-    if kernel:
-        return _no_kernel(name, kernel.group(1), int(kernel.group(2)), _first_line(error))
-    operator = re.search(r"([\w.]*:?\w+)\(-?\d+\) is not a registered function/op", text)
-    if operator:
-        return LoadError(
-            "{} needs the operator {}, which this ONNX Runtime does not have".format(name, operator.group(1)),
-            "Give the library that has it with the option custom_ops=LIBRARY.so, or a newer onnxruntime.",
-        )
-    if "nsupported model IR version" in text or ("pset" in text and "under development" in text):
-        return LoadError(
-            "{} was exported for a newer ONNX Runtime: {}".format(name, _first_line(error)),
-            "pip install -U onnxruntime, or export it with a lower opset_version.",
-        )
-    if "INVALID_PROTOBUF" in text or "rotobuf parsing failed" in text:
-        return LoadError("{} is no whole ONNX model".format(name), "Download or export it again.")
-    if "xternal data" in text or "external_data" in text or "model_path must not be empty" in text:
-        return LoadError(
-            "{} keeps its weights in another file, which cannot be read: {}".format(name, _first_line(error)),
-            "Copy the files that were exported with it into its folder.",
-        )
-    on = "" if provider == "CPUExecutionProvider" else " on " + _short_name(provider)
-    return LoadError(
-        "ONNX Runtime does not load {}{}: {}".format(name, on, _first_line(error)),
-        "Whether the model itself is whole: --device cpu." if on else None,
-    )
-
-
-def _no_kernel(name: str, operator: str, version: int, message: str) -> LoadError:
-    """An operator that ONNX Runtime does not run here: its version is too old, or its types are not for this device."""
-    if version <= OLDEST_OPSET:
-        stem = name.rsplit(".", 1)[0]
-        return LoadError(
-            "{} has {} as of opset {}, which ONNX Runtime no longer runs".format(name, operator, version),
-            'Convert it: python -c "import onnx, onnx.version_converter as v; '
-            "onnx.save(v.convert_version(onnx.load('{}'), {}), '{}-{}.onnx')\"".format(name, OPSET, stem, OPSET),
-        )
-    return LoadError(
-        "ONNX Runtime has no kernel for {} in {} on this device: {}".format(operator, name, message),
-        "Float32 instead of this type, another --device, or a newer ONNX Runtime (pip install -U onnxruntime) may do.",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    """The error's message without ONNX Runtime's own prefixes, places in its source and signatures of its functions."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
-    text = re.sub(r"/\S+\.(cc|h):\d+ ", "", text)
-    text = re.sub(r"^.*?\bonnxruntime::\S+\(.*?\) (?=[\[A-Z])", "", text)
-    text = re.sub(r"^.*\[OpenVINO(-EP)?\] ", "", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # A line that ends with a colon is followed by its causes, the innermost last.
-    return (lines[-1] if lines[0].endswith(":") else lines[0])[:300]
 
 
 @hookimpl

@@ -37,6 +37,7 @@ from edgeprof.worker.runtime import (
 )
 
 from ..targets import import_target, told
+from . import fitting
 from .memory import ModuleMemory, ProgramMemory, ScriptMemory
 from .session import TorchSession
 
@@ -209,7 +210,9 @@ def _load_torchscript(torch: Any, path: str, device: Any, options: LoadOptions) 
     def forget() -> None:
         current[0] = memory.restored()
 
-    return TorchSession(torch, device, "TorchScript", call, inputs=inputs, scalars=scalars, forget=forget)
+    session = TorchSession(torch, device, "TorchScript", call, inputs=inputs, scalars=scalars, forget=forget)
+    session.fits = fitting.of_script(module)
+    return session
 
 
 def _load_exported(torch: Any, path: str, device: Any, compiled: bool = False) -> TorchSession:
@@ -254,7 +257,9 @@ def _load_exported(torch: Any, path: str, device: Any, compiled: bool = False) -
 
     else:
         call = module
-    return TorchSession(torch, device, "torch.export", call, inputs=spec_in, outputs=spec_out, forget=memory.restore)
+    session = TorchSession(torch, device, "torch.export", call, inputs=spec_in, outputs=spec_out, forget=memory.restore)
+    session.fits = fitting.of_program(program)
+    return session
 
 
 def _compile_module(torch: Any, module: Any) -> Any:

@@ -1,8 +1,7 @@
-"""Which readings cannot be what they say: held against the first looks at all of them, together.
+"""Judge which channels cannot be what they claim to be, by comparing the first readings of all of them.
 
-A counter that shows what another one shows is the same meter. A counter that stands still beside counters that rise,
-and a total that is below its own part, are refused in favour of what moves and adds up. A captured tree, in which
-nothing moves, proves nothing of the kind.
+Two counters that show the same value are the same meter. A counter that stands still while others rise, and a total
+that is smaller than its own part, are refused. A captured tree, in which nothing changes, gives no such evidence.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ if TYPE_CHECKING:
     #: Key → (monotonic s, value) of each look, in the order of time; NaN where a reading failed.
     Looks = Mapping[Key, Sequence[tuple[float, float]]]
 
-#: Of these, a first reading that fails says that there is nothing; others (a load between two readings) need a second.
+#: For these quantities a failed first reading means that the channel gives nothing; others (a load) need two readings.
 _PROVEN_BY_ONE = frozenset({"power", "energy", "voltage", "current", "temperature"})
-#: Readings are taken one after the other, and what contains may be filtered otherwise than what it contains.
+#: A total must reach this share of its parts: readings are not simultaneous, and filters may differ.
 _BELOW = 0.9
 #: Two readings of one counter are apart in time by this much (s) at most.
 _APART_S = 0.05
-#: What a platform's counter is held against.
+#: The scopes with which a platform's counter is compared.
 _PARTS_OF_PLATFORM = ("package", "memory")
 
 
 def judge_channels(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
-    """The channels, those unavailable whose readings cannot be true, with the reason."""
+    """Return the channels; those whose readings cannot be true are marked unavailable, with the reason."""
     judged = [_prove_channel(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
     judged = _without_mirrors(judged, looks)
     judged = without_doubles(_without_still_counters(judged, looks))
@@ -43,7 +42,7 @@ def judge_channels(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
 
 
 def mean_watts(channel: Channel, looks: Looks) -> float | None:
-    """The mean power that the looks show; None where they show none."""
+    """The mean power (W) in the first readings of a channel; None if they show none."""
     readings = [(time, value) for time, value in looks.get(channel.key, ()) if math.isfinite(value)]
     if channel.kind != "counter":
         return math.fsum(value for _, value in readings) / len(readings) if readings else None
@@ -53,13 +52,13 @@ def mean_watts(channel: Channel, looks: Looks) -> float | None:
 
 
 def is_doubtful(channels: Sequence[Channel], looks: Looks) -> bool:
-    """Whether longer looks are worth their time: something stands still beside what moves, or does not add up."""
+    """Whether longer readings are worthwhile, because some channel stands still or does not add up."""
     first = [_prove_channel(channel, [value for _, value in looks.get(channel.key, ())]) for channel in channels]
     return judge_channels(channels, looks) != first
 
 
 def _prove_channel(channel: Channel, values: Sequence[float]) -> Channel:
-    """The channel, unavailable where it gave no value that can be true."""
+    """Return the channel, marked unavailable if it gave no value that can be true."""
     if channel.quantity not in _PROVEN_BY_ONE or not channel.available or not values:
         return channel
     good = [value for value in values if not math.isnan(value)]
@@ -76,7 +75,7 @@ def _energy_counters(channels: Sequence[Channel]) -> list[Channel]:
 
 
 def _without_mirrors(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
-    """Of counters that show one and the same, only the first; what was inside the others is inside the first."""
+    """Keep only the first of counters that show the same values; channels inside the others move to the first."""
     same: dict[str, Channel] = {}
     counters = [c for c in _energy_counters(channels) if c.parent is None]
     for index, channel in enumerate(counters):
@@ -99,7 +98,7 @@ def _without_mirrors(channels: Sequence[Channel], looks: Looks) -> list[Channel]
 
 
 def _is_mirror(first: Channel, second: Channel, looks: Looks) -> bool:
-    """Whether two counters are one: never farther apart than it rises between two readings, and once exactly equal."""
+    """Whether two counters are the same: once equal, and never farther apart than the rise between two readings."""
     a, b = looks.get(first.key, ()), looks.get(second.key, ())
     power = mean_watts(first, looks)
     if len(a) < 2 or len(a) != len(b) or not power:
@@ -109,10 +108,10 @@ def _is_mirror(first: Channel, second: Channel, looks: Looks) -> bool:
 
 
 def _without_still_counters(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
-    """Without totals and memories that stand still beside a counter of the same source that rises.
+    """Refuse totals and memories that stand still while another counter of the same source rises.
 
-    A package that stands still is not left out: it draws power, so that the sum would be too small. A card may well
-    draw nothing while it sleeps.
+    A package that stands still makes the total unavailable: it surely draws power, so that a sum without it would be
+    too small. A card may really draw nothing while it sleeps.
     """
     power = {c.key: mean_watts(c, looks) for c in _energy_counters(channels)}
     result = []
@@ -134,7 +133,7 @@ def _without_still_counters(channels: Sequence[Channel], looks: Looks) -> list[C
 
 
 def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Channel]:
-    """Without totals and packages that show less than is inside; of several platforms' counters, those that add up."""
+    """Refuse totals and packages that show less than their parts; of several platform counters keep what adds up."""
     platforms: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
         if channel.available and is_power(channel) and channel.role == "total" and channel.parent is None:
@@ -158,7 +157,7 @@ def _without_hollow_totals(channels: Sequence[Channel], looks: Looks) -> list[Ch
 
 
 def _add_or_choose(totals: Sequence[Channel], channels: Sequence[Channel], looks: Looks) -> dict[Key, Channel]:
-    """Several counters of a platform: together where only together they are above the parts, else the largest alone."""
+    """Of several counters of a platform use the largest, or their sum if only the sum is larger than the parts."""
     shown = {c.key: mean_watts(c, looks) or 0.0 for c in totals}
     largest = max(totals, key=lambda c: shown[c.key])
     if _why_hollow(largest, shown[largest.key], channels, looks) is None:
@@ -171,11 +170,11 @@ def _add_or_choose(totals: Sequence[Channel], channels: Sequence[Channel], looks
 
 
 def _why_hollow(total: Channel, shown: float | None, channels: Sequence[Channel], looks: Looks) -> str | None:
-    """Why a total cannot be around what it should be around; None where it can, or where too little is known."""
+    """Return why a total cannot contain its parts; None if it can, or if too little is known."""
     if shown is None:
         return None
     if shown == 0.0 and total.quantity == "power" and total.resolution is None and total.gain_limit is None:
-        # A monitor of known limits may well be off by its offset; firmware that says 0 has nothing to say.
+        # A monitor with known limits may read 0 because of its offset; a reading of 0 from firmware means no reading.
         return "it shows 0 W, and a machine that runs draws more"
     inside = [c for c in channels if c.available and is_power(c) and c.parent == total.name and c.key != total.key]
     groups = [[c] for c in inside]
@@ -196,5 +195,5 @@ def _why_hollow(total: Channel, shown: float | None, channels: Sequence[Channel]
 
 
 def _tolerance_w(channels: Sequence[Channel]) -> float:
-    """What resolution and offset of power readings can feign (W)."""
+    """The largest difference (W) that the resolution and the offset of power readings can cause."""
     return math.fsum(3 * (c.resolution or 0.0) + (c.offset_limit or 0.0) for c in channels if c.quantity == "power")

@@ -1,4 +1,4 @@
-"""Board files: the table of boards and their rails that comes with edgeprof, and the user's own beside it.
+"""Board files: the table of boards and rails that comes with edgeprof, and the user's own tables.
 
 The form is described at the top of ``boards.toml``. A file that does not follow it is refused with its name, the line
 and the keys that are allowed, because a rail booked wrongly by a typing error would be a wrong joule for ever.
@@ -19,9 +19,9 @@ from edgeprof.errors import InputError, unknown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What comes with the package.
+#: The table that comes with the package.
 BUILTIN = Path(__file__).with_name("boards.toml")
-#: What a channel may cover (sensor.Channel.scope).
+#: The values of ``sensor.Channel.scope``.
 SCOPES = ("wall", "board", "module", "soc", "package", "cpu", "gpu", "memory", "system", "accelerator", "unknown")
 _AT = re.compile(r"[0-9a-f]{2}\.[0-9]+")
 
@@ -31,12 +31,12 @@ class Rail:
     """One rail of a board.
 
     Attributes:
-        name: What the board's label usually says.
-        labels: Other labels that mean it.
-        at: I2C address and channel from 1, as ``40.1``; it counts where the label does not tell.
-        scope: What it feeds.
-        inside: The rail that already contains it.
-        shunt_uohm: What its shunt is, µΩ.
+        name: The usual label of the rail.
+        labels: Other labels of the same rail.
+        at: The I2C address and the channel from 1, such as ``40.1``, for readings without a label.
+        scope: What the rail feeds.
+        inside: The rail that already contains this one.
+        shunt_uohm: The resistance of its shunt, in µΩ.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Total:
     """Rails that add up to something worth quoting.
 
     Attributes:
-        rails: All of them are needed.
-        covers: ``module``, ``board``, ``pmic`` …
-        name: What ``--rail`` may call it; None for one that has only its rails' names.
-        excludes: What is outside of it, in words.
+        rails: The rails to add up, all of which are needed.
+        covers: What the sum covers: ``module``, ``board``, ``pmic`` …
+        name: A name for ``--rail``; None if it has only the names of its rails.
+        excludes: What is not in the sum, in words.
     """
 
     rails: tuple[str, ...]
@@ -66,21 +66,21 @@ class Total:
 
 @dataclass(frozen=True)
 class Board:
-    """A board as its block in a board file says it.
+    """A board as its block in a board file describes it.
 
     Attributes:
         id: The block's name, ``unknown`` where none matches.
-        name: What a person calls it.
-        model: What the machine itself says it is.
+        name: The name for people.
+        model: The model that the machine itself reports.
         match: Patterns for the device tree's compatible strings.
         model_match: Patterns for the device tree's model.
         totals: In order of preference.
         rails: By name.
         bus: The I2C bus of the board's own monitors, which decides where two chips have one address or one label.
-        limit_w: No rail can show more, W.
-        no_sensor: Why it has none, where it has none.
-        note: What a reader must know.
-        source: Where the facts are from.
+        limit_w: The most power that any rail can show, in W.
+        no_sensor: Why the board has no sensor, if it has none.
+        note: A remark for readers of the joules.
+        source: The source of these facts.
     """
 
     id: str
@@ -107,7 +107,7 @@ _TOTAL_KEYS = ("name", "rails", "covers", "excludes")
 
 
 def config_directory(environ: Mapping[str, str] | None = None) -> Path:
-    """Where the user's own files are: EDGEPROF_CONFIG, else the platform's directory for configuration."""
+    """The directory of the user's own files: EDGEPROF_CONFIG, or else the platform's directory for configuration."""
     environ = os.environ if environ is None else environ
     if environ.get("EDGEPROF_CONFIG"):
         return Path(environ["EDGEPROF_CONFIG"])
@@ -120,10 +120,10 @@ def load_boards(directory: Path | None = None) -> list[Board]:
     """All boards: the user's first, then the package's; a user's block of the same name overrides key by key.
 
     Args:
-        directory: Holds the user's ``*.toml``; ``boards.d`` in the configuration directory by default.
+        directory: The directory of the user's ``*.toml``; by default ``boards.d`` in the configuration directory.
 
     Raises:
-        InputError: a file that cannot be read or does not follow the form.
+        InputError: a file cannot be read or does not follow the form.
     """
     directory = config_directory() / "boards.d" if directory is None else directory
     blocks = _builtin_blocks()
@@ -167,7 +167,7 @@ class _Where:
     block: str
 
     def line_of(self, key: str) -> int:
-        """The line in this block that first names the key; the block's own where none does."""
+        """The line of this block that first names the key; the first line of the block if none does."""
         inside, line_number = False, 1
         head = re.compile(rf"\s*\[{re.escape(self.block)}\]")
         for number, line in enumerate(self.text.splitlines(), 1):

@@ -1,7 +1,7 @@
-"""What the joules are quoted from: a known board's total, an outer meter, or what stands side by side in a machine.
+"""Find the headline, from which joules are quoted: a known board's total, an outer meter, or the sum of a machine's
+parts.
 
-What a channel is worth is said by its ``scope``, ``role``, ``parent`` and ``additive``, and never by the name of the
-source that reads it.
+Only ``scope``, ``role``, ``parent`` and ``additive`` of a channel decide, never the name of the source that reads it.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from edgeprof.sensing.board.files import Board, Total
     from edgeprof.sensing.sensor import Channel
 
-#: What a machine without a block of its own is added up from, in this order; nothing of it contains another.
+#: The scopes that are added up for a machine without a block of its own, in this order; none contains another.
 _SUMMED = ("package", "soc", "memory", "gpu", "accelerator")
-#: Of these, one source that tells them all is enough: a second one counts the same sockets again.
+#: For these scopes only one source is used, because a second source reads the same sockets again.
 _ONE_SOURCE = ("package", "soc", "memory")
-#: Scopes of meters that are around a whole machine, the outermost first.
+#: The scopes of meters that measure a whole machine, the outermost first.
 _OUTER = ("wall", "board", "module")
 _CARDS = {"gpu": "graphics card", "accelerator": "accelerator"}
 _WORDS = {"soc": "package"}
-#: Scopes of readings that may be around the total, beside it or inside it.
+#: The scopes of readings that may contain the total, be inside it, or be separate from it.
 _UNSURE = {"wall", "board", "unknown"}
 _REST = "the mainboard, disks, fans and the power supply's losses"
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What the joules are quoted from.
+    """The channels from which the joules are quoted.
 
     Attributes:
-        channels: What is added up, annotated; empty where there is no total.
+        channels: The annotated channels to add up; empty if there is no total.
         covers: ``module``, ``board``, ``package`` …; None without channels.
         reason: Why there is no total.
-        remedy: What to do about that.
-        excludes: What the total leaves out, in words.
-        note: What else a reader must know of it.
+        remedy: What the user can do about that.
+        excludes: What the total does not contain, in words.
+        note: A further remark for readers of the joules.
     """
 
     channels: tuple[Channel, ...] = ()
@@ -57,14 +57,14 @@ class Headline:
 
 
 def is_power(channel: Channel) -> bool:
-    """Whether joules follow from a channel."""
+    """Whether joules can be computed from a channel."""
     return channel.tells_joules
 
 
 def is_additive(channel: Channel) -> bool:
-    """Whether a channel stands beside the machine's other additive channels.
+    """Whether a channel may be added to the machine's other additive channels.
 
-    A source that does not say so of a part of a package, a memory, a GPU or an accelerator means it.
+    If the source does not say, a part of the scope package, soc, memory, gpu or accelerator is additive.
     """
     if channel.parent is not None:
         return False
@@ -74,7 +74,7 @@ def is_additive(channel: Channel) -> bool:
 
 
 def best_of(channels: Iterable[Channel]) -> Channel | None:
-    """Of several readings of one thing: one that can be read, a counter before sampled power."""
+    """The best of several channels for the same thing: available ones first, then counters before sampled power."""
     return min(channels, key=lambda c: (not c.available, c.quantity != "energy"), default=None)
 
 
@@ -85,20 +85,20 @@ def find_headline(
 
     Args:
         board: The board.
-        channels: All of them, judged.
-        members: The board's rails → the channels of power or energy that are that rail.
-        rail: ``--rail``.
+        channels: All channels, judged (``evidence.judge_channels``).
+        members: The board's rails → the channels of power or energy that read that rail.
+        rail: The name of ``--rail``, if it was given.
 
     Raises:
         InputError: no rail or total has that name.
-        UnavailableError: there is one, and it cannot be read.
+        UnavailableError: the rail or total of that name cannot be read.
     """
     headline = _chosen_headline(board, channels, members, rail) if rail else _default_headline(board, channels, members)
     return _as_calibrated(_with_the_rest(headline, channels))
 
 
 def _as_calibrated(headline: Headline) -> Headline:
-    """A total that was calibrated against a meter further out speaks of what that meter saw."""
+    """Change what a headline covers if it was calibrated against a meter that covers more."""
     seen = {c.calibration.covers if c.calibration else None for c in headline.channels}
     if len(seen) != 1 or (covers := seen.pop()) is None:
         return headline
@@ -107,7 +107,7 @@ def _as_calibrated(headline: Headline) -> Headline:
 
 
 def _with_the_rest(headline: Headline, channels: Sequence[Channel]) -> Headline:
-    """The headline, with the cards and other meters that are there and not in it named in what it leaves out."""
+    """Add the cards and other meters that are not in the headline to what it excludes."""
     if not headline.channels or headline.covers == "wall":
         return headline
     inside = {c.key for c in headline.channels}
@@ -190,7 +190,7 @@ def _sum_of_total(total: Total, members: Mapping[str, Sequence[Channel]], board:
 
 
 def _generic_headline(channels: Sequence[Channel]) -> Headline | None:
-    """The total of a machine without a block of its own: an outer meter, the platform, or what stands side by side."""
+    """The headline of a machine without a block of its own: an outer meter, the platform, or the sum of its parts."""
     outer = _outer_meter(channels)
     if outer is not None:
         return outer
@@ -216,7 +216,7 @@ def _generic_headline(channels: Sequence[Channel]) -> Headline | None:
 
 
 def _side_by_side(channels: Sequence[Channel], scope: str) -> list[Channel]:
-    """The channels of a scope that may be added up, each thing once, and sockets by one source."""
+    """The channels of a scope that may be added up: one for each thing, and sockets from one source only."""
     there = _one_each(c for c in channels if is_power(c) and c.scope == scope and is_additive(c))
     if scope not in _ONE_SOURCE:
         return there
@@ -231,7 +231,7 @@ def _side_by_side(channels: Sequence[Channel], scope: str) -> list[Channel]:
 
 
 def without_doubles(channels: Sequence[Channel]) -> list[Channel]:
-    """The channels, those inside the best one that tell the same thing a second time, by another source."""
+    """Mark channels that read the same thing a second time, by another source, as not additive."""
     best = {id(c) for scope in _SUMMED for c in _side_by_side(channels, scope)}
     chosen = [c for c in channels if id(c) in best]
     names = {(c.sensor, c.name) for c in chosen}
@@ -252,7 +252,7 @@ def without_doubles(channels: Sequence[Channel]) -> list[Channel]:
 
 
 def _outer_meter(channels: Sequence[Channel]) -> Headline | None:
-    """A meter at the wall or at the board's input, or a platform's own counter (one for each socket adds up)."""
+    """The headline of a meter at the wall or the board's input, or of a platform's counters (added up over sockets)."""
     powers = [c for c in channels if is_power(c) and c.parent is None and c.role == "total"]
     for scope in _OUTER:
         outer = best_of(c for c in powers if c.scope == scope)
@@ -260,7 +260,7 @@ def _outer_meter(channels: Sequence[Channel]) -> Headline | None:
             continue
         whole = _one_each(c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available)
         if len(whole) > 1 and not outer.additive:
-            continue  # two supplies, or one behind the other: nobody can tell, so that neither is the machine's
+            continue  # it is unknown whether they are two supplies or one behind the other
         beside = [c for c in powers if c.scope == scope and c.sensor == outer.sensor and c.available and c.additive]
         excludes = None if scope == "wall" else "the power supply's own losses"
         return Headline(
@@ -270,7 +270,7 @@ def _outer_meter(channels: Sequence[Channel]) -> Headline | None:
 
 
 def _one_each(channels: Iterable[Channel]) -> list[Channel]:
-    """One channel for each thing: what a source calls by one name, and what is at one place and of one scope."""
+    """Keep one channel for each thing: same source and name, or same place and scope, mean the same thing."""
     named: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
         named.setdefault((channel.sensor, channel.name), []).append(channel)
@@ -279,7 +279,7 @@ def _one_each(channels: Iterable[Channel]) -> list[Channel]:
 
 
 def _is_same(first: Channel, second: Channel) -> bool:
-    """Whether two channels tell the same thing: there is one place, and one input of it, for each."""
+    """Whether two channels read the same thing: the same input of the same chip, with the same scope."""
     at_one_place = bool(first.chip) and (first.chip, first.input, first.scope) == (
         second.chip,
         second.input,

@@ -1,4 +1,4 @@
-"""Which board a tree belongs to: by what its device tree says it is, never by a version of L4T."""
+"""Identify the board of a tree from its device tree, never from a version of L4T."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def identify_board(roots: Roots, boards: Sequence[Board] | None = None) -> Board:
-    """The board that these roots belong to; one of id ``unknown`` with the machine's own name where none matches.
+    """The board of these roots; if none matches, a board with the id ``unknown`` and the machine's own name.
 
     Raises:
         InputError: a user's board file does not follow the form.
@@ -37,7 +37,7 @@ def identify_board(roots: Roots, boards: Sequence[Board] | None = None) -> Board
 
 
 def _board_of(entry: str, boards: Sequence[Board]) -> Board | None:
-    """The board that a compatible string names; of several, the one whose pattern spells out the most of it.
+    """The board that a compatible string names; of several matches, the one with the longest literal pattern.
 
     NVIDIA's strings name the carrier and then the module, as ``nvidia,p3449-0000+p3668-0001``. The monitors are the
     module's, and one carrier takes several modules: a board that is known by the module's part comes first.

@@ -1,9 +1,10 @@
-"""Which reading is which rail of the board: by the chip's place first, and by its label second.
+"""Assign readings to the rails of a board, by the chip's place first and by the label second.
 
-A label alone proves little: a second chip on a header's bus may carry the same one, and a driver that gives no labels
-leaves the I2C address and the input. So a labelled reading is a rail only where its place does not contradict the
-board's table, an unlabelled one only where no labelled one claims the rail, and of two chips that both could be it, the
-one on the board's own bus is. Where even that leaves two, neither is: a guess would be a wrong total for ever.
+A label alone proves little: a second chip on a header's bus may have the same one, and a driver without labels leaves
+only the I2C address and the input. A labelled reading is therefore a rail only if its place does not contradict the
+board's table, and an unlabelled one only if no labelled reading claims that rail. Of two possible chips the one on the
+board's own bus is chosen. If two readings remain, neither is the rail, because a guess would make a wrong total for
+good.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Origin:
     """Where a reading comes from.
 
     Attributes:
-        label: What its driver calls it; None where it gives no label.
-        chip: The chip's place, as ``i2c 1-0040``; empty where the source does not tell.
-        input: The chip's input, from 1; None where it does not tell.
+        label: The label that its driver gives; None if it gives none.
+        chip: The place of the chip, such as ``i2c 1-0040``; empty if the source does not know it.
+        input: The input of the chip, from 1; None if unknown.
     """
 
     label: str | None
@@ -55,7 +56,7 @@ def rail_labelled(board: Board, label: str) -> Rail | None:
 
 
 def find_rails(board: Board, origins: Mapping[Reading, Origin]) -> dict[Reading, Rail]:
-    """Which of these readings are which rails of the board.
+    """Assign readings to the rails of the board.
 
     Args:
         board: From ``identify_board``.
@@ -93,7 +94,7 @@ def _is_at_home(board: Board, origin: Origin, label: str) -> bool:
 def _best_placed(
     board: Board, keys: Sequence[Reading], origins: Mapping[Reading, Origin], labels: Counter[str]
 ) -> Reading | None:
-    """The reading whose place speaks most for it; None where two have the same to say."""
+    """The reading with the best evidence for its place; None if two have equally good evidence."""
 
     def evidence(key: Reading) -> tuple[bool, int]:
         origin = origins[key]
@@ -106,14 +107,14 @@ def _best_placed(
 
 
 def distinct_names(names: Sequence[str], origins: Sequence[Origin], keep: Iterable[int] = ()) -> list[str]:
-    """The names, with the chip's place where two chips give the same one, and with the input where one chip does.
+    """Make names unique, by the chip's place if two chips give the same name, and by the input if one chip does.
 
-    What a reading is called depends on where it is alone, and not on which was found first.
+    The name of a reading depends only on its place, not on the order of discovery.
 
     Args:
-        names: What the readings would be called.
-        origins: Where each comes from.
-        keep: The positions of those that keep their name, as the board's own rails do.
+        names: The names that the readings would have.
+        origins: The origin of each reading.
+        keep: The positions of names that must not change, such as those of the board's own rails.
     """
     fixed = set(keep)
     result = list(names)

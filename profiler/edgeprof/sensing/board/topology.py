@@ -1,8 +1,8 @@
-"""Which board this is, what its rails mean, and which of them make the total that a joule is quoted from.
+"""The topology: the board, the place of each channel on it, and the headline, from which joules are quoted.
 
-``arrange`` builds it once, last, from all that is known: the channels as their sources declare them, the board's table,
-what was found out about each channel on this device, and the first looks at their values. A rail inside another is
-never added to it; a total with a part missing is unavailable, not smaller.
+``arrange`` builds it once, after everything else is known: the channels as their sources declare them, the board's
+table, the measured characteristics of each channel on this device, and the first readings. A rail inside another rail
+is never added to it; a total with a missing part is unavailable, not smaller.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Board", "Headline", "Rail", "Topology", "Total", "arrange", "identify_board"]
 
 _RAIL_QUANTITIES = ("power", "energy", "voltage", "current")
-#: Where it is not known what contains a reading or what it contains.
+#: The container of a reading of which it is not known what contains it or what it contains.
 UNKNOWN_PARENT = "unknown"
 
 
@@ -53,17 +53,16 @@ class Topology:
 
     @property
     def containers(self) -> dict[Key, str | None]:
-        """Of each power and energy channel that can be read, what contains it; None for those that may be added up.
+        """For each readable power and energy channel, what contains it; None for channels that may be added up.
 
-        What stands for the whole alone is no part of itself and is left out. A reading of which nobody knows what
-        contains it, or what it contains, is in ``unknown``: it is never among those that may be added up, except where
-        there is nothing beside it.
+        A channel that is the total by itself is left out. A reading of which it is not known what contains it, or what
+        it contains, is in ``unknown``; it may be added up only if there is no other.
         """
         chosen = self.headline.channels
         whole = {c.key for c in chosen if c.role == "total"}
         readable = [c for c in self.channels if is_power(c) and c.available and c.key not in whole]
         names = {c.name for c in readable}
-        # A machine is taken apart in one way only: its processors and cards, or else the outputs of its supply.
+        # A machine is divided in one way only: into processors and cards, or else into the outputs of its supply.
         beside = {c.key for c in readable if c.parent is None and (c in chosen or self._stands_beside(c))}
         result: dict[Key, str | None] = {}
         uncertain: list[Channel] = []
@@ -80,7 +79,7 @@ class Topology:
         return result | {c.key: None if lone else UNKNOWN_PARENT for c in uncertain}
 
     def _stands_beside(self, channel: Channel) -> bool:
-        """Whether a channel without a parent is known to be beside the others: the board's table or its source says."""
+        """Whether the board's table or the source says that a channel without a parent is separate from the others."""
         if channel.role == "total" or channel.scope in {"wall", "board"}:
             return False
         declared = channel.additive if channel.additive is not None else channel.role == "part"
@@ -88,7 +87,7 @@ class Topology:
 
 
 def _is_one_thing(channels: Sequence[Channel]) -> bool:
-    """Whether there is only one reading, or only such as are beside one another around the machine (batteries)."""
+    """Whether there is only one reading, or only readings that add up to the machine (batteries)."""
     return len({c.name for c in channels}) <= 1 or all(c.additive for c in channels)
 
 
@@ -100,18 +99,18 @@ def arrange(
     looks: Looks | None = None,
     characteristics: Mapping[Key, Characteristic] | None = None,
 ) -> Topology:
-    """Give every channel its place, judge it by what it read, and find the headline.
+    """Place every channel, judge it by its first readings, and find the headline.
 
     Args:
         board: From ``identify_board``.
-        channels: All that were found, those that cannot be read too, corrected by what calibrations say of them.
-        rail: ``--rail``: a rail or a named total that is to be the headline instead of the board's own.
-        looks: The first readings of each channel; without any, nothing is held against them.
-        characteristics: What was found out about channels on this device.
+        channels: All discovered channels, including unreadable ones, with calibrations applied.
+        rail: ``--rail``: a rail or a named total to be the headline instead of the board's own.
+        looks: The first readings of each channel; without them no channel is judged.
+        characteristics: The measured characteristics of channels on this device.
 
     Raises:
         InputError: no rail or total has that name.
-        UnavailableError: there is one, and it cannot be read.
+        UnavailableError: the rail or total of that name cannot be read.
     """
     homes = _rails_of_channels(board, channels)
     known = annotate_channels(_place_all(board, channels, homes), characteristics or {})
@@ -136,7 +135,7 @@ def _rails_of_channels(board: Board, channels: Sequence[Channel]) -> dict[Key, R
 
 
 def _place_all(board: Board, channels: Sequence[Channel], homes: Mapping[Key, Rail]) -> list[Channel]:
-    # A rail is called what the board's label says, which may be another name than the table's.
+    # A rail has the name of the board's label, which may differ from the name in the table.
     called = {home.name: c.name for c in channels if (home := homes.get(c.key)) is not None}
     totals = {name for total in board.totals for name in total.rails if len(total.rails) == 1}
     return [_place_channel(c, homes.get(c.key), board, called, totals) for c in channels]

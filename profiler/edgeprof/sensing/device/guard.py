@@ -1,9 +1,12 @@
-"""Puts back what a run has changed on the device: its own process, started by path, which outlives the run's.
+"""Restore what a run has changed on the device, in a process of its own that outlives the run.
+
+It is started by path::
 
     python -I guard.py JOURNAL
 
-It waits for the journal's lock, which the run holds for as long as it lives. If the journal is still there then, the
-run was killed before it could put things back, and that is done here. Standard library only; nothing else of edgeprof.
+It waits for the lock of the journal, which the run holds as long as it lives. If the journal still exists then, the run
+was killed before it could restore the settings, and this process restores them. Standard library only; nothing else of
+edgeprof.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ COMMAND_S = 60.0
 
 
 def undo(journal: Path, boot: str | None) -> list[str]:
-    """Put back everything in a journal, the last change first, and delete it; the caller holds its lock.
+    """Undo all changes in a journal, the last one first, and delete it; the caller holds its lock.
 
     Args:
-        journal: The file.
-        boot: The present boot's id: kernel files of an earlier boot are as the boot made them, and are left alone.
+        journal: The file of the journal.
+        boot: The id of the present boot: kernel files that were changed before it have been reset by the boot.
 
     Returns:
-        What could not be put back, one sentence each; the journal then keeps that.
+        A sentence for each change that could not be undone; the journal then keeps these changes.
     """
     try:
         content = json.loads(journal.read_text(encoding="utf-8"))
@@ -47,7 +50,7 @@ def undo(journal: Path, boot: str | None) -> list[str]:
         problem = _undo_change(change)
         if problem is not None:
             failed.append((change, problem))
-    # Limits that hold one another in place (a minimum above the new maximum) go once the other has.
+    # Limits that depend on one another (a minimum above the new maximum) can be undone in a second pass.
     failed = [(change, problem) for change, _ in reversed(failed) if (problem := _undo_change(change)) is not None]
     with suppress(OSError):
         if failed:

@@ -1,9 +1,9 @@
 """A stream of lines from a meter: a serial port, a FIFO, standard input, a TCP port, or a command's output.
 
-One thread a link reads as lines come and hands each over with its time. A link outlives ``Sensor.close``, because a
-stream cannot be rewound and the programs behind one take seconds to start; ``Link.close`` ends it. Only the thread
-closes the descriptor that it reads: closed by another thread, its number could go to a file that the read then takes
-bytes from.
+Each link has one thread, which reads lines as they arrive and passes each on with its time. A link outlives
+``Sensor.close``, because a stream cannot be rewound and the programs behind some take seconds to start; ``Link.close``
+ends it. Only the thread closes the descriptor that it reads: if another thread closed it, its number could be reused
+for another file, whose bytes would then be read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BAUD = 115200
 #: How long a TCP connection may take, and how often a link that broke is tried again (s).
 _CONNECT_S, _RETRY_S = 5.0, 1.0
-#: No line of a meter is longer (bytes): what is, is no line.
+#: The longest line of a meter, in bytes; longer ones are dropped.
 _LONGEST = 4096
 
 
@@ -41,16 +41,16 @@ class Link:
     Args:
         address: ``/dev/ttyUSB0`` or ``/dev/ttyUSB0@9600``; the path of a FIFO; ``-`` for standard input;
             ``tcp:HOST:PORT``; ``command:PROGRAM ARG…``.
-        on_line: Called in the link's thread with each line and the monotonic time (s) at which its end was there.
+        on_line: Called in the link's thread with each line and the monotonic time (s) at which its end arrived.
 
     Raises:
-        InputError: no such address.
+        InputError: the address has none of these forms.
     """
 
     def __init__(self, address: str, on_line: Callable[[str, float], None]) -> None:
         self.address, self._on_line = address, on_line
         self._open = _make_opener(address)
-        #: Why there are no lines just now, one clause; None while there may be.
+        #: Why no lines arrive now, as a clause; None while they may.
         self.trouble: str | None = "it was not opened yet"
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -68,7 +68,7 @@ class Link:
             self._thread.start()
 
     def close(self, wait_s: float = 2.0) -> None:
-        """End the thread and the program behind the link; a thread that waits for a FIFO's writer is left to itself."""
+        """End the thread and the program behind the link; a wait for the writer of a FIFO is left running."""
         if self._thread is None:
             return
         self._stopping.set()
@@ -137,7 +137,8 @@ class Link:
     def _command(self, argv: list[str]) -> int:
         import subprocess  # noqa: PLC0415 - for a meter that is a program
 
-        # A session of its own, so that Ctrl-C is ours alone; it ends with us, and if we are killed its output breaks.
+        # A session of its own, so that Ctrl-C does not reach it. It is ended with this process; if this process is
+        # killed, its output breaks.
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
         self._child = child
         atexit.register(child.terminate)
@@ -180,7 +181,7 @@ def _connect_tcp(host: str, port: int) -> int:
 
 
 def _open_device(path: Path, baud: int) -> int:
-    """A serial port, raw, or a FIFO, or whatever else can be read like one."""
+    """Open a serial port in raw mode, a FIFO, or anything else that can be read like one."""
     # Non-blocking, so that a port without a carrier opens; reads are to block.
     kind = path.stat().st_mode
     if stat.S_ISREG(kind) or stat.S_ISDIR(kind):

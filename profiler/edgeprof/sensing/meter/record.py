@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def read_record(path: Path) -> tuple[list[float], list[float]]:
-    """Times (Unix s) and watts of a CSV file with these columns; a last line that is still being written is left.
+    """Read the times (Unix s) and watts of a CSV file; a last line that is still being written is ignored.
 
-    None of either where no line is whole yet: many programs write only when their buffer is full.
+    Both are empty while no line is complete, because many programs write only when their buffer is full.
 
     Raises:
-        InputError: it is no such file; the line is named.
+        InputError: the file has another form; the sentence names the line.
     """
     times: list[float] = []
     watts: list[float] = []
@@ -55,10 +55,10 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
 
 
 def _csv_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """The number of the line and its cells.
+    """Yield the number and the cells of each line.
 
     Raises:
-        InputError: it is no CSV.
+        InputError: the file is no CSV.
     """
     reader = csv.reader(lines)
     try:

@@ -1,22 +1,22 @@
-"""From a meter's clock to ours: its lines say when they were measured, and come later, each by another delay."""
+"""Convert a meter's times to this machine's clock; its lines arrive with varying delays after they were measured."""
 
 from __future__ import annotations
 
 import math
 
-#: The quickest line of so many seconds tells how the meter's clock and ours lie: a slow drift of either is followed.
+#: The least delay within this many seconds gives the difference of the clocks, which follows a slow drift.
 _SHIFT_S = 15.0
 
 
 class Shift:
-    """The least delay that was seen lately; it is taken for the difference of the clocks."""
+    """The difference of two clocks, estimated by the least delay seen lately (as in NTP's clock filter)."""
 
     def __init__(self) -> None:
         self._least = self._before = math.inf
         self._since_s = self._last_s = -math.inf
 
     def place(self, stated_s: float, now: float) -> float:
-        """When a line was measured, by our clock (s)."""
+        """When a line was measured, in seconds of this machine's clock."""
         if stated_s < self._last_s:
             self.__init__()  # type: ignore[misc]  # the meter's clock was set back: begin anew
         self._last_s = stated_s

@@ -1,0 +1,122 @@
+"""What a PyTorch graph shows of its inputs' values: indices into a table, classes."""
+
+import contextlib
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Set, Tuple
+
+#: Operator → which argument holds indices, the table, and the dimension that they count along (a constant if negative:
+#: dimension 0).
+_INDEXED = {
+    "embedding": (1, 0, -1),
+    "embedding_bag": (1, 0, -1),
+    "index_select": (2, 0, 1),
+    "gather": (2, 0, 1),
+    "scatter": (2, 0, 1),
+    "scatter_add": (2, 0, 1),
+}
+#: Operators whose result is their first argument's values in another form.
+_SAME_VALUES = {
+    *("to", "_to_copy", "type_as", "long", "int", "view", "reshape", "unsqueeze", "squeeze", "expand", "clone"),
+    *("contiguous", "alias", "detach", "flatten", "permute", "transpose", "t", "slice", "select"),
+}
+
+#: An operator: its name, what it reads, and what it gives; values are anything that can be a key.
+_Operator = Tuple[str, Sequence[Any], Any]
+
+
+def of_program(program: Any) -> Dict[str, Sequence[Any]]:
+    """Of a torch.export program: input name → what suits it."""
+
+    def operators() -> Iterator[_Operator]:
+        for node in program.graph.nodes:
+            if node.op == "call_function":
+                yield str(getattr(node.target, "__name__", node.target)).partition(".")[0], node.args, node
+
+    def size(value: Any, dimension: int) -> Optional[int]:
+        width = value.meta["val"].shape[dimension]
+        return width if isinstance(width, int) else None
+
+    inputs = {node: node.name for node in program.graph.nodes if node.name in program.graph_signature.user_inputs}
+    with contextlib.suppress(Exception):
+        return _fits(operators(), inputs, size, lambda value: value if isinstance(value, int) else None)
+    return {}
+
+
+def of_script(module: Any) -> Dict[str, Sequence[Any]]:
+    """Of a TorchScript module: input name → what suits it."""
+
+    def operators(block: Any) -> Iterator[_Operator]:
+        for node in block.nodes():
+            given, results = list(node.inputs()), list(node.outputs())
+            yield (
+                node.kind().rpartition("::")[2],
+                [value.debugName() for value in given],
+                (results[0].debugName() if results else None),
+            )
+            for value in (*given, *results):
+                values[value.debugName()] = value
+            for inner in node.blocks():
+                yield from operators(inner)
+
+    values = {}  # type: Dict[str, Any]
+
+    def size(name: str, dimension: int) -> Optional[int]:
+        return int(_attribute(module, values[name]).shape[dimension])
+
+    def number(name: str) -> Optional[int]:
+        constant = values[name].toIValue()
+        return constant if isinstance(constant, int) else None
+
+    with contextlib.suppress(Exception):
+        graph = module.inlined_graph
+        first, *given = list(graph.inputs())
+        names = [argument.name for argument in module.forward.schema.arguments[1:]]
+        values[first.debugName()] = first
+        return _fits(operators(graph), {value.debugName(): name for value, name in zip(given, names)}, size, number)
+    return {}
+
+
+def _attribute(module: Any, value: Any) -> Any:
+    """The tensor or module that a value of a graph is: an attribute of an attribute … of the module, or a constant."""
+    node = value.node()
+    if node.kind() == "prim::GetAttr":
+        return getattr(_attribute(module, next(iter(node.inputs()))), node.s("name"))
+    return module if node.kind() == "prim::Param" else value.toIValue()
+
+
+def _fits(
+    operators: Iterator[_Operator],
+    inputs: Dict[Any, str],
+    size: Callable[[Any, int], Optional[int]],
+    number: Callable[[Any], Optional[int]],
+) -> Dict[str, Sequence[Any]]:
+    """What operators show of inputs.
+
+    Args:
+        operators: In order.
+        inputs: Value → the input that it is.
+        size: Of a table along a dimension.
+        number: A value as a constant.
+    """
+    source = dict(inputs)
+    limits: Dict[str, Set[int]] = {}
+    for op, given, result in operators:
+        if op in _INDEXED:
+            indices, table, dimension = _INDEXED[op]
+            if len(given) > indices and _is_key(given[indices]) and given[indices] in source:
+                along = 0 if dimension < 0 else number(given[dimension])
+                limit = None
+                with contextlib.suppress(Exception):  # a table that is computed, or another input
+                    limit = None if along is None else size(given[table], along)
+                if limit:
+                    limits.setdefault(source[given[indices]], set()).add(limit)
+        elif op == "one_hot" and len(given) > 1 and given[0] in source:
+            classes = number(given[1])
+            if classes is not None and classes > 0:
+                limits.setdefault(source[given[0]], set()).add(classes)
+        elif op in _SAME_VALUES and given and _is_key(given[0]) and given[0] in source:
+            source[result] = source[given[0]]
+    return {name: ("below", min(sizes)) for name, sizes in limits.items()}
+
+
+def _is_key(value: Any) -> bool:
+    return not isinstance(value, (list, dict, set, slice))
