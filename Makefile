@@ -59,7 +59,7 @@ FAST := $(addprefix tests/profiler/,artifact calibration diagnosis energy report
     worker test_plugins.py test_roots.py test_units.py) tests/plugins/sensors tests/plugins/metrics
 
 test-fast: $(VENV)/.fast
-	EDGEPROF_TESTS_WITHOUT=torch $(BIN)/python -m pytest $(PYTEST_ARGS) $(FAST)
+	EDGEPROF_TESTS_WITHOUT=torch $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow" $(FAST)
 
 coverage: $(VENV)/.develop
 	@tools/old-pythons .old-pythons

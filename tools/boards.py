@@ -164,10 +164,10 @@ def pip_resolver(board: Board) -> Resolve:
                 if "No matching distribution" not in done.stderr and "ResolutionImpossible" not in done.stderr:
                     raise SystemExit(f"pip cannot resolve for {board.name}:\n{done.stderr[-2000:]}")
                 return None
-            made = json.loads(report.read_text("utf-8"))["install"]
+            created = json.loads(report.read_text("utf-8"))["install"]
         return [
             (_normal(item["metadata"]["name"]), item["metadata"]["version"], item["download_info"]["url"])
-            for item in made
+            for item in created
         ]
 
     return resolve

@@ -37,10 +37,10 @@ def block(page: str, heading: str, kind: str) -> str:
     """The first block of a language below a heading of a page of the clone."""
     text = (ROOT / page).read_text("utf-8")
     section = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    found = section and re.search(rf"^```{kind}\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
-    if not found:
+    region = section and re.search(rf"^```{kind}\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+    if not region:
         raise BrokenPromiseError(f"{page} has no block of {kind} below {heading!r}")
-    return found[1]
+    return region[1]
 
 
 def use(starts: str) -> str:
@@ -86,12 +86,12 @@ class Newcomer:
                 check=False,
             )
             log.seek(0)
-            said = log.read()
+            printed = log.read()
         self.rows.append((title, time.monotonic() - began))
         print(f"{self.rows[-1][1]:7.1f} s  {title}", flush=True)
         if done.returncode != status:
-            raise BrokenPromiseError(f"{title}: exit status {done.returncode} of\n{script}\n{said[-4000:]}")
-        return said
+            raise BrokenPromiseError(f"{title}: exit status {done.returncode} of\n{script}\n{printed[-4000:]}")
+        return printed
 
 
 def model(path: Path) -> None:
@@ -135,9 +135,9 @@ def opencv(newcomer: Newcomer, work: Path) -> None:
     """The tutorial's runtime, installed, checked and benched."""
     heading = "A runtime for a real library"
     (work / "edgeprof_my_opencv.py").write_text(block("docs/plugins.md", heading, "python"), encoding="utf-8")
-    said = newcomer.type("a runtime of OpenCV, as docs/plugins.md", block("docs/plugins.md", heading, "sh"), work)
-    if "it conforms" not in said or "p50" not in said:
-        raise BrokenPromiseError(f"the plugin does not conform, or there is no table:\n{said[-4000:]}")
+    printed = newcomer.type("a runtime of OpenCV, as docs/plugins.md", block("docs/plugins.md", heading, "sh"), work)
+    if "it conforms" not in printed or "p50" not in printed:
+        raise BrokenPromiseError(f"the plugin does not conform, or there is no table:\n{printed[-4000:]}")
 
 
 def main() -> int:

@@ -141,8 +141,8 @@ def main() -> int:
     text = PAGE.read_text("utf-8")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    made = table({name: listing(name) for libraries in LIBRARIES.values() for name in libraries})
-    wanted = f"{head}{BEGIN}\n\n{made}\n\n{END}{tail}"
+    created = table({name: listing(name) for libraries in LIBRARIES.values() for name in libraries})
+    wanted = f"{head}{BEGIN}\n\n{created}\n\n{END}{tail}"
     if "--check" in sys.argv:
         if wanted != text:
             print("docs/install.md is out of date; run: python tools/wheels.py", file=sys.stderr)

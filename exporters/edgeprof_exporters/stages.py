@@ -179,11 +179,11 @@ class Stages:
 
     def _account(self, until_s: float) -> None:
         """Add the seconds since the last fit to what waits."""
-        own, shared = dict(self._shared.own_s), dict(self._shared.shared_s)
+        own_seconds, shared = dict(self._shared.own_s), dict(self._shared.shared_s)
         self._shared.advance(until_s)
         self._shared.forget(until_s - 1.0)
         for key, tally in self.tallies.items():
-            tally.own_s += self._shared.own_s.get(key, 0.0) - own.get(key, 0.0)
+            tally.own_s += self._shared.own_s.get(key, 0.0) - own_seconds.get(key, 0.0)
             tally.shared_s += self._shared.shared_s.get(key, 0.0) - shared.get(key, 0.0)
 
     def _powers(
@@ -205,8 +205,8 @@ class Stages:
                 squares[key] = squares.get(key, 0.0) + power.u_w**2
                 together |= {key} if power.is_collinear else set()
         sums = {key: math.fsum(watts) for key, watts in powers.items() if key not in together}
-        told = {key: watts for key, watts in sums.items() if 0 < math.sqrt(squares[key]) <= MOST_RELATIVE_U * watts}
-        return told, baseline_w if headline else None
+        reported = {key: watts for key, watts in sums.items() if 0 < math.sqrt(squares[key]) <= MOST_RELATIVE_U * watts}
+        return reported, baseline_w if headline else None
 
     def _known(self, key: Key, now: float) -> Key:
         """The key, or ``other`` for one that is too many."""

@@ -17,6 +17,7 @@ vol. 3, 15.10.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof import hookimpl
@@ -92,6 +93,7 @@ def _find_zones(roots: Roots) -> tuple[list[_Zone], bool]:
     entries.sort(key=lambda entry: (entry[1][1] != "intel-rapl", entry[1][1], _zone_order(entry[1])))
     names = {path.name: text_of(path / "name") for path, _ in entries}
     zones = []
+    namesakes: Counter[tuple[str, str]] = Counter()
     for path, match in entries:
         kind = names[path.name]
         if kind is None:
@@ -101,6 +103,11 @@ def _find_zones(roots: Roots) -> tuple[list[_Zone], bool]:
         # A zone inside a package of the name "package-0" bears that package's number; psys is numbered by itself.
         number = (above or "").removeprefix("package-") or str(int(match[2], 16))
         name = kind if match[3] is None else f"{kind}-{number}"
+        # Zones of one interface are counters of their own, whatever they are called: older kernels give the psys of
+        # each socket one name, newer ones call the second "psys-1".
+        namesakes[match[1], name] += 1
+        if (number_before := namesakes[match[1], name] - 1) > 0:
+            name = f"{name}-{number_before}"
         zones.append(_Zone(path, kind.split("-", 1)[0], name, package))
     return zones, any(name is None for name in names.values())
 

@@ -122,7 +122,7 @@ class _Searching:
             wanted = {device.name: self._next_candidate(device) for device in devices}
             devices = [device for device in devices if wanted[device.name] is not None]
             if devices:
-                failed |= self._measure(devices, {name: found for name, found in wanted.items() if found is not None})
+                failed |= self._measure(devices, {name: value for name, value in wanted.items() if value is not None})
             devices = [device for device in devices if device.name not in failed]
         self._measure_baseline([device for device in self.devices if device.name not in failed])
         for name, search in self.searches.items():

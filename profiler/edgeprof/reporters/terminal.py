@@ -108,8 +108,8 @@ class Style:
 
     def remedy(self, text: str, *, indent: int = 2) -> list[str]:
         """What to do, behind an arrow; a command that installs something keeps to one line, to be copied."""
-        kept = _INSTALLS.sub(lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
-        return self.wrap("→", kept, indent=indent)
+        retained = _INSTALLS.sub(lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+        return self.wrap("→", retained, indent=indent)
 
 
 @dataclass(frozen=True)

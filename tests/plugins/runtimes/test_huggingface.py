@@ -24,10 +24,14 @@ from tests.profiler.watching import Watcher
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("transformers", "torch")),
-    reason="transformers and PyTorch are not both installed (make test-runtimes)",
-)
+pytestmark = [
+    # Importing PyTorch and transformers takes a minute where other programs want the processor too.
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not all(importlib.util.find_spec(name) for name in ("transformers", "torch")),
+        reason="transformers and PyTorch are not both installed (make test-runtimes)",
+    ),
+]
 
 CONFIG = {
     "model_type": "llama",
@@ -56,7 +60,7 @@ def worker(target: Path, batch: int = 1, **options: str) -> Worker:
     loading = LoadOptions("cpu", 1, batch, {}, asked)
     from pathlib import Path
 
-    return Worker(WorkerSpec(Path(huggingface.__file__), "Transformers", str(target), loading, timeout_s=60.0))
+    return Worker(WorkerSpec(Path(huggingface.__file__), "Transformers", str(target), loading, timeout_s=250.0))
 
 
 def test_a_configuration_runs_with_random_weights_which_are_marked_everywhere(

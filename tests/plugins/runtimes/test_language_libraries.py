@@ -30,9 +30,13 @@ def has(*names: str) -> bool:
     return all(importlib.util.find_spec(name) for name in names)
 
 
-pytestmark = pytest.mark.skipif(
-    not has("transformers", "torch"), reason="transformers and PyTorch are not both installed (make test-runtimes)"
-)
+pytestmark = [
+    # Importing PyTorch and transformers takes a minute where other programs want the processor too.
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not has("transformers", "torch"), reason="transformers and PyTorch are not both installed (make test-runtimes)"
+    ),
+]
 TEXT = "Joules per token, and how likely each token is: " * 4
 
 
@@ -76,14 +80,14 @@ def converted(folder: Path, library: str) -> Path:
     else:
         words = ["-i", str(folder), "-o", str(target), "-p", "fp32", "-e", "cpu", "-c", str(folder.parent / "cache")]
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *words]
-    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    subprocess.run(command, check=True, capture_output=True, timeout=250)
     return target
 
 
 def worker(name: str, target: Path, **options: str) -> Worker:
     runtime = PluginHost.from_environment().of("runtimes")[name]()
     asked = {"prompt": "24", "generate": "8", **options}
-    return Worker(WorkerSpec.of(runtime, str(target), LoadOptions("cpu", 1, 1, {}, asked), timeout_s=100.0))
+    return Worker(WorkerSpec.of(runtime, str(target), LoadOptions("cpu", 1, 1, {}, asked), timeout_s=250.0))
 
 
 @pytest.mark.parametrize(

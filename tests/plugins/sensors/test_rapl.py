@@ -55,6 +55,14 @@ def test_psys_is_a_total_of_the_board(tree) -> None:
     assert (psys.role, psys.scope) == ("total", "board")
 
 
+def test_zones_of_one_name_in_one_interface_are_counters_of_their_own(tmp_path: Path) -> None:
+    roots = Roots(sysfs=tmp_path)
+    for number, name in enumerate(["package-0", "package-1", "psys", "psys"]):
+        add_zone(roots, f"intel-rapl:{number}", name, 5_000_000 + number)
+    add_zone(roots, "intel-rapl-mmio:0", "package-0", 5_000_000)
+    assert list(by_name(rapl.find(roots)[0])) == ["package-0", "package-1", "psys", "psys-1"]
+
+
 def test_the_second_view_of_the_package_is_not_counted_again(tree) -> None:
     _, roots = tree("x86-rapl", mmio=True)
     names = [channel.name for channel in rapl.find(roots)[0].channels]

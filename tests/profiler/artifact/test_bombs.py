@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 def tflite_names() -> bytes:
     """120,000 operator codes that share one name of 500 kB."""

@@ -39,6 +39,7 @@ def test_the_covariance_is_that_of_weighted_least_squares() -> None:
     assert fitted.covariance_w == pytest.approx(widened**2 * covariance[0, 1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_twice_the_uncertainty_of_a_corrected_power_covers_95_percent() -> None:
     """At the pivot, inside the range and at its end; with the covariance left out it would not hold at the ends."""
     chance = random.Random(3)

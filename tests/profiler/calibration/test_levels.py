@@ -47,6 +47,7 @@ def test_one_that_sticks_while_the_meter_sees_the_load_move_has_none(stuck):
         fit_levels(own, meter, HOLDS)
 
 
+@pytest.mark.slow
 @given(phase=st.floats(0.0, 4.0))
 @settings(max_examples=8, deadline=None)
 def test_a_load_may_change_at_any_time_in_holds_that_follow_each_other(phase):

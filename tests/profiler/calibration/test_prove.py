@@ -28,6 +28,8 @@ from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.source import Source
 from tests.profiler.virtual import VirtualTime
 
+pytestmark = pytest.mark.slow
+
 IDLE_W, LOAD_W = 4.0, 10.0
 
 

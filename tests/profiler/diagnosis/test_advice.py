@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from edgeprof.diagnosis.evidence import Diagnosis
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ("onnx", "tflite", "pt2", "python", "torchscript")
 HOST = PluginHost.from_environment()
 

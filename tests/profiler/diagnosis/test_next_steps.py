@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.profiler.cli.in_process import Verb
 
+pytestmark = pytest.mark.slow
+
 #: Checks that advise nothing which can be run here, and why.
 NO_STEP = {
     "instructions": "says what another processor would need",

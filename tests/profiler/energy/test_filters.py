@@ -69,6 +69,7 @@ def test_one_that_contradicts_the_driver_is_used_and_said(tau):
     assert series.channel.filter.tau_s == pytest.approx(tau, rel=0.02)
 
 
+@pytest.mark.slow
 @given(tau=st.floats(0.3, 0.6), amplitude=st.floats(1.0, 15.0), tail=st.floats(0.0, 0.3), seed=st.integers(0, 99))
 def test_the_interval_holds_the_truth_even_where_the_idle_settles_slowly(tau, amplitude, tail, seed):
     """A tail of 3 s bends the fall; the slope takes up most of it, and the second fit widens the uncertainty."""

@@ -14,6 +14,8 @@ from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import CALL, Span
 from tests.profiler.energy.known_integrals import LOADS, SENSORS, Load, Reading
 
+pytestmark = pytest.mark.slow
+
 BEGIN, END = 1000.0, 1600.0
 
 

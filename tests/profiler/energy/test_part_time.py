@@ -71,6 +71,7 @@ def errors(windows: int, *, stratified: bool, seconds: float = 3.2) -> list[floa
     return found
 
 
+@pytest.mark.slow
 def test_a_load_in_step_with_the_sensor_is_off_by_a_quarter_however_often_it_is_repeated() -> None:
     for windows in (4, 12):
         off = errors(windows, stratified=False)

@@ -257,6 +257,7 @@ def test_no_sensor_is_said_and_not_zero():
         assert codes(found) == {"no_sensor"}
 
 
+@pytest.mark.slow
 def test_the_95_percent_interval_covers_the_truth_about_95_times_in_100():
     """Windows that differ by 2 %, a gain and an offset drawn within their limits: benchmarks/coverage.py has more."""
     rng = np.random.default_rng(17)

@@ -65,6 +65,7 @@ def test_two_kinds_of_work_have_the_joules_of_their_own_power():
         recording.quote()
 
 
+@pytest.mark.slow
 def test_short_spans_that_fill_their_time_are_joined_and_those_that_do_not_are_refused():
     full, sparse = recorded(), recorded()
     for number in range(2000):

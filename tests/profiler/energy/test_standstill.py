@@ -16,6 +16,8 @@ from edgeprof.energy.quote import measure_spans
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import BLOCK, WINDOW, Span, idle_span
 
+pytestmark = pytest.mark.slow
+
 RAIL = Channel(
     "ina3221", "VDD_IN", "power", scope="module", resolution=0.04, gain_limit=0.01, update_interval_s=840e-6,
     filter=Filter("exponential", tau_s=0.43),

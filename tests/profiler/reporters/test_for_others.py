@@ -133,6 +133,7 @@ def test_an_estimate_never_bears_the_name_of_a_measurement():
     assert [entry["unit"] for entry in unknown] == ["s"]
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.floats(1e-12, 1e6))
 def test_any_name_and_any_figure_come_back_whole(name, joules):
     result = samples.one()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result
 
-pytestmark = [needs_browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.slow, needs_browser, pytest.mark.xdist_group("browser")]
 
 AXE = Path(__file__).parents[3] / "build/axe.min.js"
 #: Texts and pictures that are wider than what holds them, or lie outside of the window.

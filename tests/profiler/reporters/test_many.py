@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from edgeprof.reporters import html_page
 from tests.profiler.results import samples
 
 
+@pytest.mark.slow
 def test_charts_of_many_variants_show_the_first_and_what_nothing_beats_and_say_so() -> None:
     some = samples.many(12)
     variants = [

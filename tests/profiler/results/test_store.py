@@ -150,6 +150,7 @@ def resource_tracker() -> None:
     multiprocessing.resource_tracker.ensure_running()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("resource_tracker")
 def test_writers_in_several_processes_lose_nothing(store):
     """Eight results from each of three processes at once: all are there."""

@@ -107,6 +107,7 @@ SERIALS = st.from_regex(r"\A[A-Z0-9]{9,14}\Z").filter(lambda text: not text.isde
 MACS = st.lists(st.integers(0, 255), min_size=6, max_size=6).map(lambda b: ":".join(f"{x:02x}" for x in b))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(hostname=WORDS, user=WORDS, serial=SERIALS, battery=SERIALS, mac=MACS, nic=MACS)
 def test_no_name_serial_number_or_address_of_a_device_survives(

@@ -30,6 +30,7 @@ def test_energy_over_two_neighbouring_spans_adds_up(waveform: Waveform, a: float
     assert whole == pytest.approx(waveform.between(a, c), rel=1e-9, abs=1e-6)
 
 
+@pytest.mark.slow
 @given(waveforms, st.floats(0, 20), st.floats(1e-3, 5))
 def test_energy_is_the_integral_of_the_power(waveform: Waveform, start: float, length: float) -> None:
     """Against a midpoint sum that is fine enough for the jumps, each of which it misses by half a step at most."""

@@ -11,6 +11,8 @@ from edgeprof.verdicts.across import across
 from edgeprof.verdicts.between_runs import STATED, between_runs
 from tests.profiler.results import samples
 
+pytestmark = pytest.mark.slow
+
 
 def run(number: int, factor: float = 1.0):
     """The study once more, every figure of it scaled: another run of the same thing."""

@@ -43,6 +43,7 @@ def test_pairing_takes_drift_out_of_the_ratio():
     assert compare(variant("v", better), variant("b", base)).verdict == "better"
 
 
+@pytest.mark.slow
 def test_the_ratio_covers_the_truth_about_95_times_in_100():
     rng = np.random.default_rng(23)
     hits = 0

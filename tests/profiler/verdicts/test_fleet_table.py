@@ -99,6 +99,7 @@ def test_what_was_measured_otherwise_than_on_most_devices_is_told() -> None:
     assert "threads 1" in told["b"]
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.lists(

@@ -115,6 +115,7 @@ def assert_one_verdict(result: schema.Result) -> None:
     assert [row["variant"] for row in rows_of_csv(result) if row["pareto"] == "True"] == result.pareto
 
 
+@pytest.mark.slow
 @given(results(), LIMITS)
 @settings(max_examples=50, deadline=None)
 def test_no_surface_disagrees_with_another(result, limits):
@@ -152,6 +153,7 @@ def test_a_comparison_never_contradicts_the_recommendation(result):
             assert not [v.name for v in kinder if verdicts.get(v.name) == "better" and v.name in result.pareto]
 
 
+@pytest.mark.slow
 @given(results())
 @settings(max_examples=40, deadline=None)
 def test_a_file_without_a_recommendation_is_judged_by_the_same_rule(result):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +67,7 @@ def test_nothing_measured_is_no_front():
     assert front([]) == []
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.floats(0.1, 10), st.floats(0.1, 10), st.integers(0, 100)), min_size=1, max_size=6

@@ -34,6 +34,7 @@ def test_every_code_has_its_value_and_every_value_its_code(name):
     assert np.isnan(dtypes.decode_bytes(back.tobytes(), name, codes.shape)[~known]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FLOATS if name != "float8e8m0"])
 @given(st.lists(st.floats(-200, 200, width=32), min_size=1, max_size=50))
 def test_a_float_becomes_the_nearest_one(name, values):

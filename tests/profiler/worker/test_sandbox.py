@@ -18,7 +18,10 @@ from edgeprof.errors import UnavailableError
 from edgeprof.worker import sandbox, syscalls
 
 REASON = sandbox.why_not()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"this kernel cannot confine a process: {REASON}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(REASON is not None, reason=f"this kernel cannot confine a process: {REASON}"),
+]
 
 ATTEMPTS = """
 import ctypes, fcntl, json, os, platform, resource, signal, socket, struct, subprocess, sys

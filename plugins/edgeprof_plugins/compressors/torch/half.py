@@ -58,13 +58,13 @@ class Fp16(ModuleCompressor):
                 clipped += int((parameter.abs() > largest).sum())
                 parameter.clamp_(-largest, largest)
         # The whole module is converted, and what is excluded gets back what it had.
-        kept = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in excluded]
+        retained = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in excluded]
         net.module.to(kind)
         if isinstance(net.module, torch.fx.GraphModule):  # torch.export goes through its graph, past its hooks
             _convert_graph(torch, net.module, kind)
         else:
             _convert_module(torch, net.module, kind, torch.float32)
-        for layer, state in zip(excluded, kept, strict=True):
+        for layer, state in zip(excluded, retained, strict=True):
             layer.float().load_state_dict(state)
             _convert_module(torch, layer, torch.float32, kind)
         # What multiplies two activations does so in half precision too, unless all around it is excluded.

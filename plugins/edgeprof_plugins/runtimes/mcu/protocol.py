@@ -262,10 +262,10 @@ class Device:
             raise self._unexpected(command, lines, beginning)
 
     def _unexpected(self, command: str, lines: Sequence[str], lacking: str) -> ProtocolError:
-        said = ", ".join(lines)[:80] or READY
+        printed = ", ".join(lines)[:80] or READY
         return ProtocolError(
             "the device at {} answers out of step: {!r} brought {!r}, without {}".format(
-                self._port.path, command, said, lacking
+                self._port.path, command, printed, lacking
             ),
             "Reset it; does anything else write to its line?",
         )

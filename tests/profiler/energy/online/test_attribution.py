@@ -98,6 +98,7 @@ windows = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(windows)
 def test_no_joule_is_given_twice_however_windows_overlap_and_arrive(given_windows) -> None:
@@ -115,6 +116,7 @@ def test_no_joule_is_given_twice_however_windows_overlap_and_arrive(given_window
     assert sum(window.joules for window in done) == pytest.approx(10.0 * covered, abs=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(windows, st.integers(0, 2**32))
 def test_shares_are_those_of_a_sum_made_moment_by_moment(given_windows, seed) -> None:
@@ -177,6 +179,7 @@ def test_a_label_bomb_costs_one_series_more_than_the_limit() -> None:
     assert inferences.messages == {"accepted": 10, "malformed": 0, "other": 4990}
 
 
+@pytest.mark.slow
 def test_a_flood_is_counted_though_its_energy_is_not_known() -> None:
     inferences = Inferences(history())
     for number in range(21_000):
