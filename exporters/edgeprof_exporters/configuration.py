@@ -10,12 +10,12 @@ import math
 import os
 import reprlib
 import stat
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprof import toml_files
 from edgeprof.errors import InputError, unknown
 from edgeprof_exporters.thrift.light import borrowed_yaml
 
@@ -214,14 +214,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     text = _read_text(path)
     content: Any
     if path.suffix == ".toml":
-        if sys.version_info >= (3, 11):
-            import tomllib  # noqa: PLC0415 - read only where it is used
-        else:
-            import tomli as tomllib  # noqa: PLC0415
-        try:
-            content = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not TOML: {error}") from None
+        content = toml_files.parse(text, path)
     else:
         try:
             with borrowed_yaml() as yaml:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from edgeprof import whole_files
 from edgeprof.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 #: The largest file that is read; those that people write have some kilobytes.
 LIMIT_BYTES = 4 << 20
+#: Parts of a dotted key. Python's parser keeps every beginning of a key, which takes the square of its parts.
+_MOST_PARTS = 32
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PARTS},}}")
 
 
 def exists(path: Path) -> bool:
@@ -41,13 +47,10 @@ def read_text(path: Path, what: str = "", remedy: str | None = None) -> str:
     """
     called = f"{what} {path}".strip()
     try:
-        with path.open("rb") as file:
-            content = file.read(LIMIT_BYTES + 1)
+        content = whole_files.read_bytes(path, LIMIT_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {called}: {reason}", remedy=remedy or _remedy(path, error)) from None
-    if len(content) > LIMIT_BYTES:
-        raise InputError(f"{called} has more than {LIMIT_BYTES >> 20} MiB")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -79,6 +82,8 @@ def parse(text: str, path: Path, remedy: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: it is no TOML, or is nested too deeply.
     """
+    if _LONG_KEY.search(text):
+        raise InputError(f"{path} has a key of more than {_MOST_PARTS} parts", remedy=remedy)
     try:
         content = tomllib.loads(text)
         if _has_long_integer(content):

@@ -22,6 +22,7 @@ BOMBS = {
     "references in a setting": "web: {listen_address: &a [b], telemetry_path: *a}\n",
     "merged references": "x: &x {a: 1}\nweb: {<<: *x}\n",
     "depth": "web: " + "[" * 20_000 + "\n",
+    "dots": "a." * 20_000 + "a = 1\n",
     "size": "#" + "x" * 200_000 + "\n",
     "a large number of digits": "rate_limit: {interval: " + "9" * 100_000 + "}\n",
     "base sixty": "rate_limit: {interval: " + ":".join(["59"] * 40_000) + "}\n",

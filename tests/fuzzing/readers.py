@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from edgeprof.artifact import recognise
 from edgeprof.errors import EdgeprofError
 from edgeprof.worker import embedded_code
 from edgeprof.worker.runtime import LoadError, TensorSpec
-from tests.fuzzing import harness, mutations
+from tests.fuzzing import harness, mutations, services
 from tests.fuzzing.harness import Reader, Report
 from tests.hostile_programs import saved
 from tests.profiler.artifact import gguf_files
@@ -185,15 +186,6 @@ def _report(path: Path) -> object:
     return console.render(result), to_json(result)
 
 
-def _read_boards(path: Path) -> object:
-    from edgeprof.sensing.board.files import load_boards
-
-    boards = path.parent / "boards"
-    boards.mkdir(exist_ok=True)
-    (boards / "case.toml").write_bytes(path.read_bytes())
-    return load_boards(path.parent)
-
-
 def _receive(path: Path) -> object:
     from edgeprof.worker.wire import Connection
 
@@ -297,7 +289,53 @@ def _as_list(make: Callable[[], bytes]) -> Callable[[], Sequence[bytes]]:
 
 def _identify(path: Path) -> object:
     path.with_name("weights.bin").write_bytes(bytes(16))
+    if path.suffix in (".xml", ".param"):
+        path.with_suffix(".bin").write_bytes(bytes(16))
     return recognise(os.fspath(path))
+
+
+def _safetensors() -> bytes:
+    head = json.dumps({"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}).encode()
+    return struct.pack("<Q", len(head)) + head + bytes(16)
+
+
+def _keras() -> bytes:
+    dense = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}}
+    model = {"module": "keras", "class_name": "Sequential", "config": {"name": "m", "layers": [dense]}}
+    return _packed({"metadata.json": b"{}", "config.json": json.dumps(model).encode(), "model.weights.h5": bytes(9)})
+
+
+OPENVINO = b"""<?xml version="1.0"?>
+<net name="m" version="11">
+<layers><layer id="0" name="x" type="Parameter" version="opset1"><data shape="1,4" element_type="f32"/></layer></layers>
+<edges></edges>
+</net>
+"""
+
+
+def _image(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    pytest.importorskip("PIL.Image").new("RGB", (8, 6), (200, 10, 30)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _array() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((4, 4, 3), np.uint8))
+    return buffer.getvalue()
+
+
+def _read_beside(labels: str, path: Path) -> object:
+    """The images of a folder with a table of labels."""
+    from edgeprof.evaluation.load import load_dataset
+
+    table = path.with_name(labels)
+    table.write_text(f"file,label\n{path.name},0\n")
+    data = load_dataset(f"table:{table}", _host())
+    return [batch for batch, _ in zip(data.batches(1), range(1), strict=False)]
+
+
+_read_images = functools.partial(_read_beside, "labels.csv")
 
 
 READERS = [
@@ -329,6 +367,18 @@ READERS = [
            _waveform, USUAL),
     Reader("wire", ".bin", lambda: [b'{"ok":true,"blobs":[4,2],"id":1}\nabcdef{"ok":false}\n'], mutations.of_bytes,
            _receive, (EOFError, ValueError)),
+    Reader("safetensors", ".safetensors", lambda: [_safetensors()], mutations.of_bytes, _identify, USUAL),
+    Reader("keras", ".keras", _as_list(_keras), mutations.of_zip, _identify, USUAL),
+    Reader("openvino", ".xml", lambda: [OPENVINO], mutations.of_lines, _identify, USUAL),
+    Reader("ncnn", ".param", lambda: [b"7767517\n1 1\nInput data 0 1 data 0=4 1=1\n"], mutations.of_lines,
+           _identify, USUAL),
+    Reader("mnn", ".mnn", lambda: [tflite().replace(b"TFL3", bytes(4))], mutations.of_flatbuffer, _identify, USUAL),
+    Reader("executorch", ".pte", lambda: [tflite().replace(b"TFL3", b"ET12")], mutations.of_flatbuffer,
+           _identify, USUAL),
+    Reader("image", ".png", lambda: [_image(kind) for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")],
+           mutations.of_bytes, _read_images, USUAL),
+    Reader("array", ".npy", _as_list(_array), mutations.of_bytes, functools.partial(_read_beside, "labels.csv"), USUAL),
+    *services.READERS,
     Reader("graph onnx", ".onnx", lambda: _examples("*/*.onnx"), mutations.of_protobuf, _graph, USUAL),
     Reader("graph tflite", ".tflite", lambda: _examples("*/*.tflite"), mutations.of_flatbuffer, _graph, USUAL),
 ]  # fmt: skip

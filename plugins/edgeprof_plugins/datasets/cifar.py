@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprof import hookimpl
+from edgeprof import hookimpl, whole_files
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples, split_options
 
@@ -44,7 +44,7 @@ def open_cifar(spec: str, options: Mapping[str, str]) -> Dataset:
     rows = []
     for file in files:
         try:
-            content = file.read_bytes()
+            content = whole_files.read_bytes(file)
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from None
         if not content or len(content) % (label_bytes + _PIXELS):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof import hookimpl
+from edgeprof import hookimpl, whole_files
 from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import Boxes, detection
 from edgeprof.evaluation.preprocess import from_options
@@ -96,7 +96,7 @@ def _annotation_file(path: Path, split: str | None) -> Path:
 def _read_annotations(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]], list[int]]:
     """Read images, annotations by image and ids of categories, and check that they fit together."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(whole_files.read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof import hookimpl
+from edgeprof import hookimpl, whole_files
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples, split_options
 from edgeprof_plugins.datasets.images import is_file, read_image
@@ -88,7 +88,7 @@ def _split_tables(root: Path) -> dict[str, list[Path]]:
 def _table_rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
     """Image, class and rectangle of each line."""
     try:
-        text = table.read_text("utf-8-sig")
+        text = whole_files.read_text(table, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {table}: {getattr(error, 'strerror', None) or error}") from None
     lines = text.splitlines()

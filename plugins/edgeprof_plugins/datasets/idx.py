@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof import hookimpl
+from edgeprof import hookimpl, whole_files
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples, split_options
 from edgeprof.worker.arrays import LIMIT_BYTES, LIMIT_RATIO
@@ -74,7 +74,7 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
         InputError: it cannot be read, is truncated, or is no IDX file.
     """
     try:
-        content = path.read_bytes()
+        content = whole_files.read_bytes(path)
         if content[:2] == b"\x1f\x8b":
             content = _unpack_gzip(path, content)
     except (OSError, EOFError, zlib.error) as error:

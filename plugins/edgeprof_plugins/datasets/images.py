@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof import hookimpl
-from edgeprof.errors import InputError, UnavailableError
+from edgeprof import hookimpl, whole_files
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 from edgeprof.evaluation.labels import absent
 from edgeprof.evaluation.samples import Samples, split_options
-from edgeprof.worker.arrays import read_arrays
+from edgeprof.worker.arrays import LIMIT_BYTES, LIMIT_RATIO, map_array, read_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -74,11 +76,10 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
     path = Path(spec)
     path = path / TABLE if path.is_dir() else path
     try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            first = handle.readline()
-            handle.seek(0)
-            reader = csv.reader(handle, delimiter=max(",;\t", key=first.count))
-            rows = [(number, row) for number, row in enumerate(reader, start=1) if row]
+        text = whole_files.read_text(path, "utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        rows = [(number, row) for number, row in enumerate(reader, start=1) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if not rows:
@@ -190,14 +191,38 @@ def image_samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], op
 
 def _looked_at(path: Path) -> tuple[str, tuple[int, ...]]:
     """L, I;16, I, F or RGB, and the size, by a file's head alone; an .npy's dtype and shape."""
-    try:
+    with _reading(path):
         if path.suffix == ".npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = map_array(os.fspath(path))
             return array.dtype.str, array.shape
         with pillow().open(path) as image:
             return _pillow_mode(image), image.size
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise whatever a decoder of images raises as an InputError with the file's name."""
+    try:
+        yield
+    except EdgeprofError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow lets through what its decoders raise: SyntaxError, struct.error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"cannot read {path}: {reason}") from None
+
+
+def _require_bounds(path: Path, image: Any) -> None:
+    """Refuse an image whose pixels take far more memory than its file, before they are decoded.
+
+    Raises:
+        InputError: they do.
+    """
+    size, unpacked = path.stat().st_size, image.width * image.height * 4
+    if unpacked > max(LIMIT_BYTES, LIMIT_RATIO * size):
+        raise InputError(
+            f"{path} has {size:,} bytes and unpacks to {unpacked:,}",
+            remedy="Scale the images down to what the model takes.",
+        )
 
 
 def _pillow_mode(image: Any) -> str:
@@ -225,18 +250,17 @@ def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
         InputError: it cannot be read.
         UnavailableError: Pillow is not installed.
     """
-    try:
+    with _reading(path):
         if path.suffix == ".npy":
             array: npt.NDArray[Any] = read_arrays(os.fspath(path)).get("", np.zeros(0))
             return array
         with pillow().open(path) as image:
+            _require_bounds(path, image)
             mode = _pillow_mode(image)
             if mode in {"L", "RGB"}:
                 pixels = np.asarray(image.convert(mode))
             else:
                 pixels = np.asarray(image).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
-    except (OSError, ValueError, EOFError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNGs
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if not colour or pixels.ndim == 3:
         return pixels
     if pixels.dtype == np.uint16:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprof import hookimpl
+from edgeprof import hookimpl, whole_files
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples, split_options
 
@@ -44,16 +45,16 @@ def open_folder(spec: str, options: Mapping[str, str]) -> Dataset:
     folder = index.parent
     files, labels = [], []
     try:
-        with index.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                if not row:
-                    continue
-                try:
-                    name, _, label = (cell.strip() for cell in row[:3])
-                    labels.append(int(label))
-                except ValueError:
-                    raise InputError(f"{index} line {number} is not file,classes,label: {','.join(row)}") from None
-                files.append(folder / name)
+        lines = io.StringIO(whole_files.read_text(index), newline="")
+        for number, row in enumerate(csv.reader(lines), start=1):
+            if not row:
+                continue
+            try:
+                name, _, label = (cell.strip() for cell in row[:3])
+                labels.append(int(label))
+            except ValueError:
+                raise InputError(f"{index} line {number} is not file,classes,label: {','.join(row)}") from None
+            files.append(folder / name)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {index}: {getattr(error, 'strerror', None) or error}") from None
     missing = [file.name for file in files if not file.is_file()]

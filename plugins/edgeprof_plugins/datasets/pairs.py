@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprof import hookimpl
+from edgeprof import hookimpl, whole_files
 from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import pairs
 from edgeprof.evaluation.samples import split_options
@@ -44,7 +44,7 @@ def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
             raise InputError(f"{path} has no list of pairs", remedy=f"It wants {LAYOUT}.")
         path = lists[0]
     try:
-        text = path.read_text("utf-8-sig")
+        text = whole_files.read_text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     listed = (

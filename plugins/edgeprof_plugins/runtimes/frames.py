@@ -16,6 +16,7 @@ from typing import Any, Callable, List, NamedTuple, Optional
 
 import numpy as np
 
+from edgeprof.worker.arrays import map_array
 from edgeprof.worker.runtime import LoadError, install_command
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -90,7 +91,7 @@ def take_frames(name: str, source: Any, most: int) -> Clip:
 
 def _array(path: str, most: int) -> Clip:
     try:
-        array = np.load(path, allow_pickle=False, mmap_mode="r")
+        array = map_array(path)
     except (OSError, ValueError) as error:
         raise LoadError("{} cannot be read: {}".format(path, error), "Save frames with numpy.save.") from None
     if array.ndim < 2 or not len(array):

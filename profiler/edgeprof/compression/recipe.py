@@ -6,6 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from edgeprof import whole_files
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
@@ -26,7 +27,7 @@ def recipe_beside(variant: Artifact) -> list[dict[str, Any]]:
         return []
     for manifest in sorted(variant.path.parent.glob("*.compress.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            for entry in json.loads(manifest.read_text("utf-8"))["variants"]:
+            for entry in json.loads(whole_files.read_text(manifest))["variants"]:
                 if entry["model"] and entry["model"]["sha256"] == variant.sha256:
                     return list(entry["recipe"])
     return []

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeprof.errors import InputError
+from edgeprof.worker.arrays import read_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +49,7 @@ class Inputs:
         arrays_by_name: dict[str, Any] = dict(self.sample)
         if self.data is not None:
             try:
-                with np.load(self.data) as arrays:
-                    arrays_by_name = {name: arrays[name] for name in arrays.files}
+                arrays_by_name = dict(read_arrays(str(self.data)))
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"--input-data {self.data} cannot be read: {error}", remedy="Give an .npz, one array per input."

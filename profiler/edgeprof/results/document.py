@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgeprof import whole_files
 from edgeprof.errors import InputError
 from edgeprof.results.schema import SCHEMA, Result
 
@@ -185,7 +186,7 @@ def load(path: Path) -> Result:
         InputError: it cannot be read, or see ``from_json``.
     """
     try:
-        content = path.read_bytes()
+        content = whole_files.read_bytes(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", remedy=_WRITE_IT_AGAIN) from None
     return from_json(content, source=str(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import csv
+import io
 import itertools
 import math
 import re
@@ -15,6 +16,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprof import whole_files
 from edgeprof.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -215,10 +217,8 @@ def read_csv(path: Path) -> dict[str, Waveform]:
     """
     remedy = "Two or more rows of: seconds,watts (a heading such as time_s,VDD_IN,VDD_SOC names several rails)"
     try:
-        with path.open(newline="") as file:
-            rows = [
-                (number, row) for number, row in enumerate(csv.reader(file), 1) if any(cell.strip() for cell in row)
-            ]
+        lines = io.StringIO(whole_files.read_text(path), newline="")
+        rows = [(number, row) for number, row in enumerate(csv.reader(lines), 1) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}", remedy=remedy) from None
     names = [""]

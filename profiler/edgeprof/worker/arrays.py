@@ -14,6 +14,8 @@ from edgeprof.worker import zips
 #: Every archive may unpack to this many bytes; a large one may also unpack to this many times its own size.
 LIMIT_BYTES = 256 << 20
 LIMIT_RATIO = 20
+#: Of an array, before numpy 2; it has no name for it.
+_MOST_DIMENSIONS = 32
 
 
 class ArraysError(ValueError):
@@ -45,6 +47,21 @@ def read_arrays(path: str) -> Dict[str, Any]:
         return {_entry_name(info): _read_entry(archive, info) for info in archive.infolist()}
 
 
+def map_array(path: str) -> Any:
+    """Return the array of an .npy file without reading it: it is in memory as far as it is used.
+
+    Raises:
+        ArraysError: the file is no .npy, is cut or damaged, or holds Python objects.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        shape, is_fortran, dtype = _read_checked_header(file, os.fstat(file.fileno()).st_size, path)
+        if not np.prod(shape, dtype=object):
+            return np.zeros(shape, dtype)
+        order: Any = "F" if is_fortran else "C"
+        return np.memmap(file, dtype=dtype, mode="r", offset=file.tell(), shape=shape, order=order)
+
+
 def _entry_name(info: zipfile.ZipInfo) -> str:
     if not info.filename.endswith(".npy"):
         raise ArraysError("it holds {}, which is no array".format(ascii(info.filename)[:100]))
@@ -69,20 +86,30 @@ def _read_array(stream: Any, size: int, name: str) -> Any:
         size: How many bytes it has.
         name: What messages call it.
     """
+    shape, is_fortran, dtype = _read_checked_header(stream, size, name)
+    content = bytearray(size - stream.tell())
+    if stream.readinto(content) != len(content):
+        raise ArraysError("{} is cut off".format(ascii(name)[:100]))
+    if not content:
+        return np.zeros(shape, dtype)
+    flat = np.frombuffer(content, dtype=dtype)
+    return flat.reshape(shape[::-1]).transpose() if is_fortran else flat.reshape(shape)
+
+
+def _read_checked_header(stream: Any, size: int, name: str) -> Tuple[Tuple[int, ...], bool, Any]:
+    """Read the header of an .npy file of ``size`` bytes, whose content then fits it, and stay at its end."""
     stream.seek(0)
-    shape, fortran, dtype = _read_header(stream, name)
+    shape, is_fortran, dtype = _read_header(stream, name)
     count = 1
     for length in shape:
         count *= int(length)
     if dtype.hasobject:
         raise ArraysError("it holds Python objects (text is saved with array.astype(str))")
-    if any(length < 0 for length in shape) or count * dtype.itemsize != size - stream.tell():
-        raise ArraysError("{} promises {} of {}, and has {:,} bytes".format(ascii(name)[:100], shape, dtype, size))
-    content = bytearray(count * dtype.itemsize)
-    if stream.readinto(content) != len(content):
-        raise ArraysError("{} is cut off".format(ascii(name)[:100]))
-    flat = np.frombuffer(content, dtype=dtype) if content else np.zeros(count, dtype)
-    return flat.reshape(shape[::-1]).transpose() if fortran else flat.reshape(shape)
+    fits = dtype.itemsize and all(0 <= length < 1 << 62 for length in shape) and len(shape) <= _MOST_DIMENSIONS
+    if not fits or count * dtype.itemsize != size - stream.tell():
+        shown = "{} of {}".format(shape, dtype)[:100]
+        raise ArraysError("{} promises {}, and has {:,} bytes".format(ascii(name)[:100], shown, size))
+    return shape, is_fortran, dtype
 
 
 def _read_header(stream: Any, name: str) -> Tuple[Tuple[int, ...], bool, Any]:

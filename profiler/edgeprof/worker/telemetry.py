@@ -5,6 +5,7 @@ of its own while windows are measured.
 """
 
 import os
+import sys
 
 #: Environment variables that turn off the reports of libraries which edgeprof or a model loads. ONNX Runtime's Linux
 #: wheels have sent reports since 1.29; the library reads its variable once, when it is loaded, and its API's
@@ -18,7 +19,14 @@ VARIABLES = {
 }
 
 
+#: Libraries that do nothing but report, and that others do without where they cannot be imported. OpenVINO's has no
+#: variable, and ``import openvino`` alone sends an event.
+LIBRARIES = ("openvino_telemetry",)
+
+
 def turn_off() -> None:
-    """Set ``VARIABLES`` in this process and its child processes, except variables that the user has set."""
+    """Set ``VARIABLES`` here and in child processes, except those that the user has set, and keep ``LIBRARIES`` out."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
+    for name in LIBRARIES:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type] # as the import system marks what must not be found

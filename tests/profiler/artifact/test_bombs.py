@@ -120,9 +120,12 @@ def _arrays(path: Path) -> object:
         (grid_of_one_chain, ".toml", load),
         (long_format, ".toml", load),
         (lambda: b"a = " + b"[" * 100_000, ".toml", load),
+        (lambda: b"a." * 20_000 + b"a = 1", ".toml", load),
+        (lambda: b"['a' . " + b'"b c" . ' * 20_000 + b"d]", ".toml", load),
     ],
     ids=["tflite names", "zip entries", "pickle join", "pickle opcodes", "protobuf fields", "external entries", "npz",
-         "npz claim", "grid", "grid of one chain", "long format", "deep toml"],
+         "npz claim", "grid", "grid of one chain", "long format", "deep toml", "dotted toml",
+         "dotted table"],
 )  # fmt: skip
 def test_a_bomb_is_told_within_two_seconds_and_256_mib(
     make: Callable[[], bytes], suffix: str, read: Callable[[Path], object], tmp_path: Path

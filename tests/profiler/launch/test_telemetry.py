@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -17,6 +19,11 @@ from edgeprof.plugins import PluginHost
 from edgeprof.worker import telemetry
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
+from tests.plugins.runtimes.nvidia.conftest import OPEN, cuda_libraries, engine, environment, standin_plan
+from tests.plugins.runtimes.test_huggingface import CONFIG
+from tests.plugins.runtimes.test_language_libraries import converted, folder
+
+__all__ = ["cuda_libraries", "engine", "folder", "standin_plan"]  # fixtures
 
 RUNTIMES = {"onnxruntime": "onnx_model", "litert": "tflite_model", "pytorch": "torchscript_model"}
 #: By each of these ONNX Runtime would hold its reports back by itself, and prove nothing.
@@ -54,37 +61,150 @@ def test_a_window_has_the_models_own_threads_and_no_other(model, stranger):
         assert threads == [str(worker.pid)]
 
 
-def test_a_bench_asks_for_no_connection_and_leaves_no_file_but_its_own(model, stranger):
+def calls_of(folder: Path, *words: str, **environment: str) -> str:
+    """Run a command, see to it that it ends well, and return its system calls that open files or connections.
+
+    Args:
+        folder: Of a stranger; it becomes the working directory, and the log of strace lies in it.
+        words: What follows ``edgeprof``.
+        environment: Variables beside those of the stranger.
+    """
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: nothing tells which system calls were made")
-    name, path = model
-    log = stranger / "calls"
+    log = folder / "calls"
     calls = "connect,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat"
-    bench = ["bench", str(path), "--runtime", name, "--quick", "--windows", "2", "--window", "1", "--input", "x=1,4"]
     done = subprocess.run(
-        ["strace", "-f", "-qq", "-e", f"trace={calls}", "-o", str(log), sys.executable, "-m", "edgeprof", *bench],
+        [
+            "strace",
+            "-f",
+            "--seccomp-bpf",
+            "-qq",
+            "-e",
+            f"trace={calls}",
+            "-o",
+            str(log),
+            sys.executable,
+            "-m",
+            "edgeprof",
+            *words,
+        ],
         capture_output=True,
         text=True,
-        cwd=stranger,
+        cwd=folder,
         check=False,
+        env={**os.environ, **environment},
     )
     if "ptrace" in done.stderr and "not permitted" in done.stderr:
         pytest.skip("strace may not trace here")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     text = log.read_text(errors="replace")
     assert "openat" in text  # something was traced
-    assert re.findall(r"^.*sa_family=AF_INET.*$", text, re.MULTILINE) == []
-    found = {str(file.relative_to(stranger)) for file in stranger.rglob("*") if file.is_file()} - {"calls", path.name}
-    assert {file for file in found if not file.startswith("home/.local/share/edgeprof/")} == set()
-    written = set(re.findall(r'(?:openat\([^,]*, |open\(|creat\()"([^"]+)", [^)]*O_(?:WRONLY|RDWR|CREAT)', text))
-    ours = (
-        "/dev/",
-        "/proc/",
-        str(stranger / "home/.local/share/edgeprof"),
-        str(stranger / "temporary"),
-        "/run/lock/edgeprof-",
-    )
-    assert {file for file in written if not file.startswith(ours)} == set()
+    log.unlink()
+    return text
+
+
+def check(folder: Path, calls: str, kept: set[Path]) -> None:
+    """Nothing was asked of a network, and no file was written but what edgeprof says that it writes.
+
+    Args:
+        folder: Of the stranger.
+        calls: Of ``calls_of``.
+        kept: Files and folders that the command was given, or was told to write.
+    """
+    assert re.findall(r"^.*sa_family=AF_INET.*$", calls, re.MULTILINE) == []
+    ours = [folder / "home/.local/share/edgeprof", *kept]
+    left = {file for file in folder.rglob("*") if file.is_file() and not any(file.is_relative_to(one) for one in ours)}
+    assert left == set()
+    written = set(re.findall(r'(?:openat\([^,]*, |open\(|creat\()"([^"]+)", [^)]*O_(?:WRONLY|RDWR|CREAT)', calls))
+    places = ("/dev/", "/proc/", "/run/lock/edgeprof-", *map(str, (*ours, folder / "temporary")))
+    relative = {str(path.relative_to(folder)) for path in kept if path.is_relative_to(folder)}
+    nameless = {str(folder / "home")}  # doctor tries whether a file can be made there, by one without a name
+    assert {file for file in written if not file.startswith((*places, *relative))} <= nameless
+
+
+QUICK = ["--windows", "2", "--window", "0.3", "--warmup", "0.1", "--idle", "0", "--timeout", "300"]
+
+
+@pytest.mark.parametrize("verb", ["bench", "diagnose"])
+def test_a_model_asks_for_no_connection_and_leaves_no_file_but_our_own(model, stranger, verb: str):
+    name, path = model
+    words = ["--runtime", name, "--input", "x=1,4", *(QUICK if verb == "bench" else [])]
+    check(stranger, calls_of(stranger, verb, str(path), *words), {path})
+
+
+#: Runtime → what it needs: (modules, the fixture of its model, more words).
+OTHERS = {
+    "openvino": (("openvino",), "onnx_model", ["--input", "x=1,4"]),
+    "opencv": (("cv2",), "onnx_model", ["--input", "x=1,4"]),
+    "transformers": (("transformers", "torch"), "language_config", ["--option", "prompt=8", "--option", "generate=4"]),
+    "onnxruntime-genai": (
+        ("onnxruntime_genai", "transformers", "torch"),
+        "genai_model",
+        ["--option", "prompt=8", "--option", "generate=4"],
+    ),
+}
+
+
+@pytest.fixture
+def language_config(stranger) -> Path:
+    path: Path = stranger / "config.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture
+def genai_model(folder: Path, stranger) -> Path:
+    path: Path = stranger / "genai"
+    shutil.copytree(converted(folder, "onnxruntime-genai"), path)
+    return path
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_runtime_of_an_extra_asks_for_no_connection_either(name: str, request, stranger):
+    modules, fixture, words = OTHERS[name]
+    for module in modules:
+        pytest.importorskip(module, reason=f"{module} is not installed (make test-runtimes)")
+    path = request.getfixturevalue(fixture)
+    check(stranger, calls_of(stranger, "bench", str(path), "--runtime", name, *words, *QUICK), {path})
+
+
+def test_a_python_callable_is_benched_without_one(stranger):
+    program = stranger / "app.py"
+    program.write_text("def model():\n    sum(range(1000))\n")
+    check(stranger, calls_of(stranger, "bench", "app.py:model", *QUICK), {program})
+
+
+def test_tensorrt_is_benched_without_one(cuda_libraries, engine, stranger):
+    path = engine("10", OPEN)
+    calls = calls_of(stranger, "bench", str(path), *QUICK, **environment(cuda_libraries, "10", stranger / "cache"))
+    check(stranger, calls, {path, stranger / "cache"})
+
+
+def test_a_compressor_makes_its_variants_without_one(onnx_model, stranger):
+    variants = stranger / "variants"
+    calls = calls_of(stranger, "compress", str(onnx_model), "--with", "fp16", "-o", str(variants))
+    assert list(variants.glob("*fp16*"))
+    check(stranger, calls, {onnx_model, variants})
+
+
+def test_a_sweep_makes_and_measures_without_one(onnx_model, stranger):
+    study = stranger / "study.toml"
+    recipes = '[recipes]\nexplicit = ["fp16"]\n[protocol]\nwindows = 2\nwindow = 0.2\n'
+    study.write_text(f'model = "{onnx_model.name}"\n{recipes}')
+    check(stranger, calls_of(stranger, "sweep", "study.toml"), {onnx_model, study, stranger / "study.study"})
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["sensors"], ["plugins"]], ids=" ".join)
+def test_looking_around_asks_for_no_connection(words: list[str], stranger):
+    check(stranger, calls_of(stranger, *words), set())
+
+
+@pytest.mark.parametrize("name", telemetry.LIBRARIES)
+def test_a_library_that_does_nothing_but_report_is_not_imported(name: str, monkeypatch):
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    telemetry.turn_off()
+    with pytest.raises(ImportError):
+        importlib.import_module(name)
 
 
 def test_what_the_user_has_set_stays(monkeypatch):

@@ -6,6 +6,7 @@ import csv
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from edgeprof import whole_files
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def read_record(path: Path) -> tuple[list[float], list[float]]:
     times: list[float] = []
     watts: list[float] = []
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = whole_files.read_text(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     lines = text.splitlines(keepends=True)
