@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own costs a start of the command line a tenth of its time; checkers know this name
+TYPE_CHECKING = False  # importing typing takes a tenth of the time of a start; type checkers know this name
 if TYPE_CHECKING:
     from typing import Any
 
@@ -34,8 +34,7 @@ __all__ = [
     "track",
 ]
 
-#: Name → the module that has it. A name here must be no module's or folder's beside this file: an import of that would
-#: take its place.
+#: Name → its module. No module or folder beside this file may have such a name: importing it would replace the name.
 _LIBRARY = {
     "Result": "edgeprof.library.result",
     "bench": "edgeprof.library.bench",
@@ -51,7 +50,7 @@ _LIBRARY = {
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, because every start of the command line passes here and pluggy costs more than the rest of it.
+    # Lazy, since every start of the command line imports this module, and pluggy takes longer than the rest.
     if name == "hookimpl":
         import pluggy  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What can go wrong by a user's doing: one sentence, a remedy, an exit code. Only the CLI's edge prints them."""
+"""Errors that a user can cause: one sentence, a remedy and an exit code. Only the command line prints them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-#: Control characters but tab and line feed, and those that turn the direction of a text.
+#: Control characters except tab and line feed, and characters that change the direction of a text.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    r"""``text`` without what a terminal would obey: a file's name, or another program's words, may hold anything.
+    r"""Replace characters that a terminal would obey; a file name or another program's output may contain any.
 
     >>> printable("a\x1b]0;title\x07.onnx")
     'a?]0;title?.onnx'
@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 
 def _mended_remedy(remedy: str) -> str:
-    """A remedy whose ``pip install`` is the command that works in this environment."""
+    """Replace ``pip install`` in a remedy by the command that works in this environment."""
     if "pip install" not in remedy:
         return remedy
     from edgeprof.installation import mended_here  # noqa: PLC0415 - every verb imports this file, few ever need this
@@ -32,11 +32,11 @@ def _mended_remedy(remedy: str) -> str:
 
 
 class EdgeprofError(Exception):
-    """Something the user can mend.
+    """An error that the user can correct.
 
     Args:
-        message: One sentence: what is wrong, with the name of the file or flag.
-        remedy: What to do about it; shown on a line of its own.
+        message: One sentence on what is wrong, with the name of the file or flag.
+        remedy: What to do about it; it is shown on a separate line.
     """
 
     exit_code = 2
@@ -53,11 +53,11 @@ class InputError(EdgeprofError):
 
 
 class StorageError(InputError):
-    """Files cannot be written where they go; whatever is made next would meet the same."""
+    """Files cannot be written to their folder, and neither can any further ones."""
 
 
 class UnavailableError(EdgeprofError):
-    """A sensor, runtime or library that is not here; the remedy says how to get it."""
+    """A sensor, runtime or library is missing; the remedy says how to get it."""
 
 
 class BusyError(EdgeprofError):
@@ -67,19 +67,19 @@ class BusyError(EdgeprofError):
 
 
 class WrongDeviceError(EdgeprofError):
-    """The device is another one than the inventory says, or in another power mode."""
+    """The device, or its power mode, is not the one that the inventory describes."""
 
     exit_code = 78
 
 
 class VariantError(EdgeprofError):
-    """One variant could not be measured; the others go on.
+    """One variant could not be measured; the others continue.
 
     Args:
         message: One sentence.
         remedy: What to do about it.
         code: The machine-readable reason in the result file, as ``crashed`` or ``timeout``.
-        last_words: What the worker wrote to its stdout and stderr before it died.
+        last_words: The worker's output to stdout and stderr before it died.
     """
 
     exit_code = 3
@@ -91,7 +91,7 @@ class VariantError(EdgeprofError):
 
     @classmethod
     def of(cls, error: EdgeprofError) -> VariantError:
-        """What would end the command, charged to one of several variants: ``unavailable`` or ``bad_input``."""
+        """Convert an error of one of several variants; the code is ``unavailable`` or ``bad_input``."""
         if isinstance(error, VariantError):
             return error
         code = "unavailable" if isinstance(error, UnavailableError) else "bad_input"
@@ -99,23 +99,23 @@ class VariantError(EdgeprofError):
 
 
 class GateError(EdgeprofError):
-    """A gate or ``--strict`` said no."""
+    """A gate or ``--strict`` failed."""
 
     exit_code = 1
 
 
 def require_range(flag: str, value: float | None, low: float, high: float) -> None:
-    """Nothing where ``value`` is None or from ``low`` to ``high``.
+    """Check that ``value`` is None or from ``low`` to ``high``.
 
     Raises:
-        InputError: it is not, or is NaN.
+        InputError: the value is out of range, or NaN.
     """
     if value is not None and not low <= value <= high:
         raise InputError(f"{flag} {value:g} is out of range", remedy=f"Use a value from {low:g} to {high:g}.")
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
-    """The error for a name that does not exist, with the nearest one that does.
+    """Make the error for a name that does not exist, with the most similar name that does.
 
     >>> unknown("runtime", "onnx", ["onnxruntime", "litert"]).remedy
     'Did you mean onnxruntime? Known: litert, onnxruntime.'

@@ -1,4 +1,5 @@
-"""Every hook that edgeprof calls. A hook only registers cheap factories: no hardware touched, nothing heavy imported.
+"""Every hook that edgeprof calls. A hook only registers cheap factories: it accesses no hardware and imports nothing
+heavy.
 
 docs/plugins.md shows each with an example; a test holds its signatures and these together.
 """
@@ -31,7 +32,7 @@ hookspec = pluggy.HookspecMarker("edgeprof")
 
 
 class Register(Protocol):
-    """What a hook receives: call it once for each thing that the plugin brings."""
+    """The function that a hook receives; call it once for each thing that the plugin adds."""
 
     def __call__(self, name: str, factory: Any, /) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Where a joule comes from; the word travels with it to every place where it is shown (contract §2)."""
+"""The provenance of joules; it accompanies them to every place where they are shown (contract §2)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Literal
 #: uncertainty; ``simulated``: a virtual board; ``none``: nothing measures.
 Provenance = Literal["counter", "measured", "estimated", "simulated", "none"]
 
-#: Best to worst.
+#: The provenances from best to worst.
 PROVENANCES: tuple[Provenance, ...] = ("counter", "measured", "estimated", "simulated", "none")
 
 
 def provenance_of_sum(provenances: list[Provenance]) -> Provenance:
-    """What the sum of a machine's parts may call itself.
+    """The provenance of the sum of a machine's parts.
 
-    A part that is a model (memory, by RAPL) beside others that are counted or measured does not make the sum one: the
-    part keeps the word ``estimated``, its limits are in the sum's uncertainty, and a remark names it.
+    An estimated part (memory, by RAPL) beside counted or measured parts does not make the sum an estimate: the part
+    itself stays ``estimated``, its limits are in the uncertainty of the sum, and a remark names it.
     """
     return worst([p for p in provenances if p != "estimated"] or provenances)
 
 
 def worst(provenances: list[Provenance]) -> Provenance:
-    """What a sum of such joules may call itself; ``none`` for an empty one."""
+    """The worst of several provenances; ``none`` if the list is empty."""
     return max(provenances, key=PROVENANCES.index, default="none")

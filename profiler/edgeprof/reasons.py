@@ -1,7 +1,7 @@
-"""Every reason that a result may give, declared once, with how grave it is.
+"""Every reason that a result may contain, declared once, with its severity.
 
-A reason's code is what scripts read (``reasons[].code`` in the result file); its values never change. A plugin may give
-codes of its own, which count as ``Severity.DEGRADES``.
+Scripts read the code of a reason (``reasons[].code`` in the result file), so its values never change. A plugin may use
+other codes, which count as ``Severity.DEGRADES``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from enum import Enum, IntEnum
 
 
 class Severity(IntEnum):
-    """What a reason makes of the variant that has it."""
+    """The effect of a reason on its variant."""
 
-    #: It says what a figure is or lacks, and takes nothing from what is there.
+    #: It says what a figure is or lacks; the other figures stay valid.
     REMARK = 0
-    #: The figures are there and must be read with care.
+    #: The figures exist but must be read with care.
     DEGRADES = 1
-    #: There is nothing to quote, whatever the windows say.
+    #: No figure may be quoted, even if there are windows.
     FAILS = 2
 
 
 class Code(str, Enum):
-    """The code of a reason; a text everywhere, and equal to it."""
+    """The code of a reason; it is a string, and equal to its text."""
 
     severity: Severity
 
@@ -31,7 +31,7 @@ class Code(str, Enum):
         member.severity = severity
         return member
 
-    # An Enum hashes by its name and, by version, prints it too; a code is its text.
+    # An Enum hashes by its name and, in some versions, prints it; a code must behave like its text.
     __hash__ = str.__hash__
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Code(str, Enum):
     def __format__(self, format_spec: str) -> str:
         return str.__format__(self, format_spec)
 
-    # What the figures are.
+    # Remarks on what the figures are.
     ESTIMATED = "estimated", Severity.REMARK
     ESTIMATED_PART = "estimated_part", Severity.REMARK
     NET_UNCERTAIN = "net_uncertain", Severity.REMARK
@@ -76,7 +76,7 @@ class Code(str, Enum):
     MEAN_LATENCY_ONLY = "mean_latency_only", Severity.REMARK
     RESYNCHRONISED = "resynchronised", Severity.REMARK
 
-    # What disturbed them.
+    # Disturbances of the run.
     THROTTLED = "throttled"
     UNDERVOLTAGE = "undervoltage"
     CLOCK_DRIFT = "clock_drift"
@@ -92,7 +92,7 @@ class Code(str, Enum):
     INTERRUPTED = "interrupted"
     FAST_SENSOR = "fast_sensor"
 
-    # What of them is missing.
+    # Missing figures.
     NO_SENSOR = "no_sensor"
     SENSOR_FAILED = "sensor_failed"
     GAPS = "gaps"
@@ -103,7 +103,7 @@ class Code(str, Enum):
     NO_INFERENCES = "no_inferences"
     NO_ACCURACY = "no_accuracy"
 
-    # Why a variant failed; a worker's last words say more.
+    # Causes of a failed variant; the worker's last words have the details.
     NAN_OUTPUT = "nan_output", Severity.FAILS
     BAD_OUTPUT = "bad_output", Severity.FAILS
     CRASHED = "crashed", Severity.FAILS
@@ -113,7 +113,7 @@ class Code(str, Enum):
     DIVERGED = "diverged", Severity.FAILS
     CHANGED_NOTHING = "changed_nothing", Severity.FAILS
 
-    # What else is said of a variant or a study.
+    # Other statements on a variant or a study.
     DIAGNOSIS = "diagnosis"
     RECOMMENDATION = "recommendation", Severity.REMARK
     REQUIREMENT = "requirement", Severity.REMARK
@@ -123,7 +123,7 @@ class Code(str, Enum):
 
 
 def severity_of(code: str) -> Severity:
-    """How grave a reason is; one that edgeprof does not know degrades."""
+    """The severity of a reason; an unknown code degrades."""
     try:
         return Code(code).severity
     except ValueError:

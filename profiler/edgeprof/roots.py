@@ -1,4 +1,4 @@
-"""Where /sys, /proc and /dev are: spelled here and nowhere else, so that a captured or simulated tree can be read."""
+"""The places of /sys, /proc and /dev, named only here, so that a captured or simulated tree can be read instead."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 #: A file of this name at the top of a tree says that the tree is a virtual board (see edgeprof.simulation); its
 #: readings are then ``simulated``, never ``measured``.
 SIMULATION_MARKER = "edgeprof-simulation.json"
-#: A file of this name says that the tree was captured by ``edgeprof doctor --bundle``: what it holds does not move, and
-#: no joule that is computed of it was measured.
+#: A file of this name says that ``edgeprof doctor --bundle`` captured the tree: its values do not change, and joules
+#: that are computed from it were not measured.
 BUNDLE_MARKER = "edgeprof-bundle.json"
 
 
@@ -28,7 +28,7 @@ class Roots:
         sysfs: /sys, or a tree that looks like it.
         procfs: /proc, or a tree that looks like it.
         dev: /dev.
-        root: The directory that holds /etc and /var (nvpmodel, the release files).
+        root: The directory that contains /etc and /var (nvpmodel, the release files).
     """
 
     sysfs: Path = field(default=Path("/sys"))
@@ -43,12 +43,12 @@ class Roots:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether readings are those of a virtual board or of a bundle, and not of the device that runs a model."""
+        """Whether readings come from a virtual board or a bundle, and not from the device that runs a model."""
         return self.is_captured or (self.sysfs / SIMULATION_MARKER).exists()
 
     @property
     def is_captured(self) -> bool:
-        """Whether the tree is a bundle, in which nothing moves."""
+        """Whether the tree is a bundle, whose values do not change."""
         return (self.sysfs / BUNDLE_MARKER).exists()
 
     @classmethod
@@ -58,13 +58,13 @@ class Roots:
         procfs: str | os.PathLike[str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> Roots:
-        """The roots from flags, else EDGEPROF_SYSFS_ROOT and EDGEPROF_PROCFS_ROOT, else the machine's own.
+        """Find the roots: from the flags, else EDGEPROF_SYSFS_ROOT and EDGEPROF_PROCFS_ROOT, else those of the machine.
 
-        With a sysfs root of its own and no procfs root, ``<sysfs>/proc`` is taken where the tree has one. /etc, /var
-        and /dev then come from ``<sysfs>/root`` alone: the power mode of this machine says nothing about that board.
+        If only a sysfs root is given, ``<sysfs>/proc`` is the procfs root if it exists. /etc, /var and /dev then come
+        only from ``<sysfs>/root``, since the power mode of this machine says nothing about that board.
 
         Raises:
-            InputError: a root that is no directory.
+            InputError: a root is not a directory.
         """
         environ = os.environ if environ is None else environ
         sysfs = sysfs or environ.get("EDGEPROF_SYSFS_ROOT") or "/sys"

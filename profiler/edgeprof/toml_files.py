@@ -1,4 +1,4 @@
-"""Reading TOML that users and others write: within bounds, and with a sentence for what is none."""
+"""Read TOML files that other people write, within limits, and with one sentence for each error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The largest file that is read; those that people write have some kilobytes.
+#: Largest file that is read (bytes); files that people write have some kilobytes.
 LIMIT_BYTES = 4 << 20
 #: Parts of a dotted key. Python's parser keeps every beginning of a key, which takes the square of its parts.
 _MOST_PARTS = 32
@@ -27,7 +27,7 @@ _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PA
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder; a name that no file can have (too long, with a zero byte) is none."""
+    """Whether a file or folder exists; False also for an impossible name (too long, or with a zero byte)."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -35,15 +35,15 @@ def exists(path: Path) -> bool:
 
 
 def read_text(path: Path, what: str = "", remedy: str | None = None) -> str:
-    """The text of a file.
+    """Read the text of a file.
 
     Args:
         path: The file.
-        what: What it is, for messages: ``the board file``.
-        remedy: What to do about a file that cannot be read; None: what the error suggests.
+        what: Description of the file for messages, as ``the board file``.
+        remedy: Remedy for a file that cannot be read; None: it follows from the error.
 
     Raises:
-        InputError: it cannot be read, is too large, or is not UTF-8.
+        InputError: the file cannot be read, is too large, or is not UTF-8.
     """
     called = f"{what} {path}".strip()
     try:
@@ -58,7 +58,7 @@ def read_text(path: Path, what: str = "", remedy: str | None = None) -> str:
 
 
 def _remedy(path: Path, error: Exception) -> str:
-    """What to do about a file that cannot be opened."""
+    """The remedy for a file that cannot be opened."""
     if isinstance(error, PermissionError):
         return "Run this as a user who may read it."
     if isinstance(error, IsADirectoryError):
@@ -72,31 +72,31 @@ def _remedy(path: Path, error: Exception) -> str:
 
 
 def parse(text: str, path: Path, remedy: str | None = None) -> dict[str, Any]:
-    """The content of a TOML file.
+    """Parse the text of a TOML file.
 
     Args:
-        text: What the file holds.
-        path: Its name, for messages.
-        remedy: What to do about a file that is not TOML.
+        text: The text.
+        path: Path of the file, for messages.
+        remedy: Remedy for a file that is not TOML.
 
     Raises:
-        InputError: it is no TOML, or is nested too deeply.
+        InputError: the text is not TOML, or is nested too deeply.
     """
     if _LONG_KEY.search(text):
         raise InputError(f"{path} has a key of more than {_MOST_PARTS} parts", remedy=remedy)
     try:
         content = tomllib.loads(text)
         if _has_long_integer(content):
-            raise ValueError("it holds an integer of more than 64 bits")  # noqa: TRY301 - as what the parser refuses
+            raise ValueError("it contains an integer of more than 64 bits")  # noqa: TRY301 - handled like parse errors
     except RecursionError:
         raise InputError(f"{path} is nested too deeply", remedy=remedy) from None
-    except ValueError as error:  # TOMLDecodeError among them, and numbers of thousands of digits
+    except ValueError as error:  # includes TOMLDecodeError, and errors of numbers with thousands of digits
         raise InputError(f"{path} is not TOML: {str(error)[:300]}", remedy=remedy) from None
     return content
 
 
 def _has_long_integer(content: dict[str, Any]) -> bool:
-    """Whether an integer lies beyond what TOML has; Python's parser reads it, and arithmetic with it overflows."""
+    """Whether an integer is beyond TOML's range; Python's parser accepts it, but arithmetic with it could overflow."""
     waiting: list[Any] = [content]
     while waiting:
         value = waiting.pop()
@@ -110,11 +110,11 @@ def _has_long_integer(content: dict[str, Any]) -> bool:
 
 
 def read(path: Path, remedy: str | None = None) -> dict[str, Any]:
-    """The content of a TOML file.
+    """Read and parse a TOML file.
 
     Args:
         path: The file.
-        remedy: What to do about a file that cannot be read or is not TOML.
+        remedy: Remedy for a file that cannot be read or is not TOML.
 
     Raises:
         InputError: see ``read_text`` and ``parse``.

@@ -1,11 +1,11 @@
-"""``edgeprof.track``: an application tells the daemon of each call of its model; a datagram each, and no waiting.
+"""``edgeprof.track``: an application reports each call of its model to the daemon by a datagram, without waiting.
 
     with edgeprof.track("yolov8s", variant="int8", runtime="tensorrt"):
         outputs = session.run(None, inputs)
 
 Standard library only, and the grammar of Python 3.6, so that the file can be copied beside an application that runs
-under a Jetson's system Python. Where there is no daemon, or it is slow, the datagram is dropped and the application is
-not kept waiting: statistics are not worth a frame.
+under a Jetson's system Python. If there is no daemon, or it is slow, the datagram is dropped and the application does
+not wait: statistics are not worth a frame.
 """
 
 import functools
@@ -18,9 +18,9 @@ from typing import Any, Callable, List, Optional, Type, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Where the daemon's socket is, in this order; ``EDGEPROF_TRACK_SOCKET`` names another.
+#: Places of the daemon's socket, in this order; ``EDGEPROF_TRACK_SOCKET`` names another one.
 _PLACES = ("/run/edgeprof/track.sock", "{XDG_RUNTIME_DIR}/edgeprof/track.sock")
-#: The longest label (characters); the daemon refuses longer ones.
+#: Longest label (characters); the daemon refuses longer ones.
 _MOST_LABEL = 100
 #: After a datagram could not be sent for want of a daemon, none is tried for so long (s).
 _PAUSE_S = 1.0

@@ -200,7 +200,7 @@ class StudySweep:
                 self._measure_all(candidates, done, skipped, prune_hopeless=prune_hopeless)
         except KeyboardInterrupt:
             if not done:
-                self.say("interrupted: what was made is kept, and the same command goes on from there")
+                self.say("interrupted: what was made is kept, and the same command continues from there")
                 raise
             done[-1].interrupted = True
         names = list(dict.fromkeys(candidate.name for candidate in candidates))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-#: Keys of [protocol] → fields of a BenchRequest, and what they hold.
+#: Key of [protocol] → the field of a BenchRequest and its type.
 PROTOCOL: dict[str, tuple[str, type]] = {
     "preset": ("preset", str), "windows": ("windows", int), "window": ("window_s", float),
     "warmup": ("warmup_s", float), "idle": ("idle_s", float), "runtime": ("runtime", str), "device": ("device", str),
@@ -39,9 +39,9 @@ _BUDGETS = {
     "max_rss": ("max_rss_bytes", "B"),
     "max_size": ("max_size_bytes", "B"),
 }
-#: More than this is a mistake in a grid, or wants another tool.
+#: Most variants of a study; more are probably a mistake in a grid.
 _MOST = 200
-#: Combinations of a grid's values that are looked at: many may name the same chain.
+#: Most combinations of a grid's values, of which many may name the same chain.
 _MOST_COMBINATIONS = 10_000
 _COARSER = "Make its grids coarser."
 
@@ -53,7 +53,7 @@ class Search:
     Attributes:
         pattern: A chain with ``{names}``.
         choices: Name → a list of values, or (low, high, whether the scale is logarithmic).
-        trials: How many variants at most.
+        trials: Most variants to try.
     """
 
     pattern: str
@@ -64,7 +64,7 @@ class Search:
         return self.pattern.format(**values)
 
     def examples(self) -> list[str]:
-        """Chains with each value of a list and both ends of each range, for a check of them all."""
+        """Chains with each value of each list and both ends of each range, to check them in advance."""
         ends = {
             name: choice if isinstance(choice, list) else [written(end) for end in choice[:2]]
             for name, choice in self.choices.items()
@@ -73,7 +73,7 @@ class Search:
         return [self.chain({**first, name: value}) for name, values in ends.items() for value in values]
 
     def __str__(self) -> str:
-        """What may vary, for a plan."""
+        """Describe the varied parameters, for a plan."""
         varied = [
             f"{name} = {', '.join(choice)}"
             if isinstance(choice, list)
@@ -84,21 +84,21 @@ class Search:
 
 
 def written(number: float) -> str:
-    """A number that is chosen, as it stands in a chain."""
+    """Write a chosen number in the form of a chain."""
     return str(number) if isinstance(number, int) else f"{number:.4g}"
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study of one model, as it was written.
+    """A study of one model, as its file describes it.
 
     Attributes:
         path: The file.
         model: The base model, relative to the file's folder unless absolute.
-        chains: The variants to make of it, in order, each once.
-        baseline: The chain that makes what they are compared with; None: the model as it is.
-        dataset: What variants are judged on, as after ``--dataset``; None for none.
-        train: What they are calibrated and trained on; None: ``dataset``.
+        chains: The chains of its variants, in order, each once.
+        baseline: The chain of the variant that others are compared with; None: the unchanged model.
+        dataset: Data that variants are judged on, as for ``--dataset``; None: none.
+        train: Data for calibration and training; None: ``dataset``.
         protocol: Fields of a BenchRequest.
     """
 
@@ -118,10 +118,10 @@ class StudyFile:
 
 
 def load(path: Path) -> list[StudyFile]:
-    """Read a study: one for each of its models.
+    """Read a study file; return a study for each of its models.
 
     Raises:
-        InputError: it is missing, no TOML, or a key or value does not fit; the sentence names it.
+        InputError: the file is missing or not TOML, or a key or value is not valid; the message names it.
     """
     content = toml_files.read(path, remedy="Give a study's .toml.")
     for key in content:
@@ -173,7 +173,11 @@ def _read_text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
 
 
 def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
-    """A whole number will do where a fraction may stand; true and false are no numbers."""
+    """Check the type of a value; an integer is accepted as a float, but true and false are not numbers.
+
+    Raises:
+        InputError: the value has another type.
+    """
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
@@ -202,7 +206,7 @@ def _read_table(path: Path, content: Mapping[str, Any], name: str) -> dict[str, 
 
 
 def _relative_to_study(path: Path, text: str) -> str:
-    """Relative to the study's file, where there is such a file; else as it is."""
+    """Resolve a path relative to the study's folder, if such a file exists there; else return it unchanged."""
     kind, colon, rest = text.partition(":")
     if colon and toml_files.exists(path.parent / rest):
         return f"{kind}:{path.parent / rest}"
@@ -211,7 +215,7 @@ def _relative_to_study(path: Path, text: str) -> str:
 
 
 def _read_chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
-    """Explicit ones, then grids and ranges, each chain once."""
+    """Yield the explicit chains, then those of grids and ranges, each once."""
     for key in recipes:
         if key not in {"explicit", "grid", "range"}:
             raise unknown(f"key of [recipes] in {path.name}", key, ("explicit", "grid", "range"))
@@ -237,15 +241,15 @@ def _read_rows(path: Path, recipes: Mapping[str, Any], key: str) -> list[dict[st
 
 
 def _braced_names(path: Path, pattern: str) -> list[str]:
-    """What stands in braces in a pattern."""
+    """The names in braces in a pattern."""
     try:
-        # A form, as in {a:9999999}, would make a long text of a short one.
+        # Format specifications are refused: {a:9999999} would make a very long text.
         parsed = string.Formatter().parse(pattern)
         names = ["" if form or conversion else name for _, name, form, conversion in parsed if name is not None]
     except ValueError:
         names = [""]
     if not all(name.isidentifier() for name in names):
-        raise InputError(f"{path}: {pattern!r} is no pattern", remedy="Write it as prune:amount={amount}.")
+        raise InputError(f"{path}: {pattern!r} is not a pattern", remedy="Write it as prune:amount={amount}.")
     return list(dict.fromkeys(names))
 
 
@@ -279,13 +283,13 @@ def _read_values(path: Path, name: str, given: Any) -> list[str]:
         whole = isinstance(low, int) and isinstance(high, int)
         return list(dict.fromkeys(str(round(value)) if whole else f"{value:.6g}" for value in raw))
     raise InputError(
-        f"{path}: the values of {name} are no list and no range",
+        f"{path}: the values of {name} are neither a list nor a range",
         remedy=f"{name} = [0.3, 0.5] or {name} = {{ from = 0.1, to = 0.9, steps = 5 }}",
     )
 
 
 def _read_range(path: Path, name: str, given: Mapping[str, Any]) -> tuple[float, float, bool]:
-    """From, to, and whether on a log scale."""
+    """Read the lower and upper end of a range, and whether its scale is logarithmic."""
     low, high = given["from"], given["to"]
     logarithmic = given.get("scale") == "log"
     numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
@@ -332,7 +336,7 @@ def _read_limits(path: Path, given: Mapping[str, Any]) -> Limits:
         limits[field_name] = _read_number(path, key, value, unit)
         if not 0 <= limits[field_name] < math.inf:
             raise InputError(
-                f"{path}: {key} = {value} is no budget", remedy="Give a finite number that is not below 0."
+                f"{path}: {key} = {value} is not a budget", remedy="Give a finite number that is not below 0."
             )
     return Limits(**limits)
 
@@ -352,7 +356,7 @@ def _read_product(path: Path, given: Mapping[str, Any]) -> Product | None:
     if not all(0 < value < math.inf for value in settings.values()):
         raise InputError(f"{path}: a requirement of [product] is not a finite number above 0")
     if "battery_wh" in settings and not {"fps", "hours"} <= set(settings):
-        raise InputError(f"{path}: battery_wh needs hours and fps beside it, to be a limit of joules a frame")
+        raise InputError(f"{path}: battery_wh also needs hours and fps, from which the joules of a frame follow")
     return Product(**settings) if settings else None
 
 

@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
     from edgeprof.study.recipe import Search
 
-#: Accuracy, cost, bytes, and how many budgets are broken.
+#: Accuracy, cost, compressed size (bytes), and number of broken budgets.
 Judgement = tuple[float, float, float, int]
 
 
 class Searcher(ABC):
-    """A way to propose variants: accuracy up, joules (or seconds) down, packed size down, budgets kept.
+    """Proposes variants with high accuracy, low cost and small compressed size that meet the budgets.
 
     Attributes:
-        name: As registered.
+        name: The registered name.
     """
 
     name: str
 
     @abstractmethod
     def require(self) -> None:
-        """See, before anything is made, that it can be used.
+        """Check, before anything is made, that the search can be used.
 
         Raises:
             UnavailableError: a library is not installed; the remedy is the command.
@@ -37,25 +37,25 @@ class Searcher(ABC):
 
     @abstractmethod
     def search(self, space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
-        """Ask for variants and judge them until ``space.trials`` are done, those of earlier runs counted.
+        """Propose variants and judge them until ``space.trials`` trials are done, including those of earlier runs.
 
         Args:
-            space: What may vary.
-            database: Where trials are kept; made where it is not there.
-            seed: Of every random draw.
-            judge: Makes and measures one chain, None where that failed; a chain that was judged before costs nothing.
+            space: The parameters that vary.
+            database: File of the trials, which is created if it does not exist.
+            seed: Seed of every random draw.
+            judge: Makes and measures one chain; None if that failed. Judging a chain again costs nothing.
         """
 
     @abstractmethod
     def chains(self, database: Path) -> Iterator[str]:
-        """The chains of all trials that were judged, in order; ``database`` exists."""
+        """The chains of all judged trials, in order; ``database`` must exist."""
 
 
 def find_searcher(host: PluginHost | None = None) -> Searcher:
-    """The first registered search that can be used.
+    """Find the first registered search that can be used.
 
     Raises:
-        UnavailableError: there is none, or the library of the first is not installed.
+        UnavailableError: no search is registered, or the library of the first is not installed.
     """
     factories = (host or PluginHost.from_environment()).of("searches")
     failure = UnavailableError("[search] needs a plugin that searches, and none is registered")
@@ -77,7 +77,7 @@ def search(
     judge: Callable[[str], Judgement | None],
     host: PluginHost | None = None,
 ) -> None:
-    """``Searcher.search`` of the search that can be used here."""
+    """Call ``Searcher.search`` of the search that can be used here."""
     find_searcher(host).search(space, database, seed, judge)
 
 
@@ -121,6 +121,6 @@ def next_chain(
 
 
 def chains(database: Path, host: PluginHost | None = None) -> Iterator[str]:
-    """The chains that earlier runs judged, in order; none where there is no database."""
+    """The chains that earlier runs judged, in order; empty if there is no database."""
     if database.exists():
         yield from find_searcher(host).chains(database)

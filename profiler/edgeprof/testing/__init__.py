@@ -1,6 +1,6 @@
-"""Conformance tests for plugins: plain functions that raise AssertionError with one sentence of what is wrong.
+"""Conformance tests for plugins: functions that raise AssertionError with a sentence on what is wrong.
 
-The first-party runtimes and sensors pass them in edgeprof's own tests; call them from yours::
+edgeprof's own runtimes and sensors pass them; call them from your tests::
 
     from edgeprof.testing import check_runtime, check_sensor
 

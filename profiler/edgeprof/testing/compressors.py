@@ -1,4 +1,4 @@
-"""What every compressor must do: edgeprof.compression.compressor's contract, checked on a model."""
+"""The conformance test of compressors: it checks the contract of edgeprof.compression.compressor on a model."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def check_compressor(
 ) -> None:
     """Check a compressor against its contract with one model.
 
-    It declares its parameters consistently, writes a file of the format that it promises, leaves the source as it was,
-    writes the same bytes for the same seed, returns provenance that JSON can hold, and refuses a file that is no model
-    with an InputError, leaving nothing behind.
+    The compressor must declare its parameters consistently, write a file of the promised format, leave the source
+    unchanged, write the same bytes for the same seed, and return provenance that JSON can represent. It must refuse a
+    file that is not a model with an InputError, and leave no file behind.
 
     Args:
-        compressor: What the plugin's factory returns.
+        compressor: The object that the plugin's factory returns.
         model: A model file of one of its formats.
-        parameters: What to apply; the defaults where None.
-        data: What it calibrates or trains on.
+        parameters: Parameters to apply; None: the defaults.
+        data: Data for calibration or training.
 
     Raises:
-        AssertionError: what does not conform, in one sentence.
+        AssertionError: the compressor does not conform; the message says why in one sentence.
     """
     require(compressor.name and compressor.version, "the compressor has no name or no version")
     require(compressor.takes, f"{compressor.name} takes no format")

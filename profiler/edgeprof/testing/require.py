@@ -1,4 +1,4 @@
-"""Assertions that ``python -O`` keeps, with sentences."""
+"""Assertions with messages, which ``python -O`` does not remove."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ if TYPE_CHECKING:
 
 
 def require(condition: object, sentence: str) -> None:
-    """AssertionError with the sentence unless the condition holds."""
+    """Raise AssertionError with the sentence unless the condition holds."""
     if not condition:
         raise AssertionError(sentence)
 
 
 def require_error(kind: type[Exception], what: str, call: Callable[[], Any]) -> Exception:
-    """That ``call`` raises ``kind`` with a message; ``what`` names what was tried, as ``a truncated file``."""
+    """Check that ``call`` raises ``kind`` with a message of one line, and return the error.
+
+    Args:
+        kind: The expected class of the error.
+        what: Description of the input, as ``a truncated file``.
+        call: The call.
+    """
     try:
         call()
     except kind as error:

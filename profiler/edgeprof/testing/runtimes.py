@@ -1,4 +1,4 @@
-"""What every runtime must do: edgeprof.worker.runtime's contract, checked on a model."""
+"""The conformance test of runtimes: it checks the contract of edgeprof.worker.runtime on a model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from edgeprof.worker.workload import Workload, check_workloads
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-#: What allocators keep although nothing leaks; a leak of one small tensor per inference exceeds it in RUNS inferences.
+#: Growth of memory that is allowed, since allocators keep some; a leak of a small tensor per inference exceeds it.
 SLACK_BYTES = 16 << 20
-#: Inferences and load-close cycles over which memory must not grow, and the time after which fewer suffice.
+#: Inferences and load-close cycles over which memory must not grow, and time after which fewer are enough (s).
 RUNS, CYCLES, BUDGET_S = 10_000, 6, 3.0
 
 
@@ -38,24 +38,24 @@ def check_runtime(
 ) -> None:
     """Check a runtime against its contract with one model.
 
-    It loads, says what goes in and comes out, gives the right outputs (twice, and through ``bind``), offers
-    workloads that can be called again and again and in turns, keeps the arrays that it has handed out, refuses
-    unknown devices and options and missing, empty, cut and damaged files with a LoadError of one sentence, refuses
-    or converts a wrong dtype, runs a batch where its first dimension is open, gives memory back when it is closed,
-    and does not grow while it runs. Takes a few seconds. The bad files are loaded in this process: a library that
-    crashes on them takes the test with it.
+    The runtime must load the model, declare inputs and outputs, and give the right outputs (twice, and through
+    ``bind``). Its workloads can be called repeatedly and in turns, and arrays that it has returned do not change. It
+    refuses unknown devices and options, and missing, empty, truncated and damaged files, with a LoadError of one
+    sentence; it refuses or converts a wrong dtype. It runs a batch if the first dimension is open, releases memory when
+    it is closed, and does not grow while it runs. The test takes a few seconds. The damaged files are loaded in this
+    process, so a library that crashes on them ends the test.
 
     Args:
-        runtime: What the plugin's factory returns.
+        runtime: The object that the plugin's factory returns.
         model: A model file, or ``FILE.py:attribute`` or ``module:attribute``.
-        feeds: Input name → array; the model's own examples or random data where None.
+        feeds: Input name → array; None: the model's own examples or random data.
         expected: Output name → array, the right answer for ``feeds``, from the library that trained the model.
-        options: How to load it; the runtime's default device with the runtime's own number of threads where None.
+        options: Options for loading; None: the runtime's default device and number of threads.
         rtol: Relative tolerance of ``expected``.
         atol: Absolute tolerance of ``expected``.
 
     Raises:
-        AssertionError: what does not conform, in one sentence.
+        AssertionError: the runtime does not conform; the message says why in one sentence.
     """
     target = str(model)
     options = options or LoadOptions(device=runtime.default_device, threads=None, batch=1, shapes={}, options={})
@@ -86,7 +86,7 @@ def _check_metadata(runtime: Runtime) -> None:
     took = time.perf_counter() - started
     require(took < 5, f"availability() takes {took:.1f} s: it must find the library without importing it")
     require(available.reason is None, f"{runtime.name} is not available here: {available.reason} ({available.remedy})")
-    require(available.version, f"{runtime.name} is available but tells no version")
+    require(available.version, f"{runtime.name} is available but reports no version")
     devices = runtime.devices()
     require(devices, f"{runtime.name} lists no devices")
     require("cpu" not in devices or devices[0] == "cpu", "devices() does not list cpu first")
@@ -164,7 +164,7 @@ def _check_copies(session: Session, data: dict[str, Any]) -> None:
     other = {name: _changed_array(array) for name, array in data.items()}
     try:
         session.run(other)
-    except Exception:  # noqa: BLE001 - a model may refuse these values; what was handed out must still be whole
+    except Exception:  # noqa: BLE001 - a model may refuse these values; arrays that were returned must still be unchanged
         session.run(data)
     for name, array in first.items():
         same = np.array_equal(array, first_copies[name], equal_nan=array.dtype.kind in "fc")
@@ -190,7 +190,7 @@ def _check_bound(
 def _check_workloads(
     session: Session, data: dict[str, Any], reference: Mapping[str, Any], rtol: float, atol: float
 ) -> None:
-    """Each workload is named, counted and callable, also right after another one has changed what it needs."""
+    """Check that each workload is named, counted and callable, also directly after another workload."""
     workloads = [Workload(*workload) for workload in session.workloads()]
     wrong = check_workloads(workloads)
     require(wrong is None, str(wrong))
@@ -215,7 +215,7 @@ def _call_workload(name: str, call: Callable[[], Any]) -> None:
 
 
 def _is_repeatable(session: Session, data: dict[str, Any], reference: Mapping[str, Any]) -> bool:
-    """Whether the model gives the same for the same: one that draws numbers or keeps a state need not."""
+    """Whether the model gives equal outputs for equal inputs; one with random numbers or a state need not."""
     again = session.run(data)
     return all(name in again and np.array_equal(again[name], array) for name, array in reference.items())
 
@@ -266,7 +266,7 @@ def _repeat_call(call: Callable[[], Any], times: int) -> int:
 def _check_batch(
     runtime: Runtime, target: str, options: LoadOptions, inputs: Sequence[TensorSpec], *, given: bool
 ) -> None:
-    """A model whose dimension of samples is open must run three samples at once."""
+    """Check that a model with an open dimension of samples runs three samples at once."""
     batched = [s for s in inputs if tuple(s.shape) != ANY_SHAPE and any(is_batch(d, i) for i, d in enumerate(s.shape))]
     others = any(tuple(s.shape) == ANY_SHAPE for s in inputs)
     if not batched or others or (given and len(batched) != len(inputs)):
@@ -277,7 +277,7 @@ def _check_batch(
         try:
             data = own_feeds(session, three, seed=1)
         except LoadError:
-            return  # further dimensions are open, which only --input can say
+            return  # further dimensions are open, which only --input can give
         outputs = session.run(check_feeds(session.inputs, data))
         session.bind(data)()
         for spec in session.outputs:
@@ -335,7 +335,7 @@ def _check_memory_back(runtime: Runtime, target: str, options: LoadOptions) -> N
     gc.collect()
     grown = _resident_bytes() - before
     size = Path(target).stat().st_size if Path(target).is_file() else 0
-    # Half of what would stay if every cycle kept its weights.
+    # Half of the growth that there would be if every cycle kept its weights.
     allowed = max(SLACK_BYTES, CYCLES * size // 2)
     require(
         grown < allowed, f"{CYCLES} times load and close leave {grown >> 20} MiB: close() does not give memory back"

@@ -1,4 +1,4 @@
-"""What every sensor must do: edgeprof.sensing.sensor's contract, checked on a sensor that the factory found."""
+"""The conformance test of sensors: it checks the contract of edgeprof.sensing.sensor on a sensor of a factory."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 #: Rows read while looking for leaks and for counters that run backwards.
 ROWS = 50
-#: Between rows as long as a channel has given nothing, seconds; several ticks of the kernel's clock (10 ms) in all.
+#: Pause between rows while a channel has given no value (s); in total several ticks of the kernel's clock (10 ms).
 _PAUSE_S = 0.005
 
 
 def check_sensor(sensor: Sensor) -> None:
-    """Check a sensor against its contract, reading it as it is.
+    """Check a sensor against its contract by reading it.
 
-    Its channels are declared whole and do not change; ``open`` may be called again after ``close``, which may be called
-    twice and gives every file back; ``read`` fills a row with plausible values and times, keeps no files open beyond
-    ``open``'s and does not raise; counters do not run backwards; what cannot be read is listed with its reason. Takes
-    well under a second for a sensor that is read from files.
+    Its channels must be declared completely and must not change. ``open`` may be called again after ``close``, which
+    may be called twice and closes every file. ``read`` fills a row with plausible values and times, opens no further
+    files and does not raise. Counters do not run backwards, and channels that cannot be read are listed with a reason.
+    The test takes well under a second for a sensor that is read from files.
 
     Args:
-        sensor: One of those that the plugin's factory returns, not opened yet; it may lie in a directory that the test
-            has built (``Roots(sys=tmp_path)``).
+        sensor: A sensor of the plugin's factory, not opened yet; it may be in a directory that the test has built
+            (``Roots(sys=tmp_path)``).
 
     Raises:
-        AssertionError: what does not conform, in one sentence.
+        AssertionError: the sensor does not conform; the message says why in one sentence.
     """
     require(sensor.name and sensor.name.split() == [sensor.name], "the sensor's name is empty or has spaces")
     channels = list(sensor.channels)
@@ -53,7 +53,7 @@ def check_sensor(sensor: Sensor) -> None:
     if not channels:
         return
     files = _open_file_count()
-    for _ in range(2):  # what was closed can be opened again
+    for _ in range(2):  # a closed sensor can be opened again
         sensor.open()
         try:
             _check_rows(sensor, channels)
@@ -67,7 +67,7 @@ def check_sensor(sensor: Sensor) -> None:
 def _check_channel(channel: Channel) -> None:
     name = f"{channel.sensor}/{channel.name}"
     require(channel.name, f"a channel of {channel.sensor} has no name")
-    require(channel.quantity in UNITS, f"{name}: {channel.quantity!r} is no quantity; known: {', '.join(UNITS)}")
+    require(channel.quantity in UNITS, f"{name}: {channel.quantity!r} is not a quantity; known: {', '.join(UNITS)}")
     require(channel.kind in ("gauge", "counter"), f"{name}: kind is {channel.kind!r}, not gauge or counter")
     require(channel.provenance in PROVENANCES, f"{name}: provenance {channel.provenance!r} is not one of {PROVENANCES}")
     require(
@@ -86,7 +86,7 @@ def _check_channel(channel: Channel) -> None:
     require(channel.limit_w is None or channel.limit_w > 0, f"{name}: limit_w is {channel.limit_w}; unknown is None")
     require(
         not (channel.additive and channel.parent),
-        f"{name} is inside {channel.parent}, and yet additive",
+        f"{name} is inside {channel.parent}, but additive",
     )
     kind = channel.filter.kind
     require(kind != "exponential" or channel.filter.tau_s, f"{name}: an exponential filter needs tau_s")

@@ -185,7 +185,7 @@ BROKEN = {
     "any content": (lambda: with_runtime(load=load_any_file), "an empty file is accepted"),
     "another error": (lambda: with_runtime(load=load_badly), "does not exist raises FileNotFoundError"),
     "a long message": (lambda: with_runtime(load=two_lines), "must be one sentence"),
-    "no version": (lambda: with_runtime(availability=lambda s: Availability(None, None, None)), "tells no version"),
+    "no version": (lambda: with_runtime(availability=lambda s: Availability(None, None, None)), "reports no version"),
     "not here": (
         lambda: with_runtime(availability=lambda s: Availability(None, "no library", "pip install toy")),
         r"not available here: no library \(pip install toy\)",
