@@ -127,12 +127,12 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def describe(header: GgufHeader) -> str:
-    """What a header says, as part of a sentence: ``llama, 135 M parameters, 5.8 bits a weight``."""
+    """What a header says, as part of a sentence: ``llama, 135 M parameters, 5.8 bits per weight``."""
     if not header.tensor_bytes:
         return f"{header.architecture or 'an unknown architecture'}, a vocabulary without weights"
     words = [header.architecture or "of unknown architecture", f"{header.parameters / 1e6:.4g} M parameters"]
     if header.bits_per_weight is not None:
-        words.append(f"{header.bits_per_weight:.3g} bits a weight")
+        words.append(f"{header.bits_per_weight:.3g} bits per weight")
     if header.kind != "model":
         words.append(f"a part of another model ({header.kind})")
     if header.split is not None:

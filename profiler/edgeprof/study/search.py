@@ -52,10 +52,10 @@ class Searcher(ABC):
 
 
 def find_searcher(host: PluginHost | None = None) -> Searcher:
-    """Find the first registered search that can be used.
+    """Find the search that was registered last and can be used: a plugin's goes before edgeprof's own.
 
     Raises:
-        UnavailableError: no search is registered, or the library of the first is not installed.
+        UnavailableError: no search is registered, or the library of none of them is installed.
     """
     factories = (host or PluginHost.from_environment()).of("searches")
     failure = UnavailableError("[search] needs a plugin that searches, and none is registered")

@@ -201,7 +201,7 @@ class Session(ABC):
         """As ``bind_workload``, for a device that repeats a workload by itself and reports when it began and ended.
 
         The call makes the device work for about so many seconds, at least once, and returns what the device reported.
-        Windows then consist of bursts, and no window contains the communication between this machine and the device.
+        Each window is then one burst, and no window contains the communication between this machine and the device.
         None means that this machine repeats the calls.
         """
         return None

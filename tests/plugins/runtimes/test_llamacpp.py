@@ -158,7 +158,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_the_model_of_these_tests_is_whole(model: Path) -> None:
-    assert recognise(str(model)).detail == "llama, 0.08224 M parameters, 32 bits a weight"
+    assert recognise(str(model)).detail == "llama, 0.08224 M parameters, 32 bits per weight"
 
 
 def worker(model: Path, library: str, device: str = "cpu", **lengths: str) -> Worker:

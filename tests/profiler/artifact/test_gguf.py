@@ -37,7 +37,7 @@ def test_the_header_says_architecture_parameters_bits_and_bytes_of_each_type(tmp
 def test_a_model_is_recognised_by_its_content_and_described(tmp_path: Path) -> None:
     artifact = recognise(str(saved(tmp_path, gguf_files.gguf(), "model.bin")))
     assert artifact.format == "gguf"
-    assert artifact.detail == "llama, 0.00064 M parameters, 7.65 bits a weight"
+    assert artifact.detail == "llama, 0.00064 M parameters, 7.65 bits per weight"
 
 
 def test_a_file_that_is_cut_anywhere_is_refused_in_one_sentence(tmp_path: Path) -> None:
