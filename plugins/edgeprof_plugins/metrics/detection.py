@@ -80,7 +80,7 @@ class MeanAveragePrecision(Metric):
         return {"detections": detections}
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
-        """Compute the score from the answers of ``reduce``; the interval is a bootstrap over images.
+        """Compute the score from the results of ``reduce``; the interval is a bootstrap over images.
 
         Raises:
             InputError: labels are not boxes, or there is no box.
@@ -121,7 +121,7 @@ def _match_detections(
 
 
 def _ground_truth(labels: npt.NDArray[Any]) -> dict[str, Any]:
-    """COCO's structure. Numbers of annotations begin with 1: to pycocotools 0 means unmatched."""
+    """The labels in COCO's structure; annotation ids start at 1, because 0 means unmatched in pycocotools."""
     annotations: list[dict[str, Any]] = []
     for image, row in enumerate(labels):
         for box, category, crowd in zip(row["boxes"], row["classes"], row["crowd"], strict=True):

@@ -19,7 +19,7 @@ from ..nvidia.stream import Steps, Stream, Usage
 PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 #: ONNX Runtime's name of the device whose memory is bound.
 MEMORY = "cuda"
-#: The first release that accepts a stream from Python, and the first in which captured graphs are always asynchronous.
+#: The first release that accepts a stream from Python, and the first in which captured graphs are surely asynchronous.
 TAKES_STREAM, QUEUES_GRAPHS = (1, 18), (1, 28)
 #: Options of providers that capture the computation as a CUDA graph.
 GRAPH_OPTIONS = ("enable_cuda_graph", "trt_cuda_graph_enable")

@@ -380,7 +380,7 @@ def _milder_optimisation(ort: Any, path: str, options: Any, providers: List[Any]
 
 
 def _missing_library(ort: Any, provider: str) -> Optional[str]:
-    """The error for a missing library of a provider ("libcublasLt.so.12: cannot open shared object file …"), or None."""
+    """The library that a provider lacks: "libcublasLt.so.12: cannot open shared object file …"; None if none."""
     name = "libonnxruntime_providers_{}.so".format(_short_name(provider))
     try:
         ctypes.CDLL(os.path.join(os.path.dirname(ort.__file__), "capi", name))

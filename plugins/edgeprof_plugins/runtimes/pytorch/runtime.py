@@ -286,7 +286,7 @@ def register_quantised(path: str) -> None:
 
 
 def _batch_symbol(program: Any, values: Dict[str, Any]) -> Optional[str]:
-    """The symbol of the batch: the first open leading dimension of an input (torch.export names it, for example, s17)."""
+    """The symbol of the batch (such as s17, from torch.export): the first open leading dimension of an input."""
     for name in program.graph_signature.user_inputs:
         shape: Any = getattr(values.get(name), "shape", ())
         if len(shape) and not isinstance(shape[0], int):
