@@ -98,9 +98,10 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
 
 
 def _unpack_gzip(path: Path, content: bytes) -> bytes:
-    """
+    """Decompress a file within a memory limit.
+
     Raises:
-        InputError: a small file unpacks to more memory than its data can need.
+        InputError: the file would decompress to far more memory than its size.
     """
     limit = max(LIMIT_BYTES, LIMIT_RATIO * len(content))
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:

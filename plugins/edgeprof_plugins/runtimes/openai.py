@@ -249,7 +249,7 @@ class ServerSession(Session):
         self._request()
         return {"generated_tokens": np.array([self._lengths.generate])}
 
-    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:  # noqa: ARG002 - as above
+    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:  # noqa: ARG002 - the session makes its own prompts
         return {"request": self._request, "prefill": self._prefill}[name]
 
     def language(self) -> Optional[Dict[str, Any]]:

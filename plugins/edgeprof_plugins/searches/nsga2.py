@@ -39,7 +39,7 @@ class Nsga2(Searcher):
     def search(self, space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
         optuna = _load_optuna()
         with warnings.catch_warnings(), _opened(optuna, database) as store:
-            warnings.simplefilter("ignore")  # that constraints are an experimental feature
+            warnings.simplefilter("ignore")  # ignore the warning that constraints are experimental
             # The seed includes the number of finished trials, so that a resumed study does not repeat its draws.
             study = optuna.create_study(
                 study_name="edgeprof",

@@ -360,7 +360,7 @@ class Channels:
         same = (given[0] == 0 and copied) or given[0] == before[0] or total == product(sizes[1:]) is not None
         return (before[0], *sizes[1:]) if same and sum(size is None for size in sizes[1:]) <= 1 else None
 
-    # --- operators that move channels about -----------------------------------------------------------------------
+    # --- operators that rearrange channels ------------------------------------------------------------------------
 
     def transposed(self, _: int, node: Any) -> None:
         """Follow channels to the axis to which ``perm`` moves them."""

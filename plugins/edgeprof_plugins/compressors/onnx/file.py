@@ -74,7 +74,7 @@ class OnnxFile:
     _data: mmap.mmap | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def __enter__(self) -> OnnxFile:  # noqa: PYI034 - Self is not in the typing of 3.10
+    def __enter__(self) -> OnnxFile:  # noqa: PYI034 - Python 3.10's typing has no Self
         onnx = require()
         try:
             file = self._stack.enter_context(self.path.open("rb"))

@@ -97,7 +97,7 @@ class Register:
             self._reasons.setdefault(root, reason)
 
     def reason(self, ids: Ids) -> str:
-        """Return the reason of the first of these channels that must stay; "" if all of them may go."""
+        """Return the reason for the first of these channels that must stay; "" if all may be removed."""
         roots = self.roots(ids).tolist()
         return next((self._reasons[root] for root in roots if root in self._reasons), "")
 

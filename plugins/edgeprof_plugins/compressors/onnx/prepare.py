@@ -98,7 +98,7 @@ def prepared(source: Path, folder: Path) -> Path:
     try:
         with quiet():
             tools.shape_inference.quant_pre_process(str(clean), str(target), skip_symbolic_shape=True)
-    except Exception as error:  # noqa: BLE001 - whatever a quantiser finds in a graph that it does not know
+    except Exception as error:  # noqa: BLE001 - the quantiser raises many types of errors for graphs that it does not know
         raise InputError(
             f"{source} cannot be prepared for quantisation: {_first_line(error)}",
             remedy="Check that ONNX Runtime runs it: edgeprof bench.",

@@ -94,7 +94,7 @@ class TfliteFile:
         self.graph: Any = None
         self._view: Any = None
 
-    def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Self is not in the typing of 3.10
+    def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Python 3.10's typing has no Self
         self.schema = _load_schema()
         mode, access = ("r+b", mmap.ACCESS_WRITE) if self.writable else ("rb", mmap.ACCESS_READ)
         try:

@@ -60,7 +60,7 @@ class Fp16(ModuleCompressor):
         # The whole module is converted; excluded layers are then restored.
         retained = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in excluded]
         net.module.to(kind)
-        if isinstance(net.module, torch.fx.GraphModule):  # torch.export goes through its graph, past its hooks
+        if isinstance(net.module, torch.fx.GraphModule):  # torch.export follows the graph and ignores hooks
             _convert_graph(torch, net.module, kind)
         else:
             _convert_module(torch, net.module, kind, torch.float32)

@@ -163,7 +163,7 @@ class PyCuda(Cuda):
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ARG002 - graphs are not supported
         raise CudaError("CUDA graphs are not supported through pycuda")
 
-    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ARG002 - there are none
+    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ARG002 - graphs are not supported
         raise CudaError("CUDA graphs are not offered through pycuda")
 
     def close_graph(self, graph: Any) -> None:
