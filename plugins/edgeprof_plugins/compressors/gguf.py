@@ -1,4 +1,4 @@
-"""GGUF models in another type of llama.cpp's: ``gguf:type=Q4_K_M`` and the others, as ``llama-quantize`` makes them."""
+"""Converts GGUF models to another llama.cpp type, such as ``gguf:type=Q4_K_M``, as ``llama-quantize`` does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
 
-#: llama.cpp's numbers of the types that need no importance matrix (llama.h, ``enum llama_ftype``).
+#: llama.cpp's numbers for the types that need no importance matrix (llama.h, ``enum llama_ftype``).
 TYPES = {
     "F32": 0,
     "F16": 1,
@@ -57,9 +57,9 @@ class Gguf(Compressor):
         source: Path,
         target: Path,
         parameters: Mapping[str, Any],
-        data: Dataset | None,  # noqa: ARG002 - it needs none
+        data: Dataset | None,  # noqa: ARG002 - it needs no data
         *,
-        seed: int = 0,  # noqa: ARG002 - it draws nothing
+        seed: int = 0,  # noqa: ARG002 - nothing is random
     ) -> dict[str, Any]:
         kind = parameters["type"]
         header = _header(source)
@@ -90,14 +90,14 @@ def _header(source: Path) -> gguf.GgufHeader:
 
 
 def _quantize(source: Path, target: Path, number: int, threads: int, *, allow: bool) -> str:
-    """Write ``target`` by whichever package brings llama.cpp.
+    """Write ``target`` with whichever installed package provides llama.cpp.
 
     Returns:
         The package and its version.
 
     Raises:
         InputError: llama.cpp cannot quantise this model.
-        UnavailableError: there is no llama.cpp here.
+        UnavailableError: no installed package provides llama.cpp.
     """
     paths = os.fspath(source), os.fspath(target)
     threads = threads or len(os.sched_getaffinity(0))

@@ -1,6 +1,6 @@
-"""The built-in compressors: which name is done by which class for which formats; a module is imported when it is used.
+"""The built-in compressors: which classes implement each name for which formats. Modules are imported on first use.
 
-A further format of a known name is one more entry in its row.
+To support a further format under an existing name, add one entry to its row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeprof.compression.compressor import Compressor
     from edgeprof.hookspecs import Register
 
-#: name → ``module:class`` in this package, one for each format or group of formats.
+#: Name → ``module:class`` in this package, one for each format or group of formats.
 METHODS: dict[str, tuple[str, ...]] = {
     "int8-dynamic": ("onnx.int8:Int8Dynamic", "tflite.quantize:Int8Dynamic", "torch.int8:Int8Dynamic"),
     "int8-static": ("onnx.static:Int8Static", "tflite.quantize:Int8Static", "torch.int8:Int8Static"),
@@ -46,7 +46,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 
 def make(name: str) -> Compressor:
-    """The compressor of that name: its Family, or the one class where a single one does it."""
+    """Create the compressor with this name: a Family, or an instance of the class where there is only one."""
     members = []
     for place in METHODS[name]:
         module, _, attribute = place.partition(":")

@@ -1,7 +1,7 @@
-"""An ONNX model as a TensorRT engine of a chosen precision: built, loaded and run once in a worker of its own.
+"""Builds a TensorRT engine of a chosen precision from an ONNX model; a separate worker builds, loads and runs it once.
 
-The worker is that of a bench, so that a crash, a hang or a full GPU costs this variant only, and so that TensorRT may
-live in another Python (``python=/usr/bin/python3`` on a Jetson).
+It is the same kind of worker as in a benchmark. A crash, a hang or a full GPU therefore affects this variant only, and
+TensorRT may be installed in another Python (``python=/usr/bin/python3`` on a Jetson).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
 
-#: Where a vendor's TensorRT is when it is not in this Python.
+#: The interpreter that has the vendor's TensorRT when this Python does not.
 SYSTEM_PYTHON = "/usr/bin/python3"
 _INT8 = ("int8", "best")
-#: Parameters that the runtime's options have under the same name.
+#: Parameters that are passed to the runtime as options of the same name.
 _PASSED = ("precision", "workspace_mib", "max_batch", "dla_core", "timing_cache", "calibration_cache")
 
 
@@ -99,7 +99,7 @@ class Engine(Compressor):
 
 
 def _tensorrt_python(given: str | None) -> str | None:
-    """The interpreter that has TensorRT; None for this one."""
+    """The interpreter that has TensorRT; None for the current one."""
     if given is not None:
         return probe(given)
     here = any(library_version(module, *names) is not None for module, names in runtime.MODULES)
@@ -107,12 +107,12 @@ def _tensorrt_python(given: str | None) -> str | None:
         return None
     try:
         return probe(SYSTEM_PYTHON)
-    except InputError:  # without numpy it cannot be asked; this Python then says that it has no TensorRT
+    except InputError:  # it cannot be probed without numpy; the current Python then reports that TensorRT is missing
         return None
 
 
 def _save_samples(data: Dataset, most: int, path: Path) -> Path:
-    """Samples spread evenly over the dataset, so that one that is sorted by class is covered whole, in a file."""
+    """Save samples spread evenly over the dataset, so that a dataset sorted by class is covered completely."""
     if len(data) == 0:
         raise InputError(f"{data.name} has no samples to calibrate with")
     wanted = set(np.unique(np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int)).tolist())

@@ -1,4 +1,7 @@
-"""CIFAR's binary version: a label (CIFAR-100: two), then 1024 red, green and blue values (cs.toronto.edu/~kriz)."""
+"""CIFAR's binary version: one label byte (CIFAR-100: two), then 1024 values each of red, green and blue.
+
+Format: cs.toronto.edu/~kriz.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ _SPLITS = {"test": ("test_batch.bin", "test.bin"), "train": ("data_batch_*.bin",
 
 
 def open_cifar(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open a .bin file, or a folder of them. Samples are 32 × 32 × 3 uint8.
+    """Open a .bin file, or a folder of .bin files. Samples are 32 × 32 × 3 uint8.
 
-    Options: ``split``, ``test`` (the default) or ``train``, of a folder; ``classes``, 10 (the default) or 100, which
-    have one and two labels a sample.
+    Options: ``split``, for a folder: ``test`` (the default) or ``train``; ``classes``: 10 (the default) or 100, which
+    have one and two labels per sample.
 
     Raises:
-        InputError: no such files, or one that is not a whole number of samples.
+        InputError: an option is wrong, or a file is missing or does not contain a whole number of samples.
     """
     settings, rest = split_options(options, {"split", "classes"}, "cifar")
     split, classes = settings.get("split", "test"), settings.get("classes", "10")

@@ -1,4 +1,4 @@
-"""Detection as COCO writes it: a JSON file with images, annotations and categories, and a folder of images."""
+"""Detection data in COCO format: a JSON file with images, annotations and categories, and a folder of images."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ LAYOUT = "a folder with annotations/instances_val2017.json and val2017/*.jpg (or
 
 
 def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open the JSON file, or the folder that holds it.
+    """Open the JSON file, or the folder that contains it.
 
-    Classes are the categories in the order of their ids, counted from 0, as YOLO counts COCO's 80; with
-    ``categories=id`` they are the ids themselves (with ``label_offset=-1`` for models that count COCO's 90 from 0).
-    Boxes are moved as the declared preprocessing moves pixels; those that are cut off wholly are left out.
+    Classes are the categories in the order of their ids, counted from 0, as YOLO counts COCO's 80. With
+    ``categories=id`` classes are the ids themselves (add ``label_offset=-1`` for models that count COCO's 90 from 0).
+    Boxes are transformed like the pixels in the declared preprocessing; boxes that are cut off completely are omitted.
 
-    Options: ``split``, as ``val2017``, where there are several; ``images``, the folder of the images, relative to the
-    JSON file; ``categories``, ``index`` (the default) or ``id``.
+    Options: ``split``, such as ``val2017``, where there are several; ``images``, the folder of the images, relative to
+    the JSON file; ``categories``: ``index`` (the default) or ``id``.
 
     Raises:
-        InputError: no JSON file, one that is not COCO's, or images that are missing.
+        InputError: there is no JSON file, it is not in COCO format, or images are missing.
     """
     settings, rest = split_options(options, {"split", "images", "categories", "label_offset"}, "coco")
     by = settings.get("categories", "index")
@@ -69,7 +69,7 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
     def read(position: int) -> npt.NDArray[Any]:
         image = images[position]
         file = folder / image["file_name"]
-        pixels = read_image(file, colour=True)  # some of COCO's are grey
+        pixels = read_image(file, colour=True)  # some COCO images are grey
         height, width = image["size"]
         if pixels.shape[:2] != (height, width):
             raise InputError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]}, but {path} says {width} x {height}")
@@ -94,7 +94,7 @@ def _annotation_file(path: Path, split: str | None) -> Path:
 
 
 def _read_annotations(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[dict[str, Any]]], list[int]]:
-    """Read images, annotations by image and ids of categories, and check that they fit together."""
+    """Read images, annotations by image and category ids, and check that they are consistent."""
     try:
         content = json.loads(whole_files.read_text(path))
     except (OSError, ValueError, RecursionError) as error:
@@ -137,7 +137,7 @@ def _box_corners(bbox: list[float]) -> tuple[float, float, float, float]:
 
 
 def _image_folder(path: Path, given: str | None, images: list[dict[str, Any]]) -> Path:
-    """Return the folder that holds all images: the given one, or the first of the usual places that does."""
+    """Return the folder that contains all images: the given one, or the first usual place that contains them."""
     split = path.stem.removeprefix("instances_")
     places = [path.parent / given] if given else [path.parent, path.parent.parent / split, path.parent / split]
     if not given:
@@ -163,7 +163,7 @@ def recognises(path: Path) -> bool:
 
 
 open_coco.recognises = recognises  # type: ignore[attr-defined] # load_dataset asks the factory
-open_coco.layout = LAYOUT  # type: ignore[attr-defined] # and says it where nothing is there
+open_coco.layout = LAYOUT  # type: ignore[attr-defined] # and reports the layout where no data is found
 
 
 @hookimpl

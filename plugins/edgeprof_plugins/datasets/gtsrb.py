@@ -1,8 +1,9 @@
-"""GTSRB, the German traffic signs, as published (benchmark.ini.rub.de) and as repacked on Kaggle.
+"""GTSRB, the German traffic sign benchmark, as published (benchmark.ini.rub.de) and as repacked on Kaggle.
 
-As published: a folder for each of the 43 classes with .ppm images and ``GT-00000.csv`` (``;`` between columns) to
-train, and one folder of .ppm images with ``GT-final_test.csv`` to test. On Kaggle: ``Train.csv`` and ``Test.csv`` with
-a column ``Path``. Both tables have ``ClassId`` and the sign's rectangle ``Roi.X1`` to ``Roi.Y2``.
+The published training data has a folder for each of the 43 classes with .ppm images and a table such as
+``GT-00000.csv`` (columns separated by ``;``); the test data is one folder of .ppm images with ``GT-final_test.csv``.
+Kaggle has ``Train.csv`` and ``Test.csv`` with a column ``Path``. All tables have ``ClassId`` and the rectangle of the
+sign, ``Roi.X1`` to ``Roi.Y2``.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ LAYOUT = (
 def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
     """Open the folder, at any level, or one of its tables.
 
-    Options: ``split``, ``test`` (the default where there is one) or ``train``; ``roi=crop`` cuts out the sign's
-    rectangle, a part of the preprocessing.
+    Options: ``split``: ``test`` (the default where it exists) or ``train``; ``roi=crop`` crops to the rectangle of the
+    sign, as part of the preprocessing.
 
     Raises:
-        InputError: tables or images are missing, or a line is not whole.
+        InputError: tables or images are missing, or a line is incomplete.
     """
     settings, rest = split_options(options, {"split", "roi"}, "gtsrb")
     split, roi = settings.get("split"), settings.get("roi", "full")
@@ -86,7 +87,7 @@ def _split_tables(root: Path) -> dict[str, list[Path]]:
 
 
 def _table_rows(table: Path, root: Path) -> list[tuple[Path, int, list[int]]]:
-    """Image, class and rectangle of each line."""
+    """Return the image, class and rectangle of each line."""
     try:
         text = whole_files.read_text(table, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -126,7 +127,7 @@ def recognises(path: Path) -> bool:
 
 
 open_gtsrb.recognises = recognises  # type: ignore[attr-defined] # load_dataset asks the factory
-open_gtsrb.layout = LAYOUT  # type: ignore[attr-defined] # and says it where nothing is there
+open_gtsrb.layout = LAYOUT  # type: ignore[attr-defined] # and reports the layout where no data is found
 
 
 @hookimpl

@@ -1,4 +1,7 @@
-"""MNIST's IDX files, plain or gzipped: big-endian, magic 0 0 type rank, then the sizes (yann.lecun.com/exdb/mnist)."""
+"""MNIST's IDX files, plain or gzipped: big-endian, with the magic bytes 0 0 TYPE RANK and then the sizes.
+
+Format: yann.lecun.com/exdb/mnist.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,12 @@ _PATTERN = "*-idx[0-9]-ubyte*"
 
 
 def open_idx(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open a folder with images and labels, or the images' file with the labels' beside it.
+    """Open a folder with an image file and a label file, or an image file with its label file in the same folder.
 
-    Option: ``split``, as ``t10k`` or ``train``, where a folder has several.
+    Option: ``split``, such as ``t10k`` or ``train``, where a folder has several.
 
     Raises:
-        InputError: one of the two is missing, ambiguous, truncated or no IDX file.
+        InputError: one of the two files is missing, ambiguous, truncated or not an IDX file.
     """
     settings, rest = split_options(options, {"split"}, "idx")
     path = Path(spec)
@@ -68,10 +71,10 @@ def _label_names(images: str) -> list[str]:
 
 
 def read_idx(path: Path) -> npt.NDArray[Any]:
-    """One IDX file as an array.
+    """Read one IDX file as an array.
 
     Raises:
-        InputError: it cannot be read, is truncated, or is no IDX file.
+        InputError: the file cannot be read, is truncated, or is not an IDX file.
     """
     try:
         content = whole_files.read_bytes(path)
@@ -95,9 +98,10 @@ def read_idx(path: Path) -> npt.NDArray[Any]:
 
 
 def _unpack_gzip(path: Path, content: bytes) -> bytes:
-    """
+    """Decompress a file within a memory limit.
+
     Raises:
-        InputError: a small file unpacks to more memory than its data can need.
+        InputError: the file would decompress to far more memory than its size.
     """
     limit = max(LIMIT_BYTES, LIMIT_RATIO * len(content))
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof.hookspecs import Register
 
-#: What columns are called where their names are not given.
+#: The usual names of columns, which are recognised where no names are given.
 _HEADERS = {
     "file": {"file", "filename", "file_name", "path", "filepath", "image", "image_path"},
     "label": {"label", "class", "class_id", "classid", "target", "y"},
@@ -36,12 +36,13 @@ TABLE = "labels.csv"
 
 
 def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open a folder of folders; the classes are their names in alphabetical order (numbers in theirs), counted from 0.
+    """Open a folder with one subfolder per class; classes are counted from 0 in the order of the subfolder names.
 
-    A folder of images alone has no labels, and serves calibration.
+    The order is alphabetical, or numerical where all names are numbers. A folder that contains only images has no
+    labels; it can be used for calibration.
 
     Raises:
-        InputError: there are no images, or an option is not understood.
+        InputError: there are no images, or an option is not known.
     """
     _, rest = split_options(options, (), "folders")
     root = Path(spec)
@@ -63,14 +64,14 @@ def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
 
 
 def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open a CSV table of images (or .npy arrays), relative to it, with their class numbers.
+    """Open a CSV table of images (or .npy arrays) with their class numbers; paths are relative to the table.
 
-    Options: ``file`` and ``label``, the columns' names or numbers from 1; by default those whose names say it (as path
-    and class), else the first and the second. A first line whose label is no number is the header. Columns are parted
-    by commas, semicolons or tabs, whichever the first line has most of.
+    Options: ``file`` and ``label``, the names of the columns or their numbers from 1; by default the columns with usual
+    names (such as path and class), else the first and the second. A first line whose label is not a number is the
+    header. Columns are separated by commas, semicolons or tabs, whichever is most frequent in the first line.
 
     Raises:
-        InputError: a line without a label, a column that does not exist, or a file that does not.
+        InputError: a line has no label, or a column or a file does not exist.
     """
     settings, rest = split_options(options, {"file", "label"}, "table")
     path = Path(spec)
@@ -102,7 +103,7 @@ def open_table(spec: str, options: Mapping[str, str]) -> Dataset:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether the path is a file; a name that no file system accepts (too long, a NUL) is not."""
+    """Return whether the path is a file; False for names that no file system accepts (too long, or with a NUL)."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -110,7 +111,7 @@ def is_file(path: Path) -> bool:
 
 
 def _usual_column(header: Sequence[str], name: str) -> int:
-    """Return the column whose name says that it holds the file or the label; by default the first or the second."""
+    """Return the column with a usual name for the file or the label; by default the first or the second column."""
     named = [i for i, cell in enumerate(header) if cell.strip().lower().replace(" ", "_") in _HEADERS[name]]
     return named[0] if named else ("file", "label").index(name)
 
@@ -127,7 +128,7 @@ def _find_column(path: Path, header: Sequence[str], name: str | None, default: i
 
 
 def _is_named(header: Sequence[str], where: Sequence[int]) -> bool:
-    """Whether a line names the columns of files and labels by the usual words."""
+    """Whether a line has usual names in the columns of files and labels."""
     cells = [header[column].strip().lower().replace(" ", "_") if column < len(header) else "" for column in where]
     return cells[0] in _HEADERS["file"] and cells[1] in _HEADERS["label"]
 
@@ -135,10 +136,10 @@ def _is_named(header: Sequence[str], where: Sequence[int]) -> bool:
 def _parse_labels(
     path: Path, rows: Sequence[tuple[int, list[str]]], words: Sequence[str], named: bool
 ) -> npt.NDArray[Any]:
-    """Labels as they are written: whole numbers, else numbers; words only where the user named their column.
+    """Return the labels as integers if possible, else as floats, or as strings only where the user named the column.
 
     Raises:
-        InputError: a line without one, or a word among numbers.
+        InputError: a line has no label, or a label is a word where numbers are expected.
     """
     if all(_is_whole(word) for word in words):
         return np.array([int(word) for word in words], np.int64)
@@ -167,10 +168,10 @@ def _is_number(row: Sequence[str], column: int) -> bool:
 
 
 def image_samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], options: Mapping[str, str]) -> Samples:
-    """A dataset of image files, each as ``read_image`` gives it.
+    """Create a dataset of image files, each as ``read_image`` returns it.
 
-    Grey images among coloured ones get three equal channels, as Pillow's, torchvision's and Keras' conversions do;
-    where all are grey, they stay (height, width).
+    Grey images among coloured ones get three equal channels, as in the conversions of Pillow, torchvision and Keras.
+    Where all images are grey, their shape stays (height, width).
     """
 
     @functools.cache
@@ -190,7 +191,7 @@ def image_samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], op
 
 
 def _looked_at(path: Path) -> tuple[str, tuple[int, ...]]:
-    """L, I;16, I, F or RGB, and the size, by a file's head alone; an .npy's dtype and shape."""
+    """Return the mode (L, I;16, I, F or RGB) and size from a file's header; for an .npy file, its dtype and shape."""
     with _reading(path):
         if path.suffix == ".npy":
             array = map_array(os.fspath(path))
@@ -201,21 +202,21 @@ def _looked_at(path: Path) -> tuple[str, tuple[int, ...]]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Raise whatever a decoder of images raises as an InputError with the file's name."""
+    """Convert any error of an image decoder to an InputError with the name of the file."""
     try:
         yield
     except EdgeprofError:
         raise
-    except Exception as error:  # noqa: BLE001 - Pillow lets through what its decoders raise: SyntaxError, struct.error
+    except Exception as error:  # noqa: BLE001 - Pillow passes on errors of its decoders, such as SyntaxError and struct.error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"cannot read {path}: {reason}") from None
 
 
 def _require_bounds(path: Path, image: Any) -> None:
-    """Refuse an image whose pixels take far more memory than its file, before they are decoded.
+    """Reject an image whose pixels would take far more memory than its file, before it is decoded.
 
     Raises:
-        InputError: they do.
+        InputError: the pixels would take more memory than the limit.
     """
     size, unpacked = path.stat().st_size, image.width * image.height * 4
     if unpacked > max(LIMIT_BYTES, LIMIT_RATIO * size):
@@ -226,28 +227,28 @@ def _require_bounds(path: Path, image: Any) -> None:
 
 
 def _pillow_mode(image: Any) -> str:
-    """Return the Pillow mode that an image is read in."""
+    """Return the Pillow mode in which an image is read."""
     mode = str(image.mode)
     if mode in {"1", "L", "LA", "La"}:
         return "L"
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):  # older Pillows widen a PNG's 16 bits
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):  # older versions of Pillow widen 16-bit PNGs
         return "I;16"
     return mode if mode in {"I", "F"} else "RGB"
 
 
 def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
-    """An image with the bits that its file has; an .npy file as it is.
+    """Read an image with the bit depth of its file, or an .npy file unchanged.
 
     Args:
         path: The file.
-        colour: Give a grey image three equal channels.
+        colour: Whether a grey image gets three equal channels.
 
     Returns:
-        ``(height, width, 3)`` uint8; of a grey image ``(height, width)``, uint8, or uint16, int32 or float32 where the
-        file has so many bits.
+        A uint8 array ``(height, width, 3)``; for a grey image ``(height, width)``, as uint8, or as uint16, int32 or
+        float32 where the file has more bits.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
         UnavailableError: Pillow is not installed.
     """
     with _reading(path):
@@ -264,7 +265,7 @@ def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
     if not colour or pixels.ndim == 3:
         return pixels
     if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)  # the coloured ones beside it have 8 bits
+        pixels = (pixels >> 8).astype(np.uint8)  # the coloured images of the dataset have 8 bits
     if pixels.dtype != np.uint8:
         raise InputError(
             f"{path} has {pixels.dtype} values, and the images beside it are coloured",
@@ -282,7 +283,7 @@ def _has_images(path: Path) -> bool:
 
 
 open_folders.recognises = _has_images  # type: ignore[attr-defined] # load_dataset asks the factory
-open_folders.generic = open_table.generic = True  # type: ignore[attr-defined] # and those that know more before it
+open_folders.generic = open_table.generic = True  # type: ignore[attr-defined] # and asks more specific formats first
 open_folders.layout = "a folder with a folder of images for each class"  # type: ignore[attr-defined] # for its messages
 open_table.layout = "a .csv with a file and a class number in each line, or a folder with labels.csv"  # type: ignore[attr-defined] # as above
 open_table.recognises = lambda path: (  # type: ignore[attr-defined] # as above
@@ -291,10 +292,10 @@ open_table.recognises = lambda path: (  # type: ignore[attr-defined] # as above
 
 
 def pillow() -> Any:
-    """Pillow's Image module.
+    """Return Pillow's Image module.
 
     Raises:
-        UnavailableError: it is not installed; the remedy is the command.
+        UnavailableError: Pillow is not installed; the remedy is the command that installs it.
     """
     try:
         from PIL import Image

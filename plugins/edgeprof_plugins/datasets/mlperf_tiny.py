@@ -1,4 +1,4 @@
-"""MLPerf Tiny's folders: raw .bin samples and y_labels.csv of ``file,classes,label`` (eembc/energyrunner datasets)."""
+"""MLPerf Tiny's folders: raw .bin samples and a y_labels.csv with ``file,classes,label`` (eembc/energyrunner)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ _RAW = ("uint8", "int8", "float32")
 
 
 def open_folder(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open a folder. Options: ``raw``, the type of the files' values (they do not say); mostly ``shape`` beside it.
+    """Open a folder.
+
+    Option: ``raw``, the type of the values, which the files do not state. Usually ``shape`` is needed too.
 
     Raises:
-        InputError: ``raw`` is not declared, the table is broken, or a file is missing.
+        InputError: ``raw`` is not declared, the table is invalid, or a file is missing.
     """
     settings, rest = split_options(options, {"raw"}, "mlperf-tiny")
     raw = settings.get("raw")

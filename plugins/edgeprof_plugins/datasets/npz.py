@@ -1,6 +1,6 @@
-"""numpy's .npz: ``x`` and ``y`` (or ``images`` and ``labels``), or one array per input of the model and the labels.
+"""numpy's .npz files: inputs ``x`` and labels ``y`` (or similar names), or one array per model input and the labels.
 
-Without labels the samples serve calibration.
+Samples without labels can be used for calibration.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LABELS = ("y", "labels", "label", "targets")
 
 
 class NamedArrays(Dataset):
-    """Several inputs per sample, each an array named as the model's input; they are fed as they are."""
+    """Several inputs per sample, each an array named after a model input; they are fed unchanged."""
 
     def __init__(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], samples: Samples) -> None:
         self.name, self.preprocessing = samples.name, samples.preprocessing
@@ -55,10 +55,12 @@ class NamedArrays(Dataset):
 
 
 def open_npz(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open an .npz file. Options: ``x`` and ``y``, the arrays' names, where they cannot be told.
+    """Open an .npz file.
+
+    Options: ``x`` and ``y``, the names of the arrays of inputs and labels, where the defaults do not apply.
 
     Raises:
-        InputError: it is no .npz, holds Python objects, or its arrays do not pair up.
+        InputError: the file is not an .npz, holds Python objects, or its arrays have different lengths.
     """
     settings, rest = split_options(options, {"x", "y"}, "npz")
     arrays = _read_arrays(Path(spec))

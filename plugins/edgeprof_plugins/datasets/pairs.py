@@ -26,15 +26,15 @@ LAYOUT = "LFW's pairs.txt beside lfw/NAME/NAME_0001.jpg, or a pairs.csv with fir
 
 
 def open_pairs(spec: str, options: Mapping[str, str]) -> Dataset:
-    """Open the list, or the folder that holds it. The samples are the two of each pair, one after the other.
+    """Open the list, or the folder that contains it. The two files of each pair are consecutive samples.
 
-    A line of a CSV table is ``first,second,same`` and, if there are folds of a cross-validation, their number; files
-    (images or .npy arrays) are relative to it, and a first line whose third cell is neither 0 nor 1 is the header.
+    A line of a CSV table is ``first,second,same``, optionally followed by the number of a cross-validation fold. Files
+    (images or .npy arrays) are relative to the table. A first line whose third cell is neither 0 nor 1 is the header.
 
     Options: ``images``, the folder of the images, relative to the list; ``skip`` and ``limit`` count pairs.
 
     Raises:
-        InputError: a line that is no pair, or files that do not exist.
+        InputError: a line is not a pair, or files do not exist.
     """
     settings, rest = split_options(options, {"images", "skip", "limit"}, "pairs")
     path = Path(spec)
@@ -81,7 +81,10 @@ def _read_table(path: Path, text: str, images: str | None) -> list[Pair]:
 
 
 def _read_lfw(path: Path, text: str, images: str | None) -> list[Pair]:
-    """``FOLDS N`` (or ``N``: one fold), then in each fold N lines ``name 1 2`` of the same and N ``name 1 other 2``."""
+    """Read LFW's list: ``FOLDS N``, then in each fold N lines ``name 1 2`` (same) and N lines ``name 1 other 2``.
+
+    A first line with only ``N`` means one fold.
+    """
     lines = [line.split() for line in text.splitlines() if line.strip()]
     head = lines[0] if lines and all(cell.isdecimal() for cell in lines[0]) else []
     if len(head) not in {1, 2} or int(head[-1]) < 1:
@@ -119,7 +122,7 @@ def recognises(path: Path) -> bool:
 
 
 open_pairs.recognises = recognises  # type: ignore[attr-defined] # load_dataset asks the factory
-open_pairs.layout = LAYOUT  # type: ignore[attr-defined] # and says it where nothing is there
+open_pairs.layout = LAYOUT  # type: ignore[attr-defined] # and reports the layout where no data is found
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The area under the ROC curve: how often a sample of a class scores higher in it than a sample of another class."""
+"""The area under the ROC curve: how often a sample of a class scores higher for it than a sample of another class."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Auc(Metric):
-    """The area under the ROC curve (Hanley and McNeil 1982), equal scores counted half.
+    """The area under the ROC curve (Hanley and McNeil 1982); equal scores count half.
 
-    With one score for each sample, labels are 0 and 1 (normal and anomalous) and a higher score means 1. With a score
-    for each class, it is the mean over the classes of each against all others, as MLPerf Tiny has it.
+    With one score per sample, labels are 0 and 1 (normal and anomalous) and a higher score means 1. With one score per
+    class, the result is the mean over the classes of each class against all others, as in MLPerf Tiny.
     """
 
     name = "auc"
@@ -43,7 +43,7 @@ class Auc(Metric):
         """Judge scores ``(samples,)`` or ``(samples, classes)`` against class numbers ``(samples,)``.
 
         Raises:
-            InputError: several outputs, or labels that are no classes of the model.
+            InputError: there are several outputs, or labels are not classes of the model.
         """
         self.check(labels)
         scores = _scores(outputs)
@@ -63,7 +63,7 @@ class Auc(Metric):
 def _area(
     level: npt.NDArray[np.intp], levels: int, is_positive: npt.NDArray[np.bool_], counts: npt.NDArray[np.int64]
 ) -> float:
-    """The area for samples whose scores are given by their rank, each counted so often; NaN without both classes."""
+    """The area for samples whose scores are given as ranks, each counted ``counts`` times; NaN without both classes."""
     positive = np.bincount(level, np.where(is_positive, counts, 0), levels)
     negative = np.bincount(level, np.where(is_positive, 0, counts), levels)
     below = np.cumsum(negative) - negative
@@ -72,7 +72,7 @@ def _area(
 
 
 def _scores(outputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """``(samples, classes)``."""
+    """Return the scores as ``(samples, classes)``."""
     if len(outputs) != 1:
         raise InputError(
             f"auc needs one output, but the model has {len(outputs)}: {', '.join(outputs)}",

@@ -1,13 +1,14 @@
 """Decode raw outputs of detectors into boxes: the common forms are recognised by shape, and duplicates are suppressed.
 
-- (n, k, 4), (n, k), (n, k), (n,): TFLite_Detection_PostProcess, that is boxes (top, left, bottom, right), classes,
+- (n, k, 4), (n, k), (n, k), (n,): TFLite_Detection_PostProcess, which gives boxes (top, left, bottom, right), classes,
   scores and their count.
-- (n, k, 6): end to end, as YOLO26 or a YOLO exported with its suppression: left, top, right, bottom, score, class.
-- (n, 4 + classes, m): YOLOv8 and later, boxes by their middle, width and height.
-- (n, m, 4), (n, m, 1 + classes): SSD with its boxes decoded (left, top, right, bottom), the background's score first.
+- (n, k, 6): end to end, such as YOLO26 or a YOLO exported with suppression: left, top, right, bottom, score, class.
+- (n, 4 + classes, m): YOLOv8 and later, with boxes given by centre, width and height.
+- (n, m, 4), (n, m, 1 + classes): SSD with decoded boxes (left, top, right, bottom) and the background score first.
 
-In the first two the model has suppressed doubles. Of the others detections are kept whose score is above 0.001 and that
-overlap no better one of their class by more than 0.7 (YOLO's own validation) or 0.45 (SSD, Liu et al. 2016).
+In the first two forms the model has already suppressed duplicates. In the others, detections are kept whose score is
+above 0.001 and which do not overlap a better detection of their class by more than 0.7 (YOLO's own validation) or 0.45
+(SSD, Liu et al. 2016).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _LEAST_SCORE = 0.001
 _YOLO, _SSD = 0.7, 0.45
-#: Candidates of an image that are looked at, and detections that are kept of them.
+#: The most candidates per image that are considered, and the most detections that are kept.
 _LOOKED_AT, _KEPT = 3000, 300
 
 
@@ -41,7 +42,7 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
     """Return the detections of each image of a batch.
 
     Raises:
-        InputError: the outputs have none of the forms above.
+        InputError: the outputs have none of the forms in the description of this module.
     """
     arrays = [np.asarray(array, np.float64) for array in outputs.values()]
     shapes = [array.shape for array in arrays]
@@ -57,7 +58,7 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
             return [_decode_yolo(rows.T) for rows in arrays[0]]
     if len(arrays) == 2 and ranks == [3, 3] and shapes[0][1] == shapes[1][1]:
         boxes = [number for number, shape in enumerate(shapes) if shape[2] == 4]
-        if len(boxes) == 2:  # three classes and the background are four numbers too
+        if len(boxes) == 2:  # scores of three classes and the background also have size 4
             boxes = [number for number, name in enumerate(outputs) if "box" in name.lower() or "loc" in name.lower()]
         if len(boxes) == 1 and shapes[1 - boxes[0]][2] > 1:
             return [_decode_ssd(*pair) for pair in zip(arrays[boxes[0]], arrays[1 - boxes[0]], strict=True)]
@@ -72,7 +73,7 @@ def _decode_postprocessed(arrays: list[Array]) -> list[Found]:
     boxes = next(array for array in arrays if array.ndim == 3)
     counts = next(array for array in arrays if array.ndim == 1)
     first, second = (array for array in arrays if array.ndim == 2)
-    # The operator gives classes before scores, but converters reorder outputs: classes are whole, scores are not.
+    # The operator gives classes before scores, but converters reorder outputs; only classes are whole numbers.
     swapped = not (first == np.rint(first)).all() and (second == np.rint(second)).all()
     classes, scores = (second, first) if swapped else (first, second)
     detections = []

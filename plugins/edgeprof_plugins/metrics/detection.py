@@ -1,7 +1,7 @@
-"""mAP of detection: raw outputs decoded, boxes matched by pycocotools (COCO's own evaluation), precision averaged.
+"""mAP of detectors: raw outputs are decoded, pycocotools (COCO's evaluation) matches boxes, and precision is averaged.
 
-Labels are boxes as the model sees the image (``edgeprof.evaluation.labels``). Overlaps, and therefore mAP, do
-not change where width and height are scaled, so this is the mAP in the original image too.
+Labels are boxes in the image as the model sees it (``edgeprof.evaluation.labels``). Scaling width and height does not
+change overlaps, and therefore not mAP, so this is also the mAP in the original image.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
 
-#: Detections of an image that are kept; COCO's evaluation looks at the best 100 of each class.
+#: The most detections kept per image; COCO's evaluation uses the best 100 of each class.
 _KEPT = 300
 _PER_CLASS = 100
-#: Overlaps (IoU) at which a detection counts as right, and recalls at which precision is read (COCO).
+#: Overlaps (IoU) from which a detection counts as correct, and recalls at which precision is read (COCO).
 _OVERLAPS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 class MeanAveragePrecision(Metric):
-    """Mean over classes (and overlaps) of the area under the curve of precision against recall, as COCO has it.
+    """The mean over classes and overlaps of the area under the precision-recall curve, as COCO defines it.
 
-    A class of your own may decode other outputs: override ``decode`` and name it, ``--metric file.py:Mine``.
+    To decode other outputs, write a subclass that overrides ``decode`` and give it as ``--metric file.py:Mine``.
 
     Args:
-        overlaps: IoU at which a detection counts as right.
+        overlaps: The IoU values from which a detection counts as correct.
     """
 
     name = "map"
@@ -60,12 +60,12 @@ class MeanAveragePrecision(Metric):
         _load_pycocotools()
 
     def decode(self, outputs: Outputs) -> list[Found]:
-        """Decode a batch's outputs; for each image: boxes (left, top, right, bottom), scores and classes from 0.
+        """Decode the outputs of a batch into boxes (left, top, right, bottom), scores and classes from 0 per image.
 
-        Boxes are in pixels of the model's input, or all of them fractions of it.
+        Boxes are in pixels of the model's input, or all are fractions of its size.
 
         Raises:
-            InputError: outputs of a form that is not known.
+            InputError: the form of the outputs is not known.
         """
         return decoded(outputs)
 
@@ -80,10 +80,10 @@ class MeanAveragePrecision(Metric):
         return {"detections": detections}
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
-        """Compute the score from the answers of ``reduce``; the interval is a bootstrap over images.
+        """Compute the score from the results of ``reduce``; the interval is a bootstrap over images.
 
         Raises:
-            InputError: labels that are no boxes, or no box at all.
+            InputError: labels are not boxes, or there is no box.
             UnavailableError: pycocotools is not installed.
         """
         self.check(labels)
@@ -105,7 +105,7 @@ def _match_detections(
     """Return the matches of pycocotools for each class that has boxes, image by image."""
     coco, evaluation = _load_pycocotools()
     truth, answers = _ground_truth(labels), _detections_of(detections, labels)
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress there, where only results belong
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints progress there, where only results belong
         ground_truth = coco.COCO()
         ground_truth.dataset = truth
         ground_truth.createIndex()
@@ -121,7 +121,7 @@ def _match_detections(
 
 
 def _ground_truth(labels: npt.NDArray[Any]) -> dict[str, Any]:
-    """COCO's structure. Numbers of annotations begin with 1: to pycocotools 0 means unmatched."""
+    """The labels in COCO's structure; annotation ids start at 1, because 0 means unmatched in pycocotools."""
     annotations: list[dict[str, Any]] = []
     for image, row in enumerate(labels):
         for box, category, crowd in zip(row["boxes"], row["classes"], row["crowd"], strict=True):
@@ -150,7 +150,7 @@ def _detections_of(detections: npt.NDArray[Any], labels: npt.NDArray[Any]) -> li
     sizes = labels["size"].astype(np.float64)
     rows_by_image = np.array(detections, np.float64)
     corners = rows_by_image[..., :4]
-    # No detector finds nothing but the corner pixel of every image: numbers this small are fractions of the input.
+    # Pixel coordinates up to 2 would mean only the corner of every image; such small values are fractions of the input.
     if corners.size and not (np.nan_to_num(np.abs(corners)) > 2.0).any():
         corners *= sizes[:, None, [1, 0, 1, 0]]
     answers = []
@@ -171,13 +171,13 @@ def _without_detections(coco: Any, truth: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class _Curves:
-    """The detections of one class, the best first.
+    """The detections of one class, best first.
 
     Attributes:
-        images: Of each detection, shape ``(d,)``.
-        right: Whether it matched a box, by overlap, shape ``(overlaps, d)``.
-        wrong: Whether it matched none; one in a crowd is neither.
-        boxes: That there are to find, by image, shape ``(images,)``.
+        images: The image of each detection, shape ``(d,)``.
+        right: Whether the detection matched a box, for each overlap, shape ``(overlaps, d)``.
+        wrong: Whether the detection matched no box, same shape; a detection in a crowd is neither right nor wrong.
+        boxes: The number of boxes to find in each image, shape ``(images,)``.
     """
 
     images: npt.NDArray[np.int64]
@@ -202,9 +202,9 @@ class _Curves:
         return cls(images.astype(np.int64)[order], matched & ~ignored, ~matched & ~ignored, boxes)
 
     def precision(self, counts: npt.NDArray[np.int64]) -> float | None:
-        """Average precision where image i counts ``counts[i]`` times; None where that leaves no box to find.
+        """Return the average precision if image i counts ``counts[i]`` times; None where there is then no box to find.
 
-        What ``COCOeval.accumulate`` computes, with weights, so that a resample needs no new matching.
+        This computes the same as ``COCOeval.accumulate``, but with weights, so that a resample needs no new matching.
         """
         due = int((counts * self.boxes).sum())
         if due == 0:
@@ -212,7 +212,7 @@ class _Curves:
         weights = counts[self.images]
         right, wrong = np.cumsum(self.right * weights, axis=1), np.cumsum(self.wrong * weights, axis=1)
         precision = right / np.maximum(right + wrong, 1)
-        # What a higher recall still gives is given by a lower one.
+        # Interpolated precision: the highest precision at this recall or any higher recall.
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         total = 0.0
         for recall, best in zip(right / due, envelope, strict=True):

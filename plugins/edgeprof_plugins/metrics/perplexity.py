@@ -1,4 +1,4 @@
-"""Perplexity: exp of the mean negative log-likelihood of a token, from logits and the expected tokens."""
+"""Perplexity: the exponential of the mean negative log-likelihood per token, from logits and the expected tokens."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Perplexity(Metric):
-    """Lower is better; 1 is certainty, the size of the vocabulary is guessing.
+    """The perplexity of a language model: lower is better, 1 means certainty, the vocabulary size means guessing.
 
-    Labels are ``(samples, tokens)``: for each position the token that follows it, and a negative number (as −100) where
-    none is judged, as in the padding.
+    Labels have shape ``(samples, tokens)``: for each position the token that follows it, or a negative number (such as
+    −100) where no token is judged, for example in the padding.
     """
 
     name, higher_is_better = "perplexity", False
@@ -37,10 +37,11 @@ class Perplexity(Metric):
             )
 
     def reduce(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Outputs:
-        """Sum −log p of logits ``(n, tokens, vocabulary)``; returns sums and numbers of judged tokens, ``(n,)`` each.
+        """Sum −log p from logits ``(n, tokens, vocabulary)``; return sums and counts of judged tokens, ``(n,)`` each.
 
         Raises:
-            InputError: no output or several are logits for these labels, or a token is none of the vocabulary.
+            InputError: there is not exactly one output with logits for these labels, or a token is not in the
+                vocabulary.
         """
         self.check(labels)
         fitting = [name for name, array in outputs.items() if array.ndim == 3 and array.shape[:2] == labels.shape]
@@ -67,7 +68,7 @@ class Perplexity(Metric):
         """Compute the score from the sums of ``reduce``; the interval is a bootstrap over sequences, not over tokens.
 
         Raises:
-            InputError: no token is judged, or a token was given no probability at all.
+            InputError: no token is judged, or the model gives a token a probability of zero.
         """
         del labels
         sums, tokens = outputs["nll"], outputs["tokens"]

@@ -1,4 +1,4 @@
-"""Top-k: the right class is among the k with the highest output."""
+"""Top-k accuracy: the true class is among the k classes with the highest outputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class TopK(Metric):
-    """Whether the true class is among the k highest outputs; of equal outputs the lower class comes first, as argmax.
+    """The share of samples whose true class is among the k highest outputs; ties go to the lower class, as in argmax.
 
     Args:
-        k: At least 1.
+        k: The number of classes considered, at least 1.
     """
 
     def __init__(self, k: int) -> None:
@@ -41,13 +41,13 @@ class TopK(Metric):
         self.score({name: np.repeat(array[:1], len(labels), axis=0) for name, array in outputs.items()}, labels)
 
     def score(self, outputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any]) -> Score:
-        """Judge class scores ``(samples, classes)`` (further dimensions of 1 are fine) against class numbers.
+        """Judge class scores ``(samples, classes)`` (further dimensions of size 1 are allowed) against class numbers.
 
-        Where each sample's scores are a map by class, as of scikit-learn's models, labels are its keys. Top-1 also
-        judges an output that is the class itself: whole numbers without a scale, or strings, ``(samples,)``.
+        Where the scores of each sample are a map from class to score, as from scikit-learn models, labels are its keys.
+        Top-1 also judges an output that is the class itself: integers without a scale, or strings, ``(samples,)``.
 
         Raises:
-            InputError: several outputs, no classes, or labels that are none of them.
+            InputError: there are several outputs, no class scores, or labels that are not classes.
         """
         self.check(labels)
         if len(outputs) != 1:
@@ -81,7 +81,7 @@ class TopK(Metric):
 
 
 def _plain_label(label: Any) -> Any:
-    """A label as a Python value: whole numbers are equal whatever their type, and so are strings."""
+    """Return a label as a Python value, so that equal numbers or strings of different types compare equal."""
     value = label.item() if isinstance(label, np.generic) else label
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -102,7 +102,7 @@ def _equal_labels(answered: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.N
 
 
 def _map_ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Count the classes that precede the right one in each map from class to score; ties are kept in map order."""
+    """Count the classes that precede the true one in each map from class to score; ties are kept in map order."""
     truth = [_plain_label(value) for value in labels.reshape(-1)]
     if len(maps) != len(truth):
         raise InputError(f"labels of shape {labels.shape} do not fit outputs of shape {maps.shape}")
@@ -120,7 +120,7 @@ def _map_ranks(maps: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[
 
 
 def _class_numbers(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Class numbers, from themselves or from one-hot rows."""
+    """Return class numbers from labels that are class numbers or one-hot rows."""
     if labels.shape == scores.shape:
         return np.asarray(labels.argmax(axis=1), np.int64)
     flat = labels.reshape(-1)

@@ -1,7 +1,7 @@
-"""Verification: whether two embeddings show the same subject, decided by their cosine similarity.
+"""Verification: whether two embeddings belong to the same subject, decided by their cosine similarity.
 
-Embeddings need not be normalised. For those that are, the squared Euclidean distance is 2 − 2 · cosine, so that a
-threshold on the one is a threshold on the other.
+Embeddings need not be normalised. For normalised embeddings the squared Euclidean distance is 2 − 2 · cosine, so a
+threshold on one is equivalent to a threshold on the other.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class _OfPairs(Metric):
 class Verification(_OfPairs):
     """The share of pairs that are classified correctly, each with the threshold that is best on the other folds.
 
-    As LFW reports it (Huang et al. 2007): the mean over 10 folds of the same size is the share of all pairs. Data
-    without folds are cut into 10, each with its share of same and different pairs.
+    This is the accuracy that LFW reports (Huang et al. 2007): the mean over 10 folds of equal size is the share of all
+    pairs. Data without folds is divided into 10 folds with equal shares of same and different pairs.
     """
 
     name = "verification"
 
     def score(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Score:
-        """Score embeddings of shape ``(2 · pairs, …)``: the two samples of a pair stand one after the other.
+        """Score embeddings of shape ``(2 · pairs, …)``, in which the two samples of a pair are consecutive.
 
         Raises:
-            InputError: labels that are no pairs, or pairs of one kind only.
+            InputError: labels are not pairs, or there are only same or only different pairs.
         """
         similar, same, folds = self.similarities(outputs, labels), labels["same"][::2], labels["fold"][::2]
         if len(np.unique(folds)) < 2:
@@ -100,7 +100,7 @@ class TrueAccepts(_OfPairs):
         """Score embeddings as ``Verification`` does; the interval is a bootstrap over pairs.
 
         Raises:
-            InputError: labels that are no pairs, or too few different ones for the rate.
+            InputError: labels are not pairs, or there are too few different pairs for the rate.
         """
         similar, same = self.similarities(outputs, labels), labels["same"][::2]
         order = np.argsort(-similar[~same], kind="stable")
@@ -109,7 +109,7 @@ class TrueAccepts(_OfPairs):
             others, mine = counts[~same][order], counts[same]
             if not others.sum() or not mine.sum():
                 return float("nan")
-            # Lower the threshold while the accepted different pairs are few enough: it ends at the first too many.
+            # Lower the threshold while few enough different pairs are accepted: it ends at the first one too many.
             first_over = int((np.cumsum(others) <= self.far * others.sum()).sum())
             accepted = similar[same] > similar[~same][order][first_over]
             return float((mine * accepted).sum() / mine.sum())
@@ -126,10 +126,10 @@ def _assign_folds(same: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def _best_threshold(similar: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -> float:
-    """Return the midpoint of two neighbouring similarities that classifies most pairs correctly; the lowest of ties."""
+    """Return the midpoint of two neighbouring similarities that classifies most pairs correctly; lowest in a tie."""
     order = np.argsort(similar, kind="stable")
     values, truth = similar[order], same[order]
-    # Behind the first k values: k different ones below, the same ones above.
+    # Correct pairs for a threshold after the first k values: different pairs below it plus same pairs above it.
     right = np.concatenate([[0], np.cumsum(~truth)]) + truth.sum() - np.concatenate([[0], np.cumsum(truth)])
     edges = np.concatenate([[-np.inf], values, [np.inf]])
     possible = edges[:-1] < edges[1:]  # not between equal values

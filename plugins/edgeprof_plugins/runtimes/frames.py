@@ -1,8 +1,9 @@
-"""The frames that a pipeline is measured with, recorded once so that every window replays the same ones.
+"""The frames with which a pipeline is measured, recorded once so that every window replays the same frames.
 
 A source is a folder of images, a video file, a camera (``/dev/video0``), a stream (``rtsp://…``), an array of frames in
-an ``.npy`` file, or a callable of the application. Images and video files are decoded anew for each frame, by a stage
-``decode`` that edgeprof puts in front; what a camera or a stream sends is kept as it came. Python 3.6 grammar.
+an ``.npy`` file, or a callable of the application. Images and video files are decoded again for each frame, by a stage
+``decode`` that edgeprof adds at the beginning; frames of a camera or a stream are kept as they arrive. Python 3.6
+grammar.
 """
 
 import importlib
@@ -22,9 +23,9 @@ from edgeprof.worker.runtime import LoadError, install_command
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 #: The stage that decodes images and videos.
 DECODE = "decode"
-#: How long a camera or a stream may take for one frame (s).
+#: How long a camera or a stream may take for one frame, in seconds.
 STALL_S = 10.0
-#: The most memory that recorded frames may take (bytes).
+#: The most memory that recorded frames may take, in bytes.
 MOST_BYTES = 512 << 20
 
 
@@ -32,12 +33,12 @@ class Clip(NamedTuple):
     """Recorded frames.
 
     Attributes:
-        name: What the source is called in the result.
-        frames: What the first stage gets, in order.
-        note: What is to be said of them; None: nothing.
-        make_decoder: Makes a decoder that gets ``frames`` in order, over and over, and returns images; None: the frames
-            are what the first stage of the pipeline gets. Each decoder has a position of its own.
-        rate_hz: Frames a second of the video, or as the camera sent them; None where frames have no times.
+        name: The name of the source in the result.
+        frames: The values that the first stage receives, in order.
+        note: A remark about the frames for the result; None for no remark.
+        make_decoder: Creates a decoder that receives ``frames`` in order, repeatedly, and returns images; each decoder
+            has its own position. None where the first stage of the pipeline receives the frames directly.
+        rate_hz: Frames per second of the video, or as sent by the camera; None where frames have no times.
     """
 
     name: str
@@ -48,14 +49,14 @@ class Clip(NamedTuple):
 
 
 def read_clip(source: str, most: int) -> Clip:
-    """The first frames of a source.
+    """Read the first frames of a source.
 
     Args:
         source: A path, a camera, or a URL.
-        most: How many frames at most.
+        most: The largest number of frames.
 
     Raises:
-        LoadError: there is no such source, it cannot be decoded, or it gives no frames.
+        LoadError: the source does not exist, cannot be decoded, or gives no frames.
     """
     if re.match(r"[a-z]+://", source) or source.startswith("/dev/") or source.isdigit():
         return _live(source, most)
@@ -74,10 +75,10 @@ def read_clip(source: str, most: int) -> Clip:
 
 
 def take_frames(name: str, source: Any, most: int) -> Clip:
-    """The first frames that an iterable of the application gives, or a callable that returns one.
+    """Take the first frames from an iterable of the application, or from a callable that returns one.
 
     Raises:
-        LoadError: it gives none, or fails.
+        LoadError: the source gives no frames, or fails.
     """
     try:
         iterator = iter(source() if callable(source) else source)
@@ -109,7 +110,7 @@ def _folder(path: str, most: int) -> Clip:
 
 
 def _images(paths: List[str], source: str) -> Clip:
-    """Images as the bytes of their files, decoded by a stage."""
+    """A clip with the bytes of image files, which a stage decodes."""
     decode = _image_decoder()
     contents = []
     for path in paths:
@@ -117,7 +118,7 @@ def _images(paths: List[str], source: str) -> Clip:
             contents.append(file.read())
         try:
             image = decode(contents[-1])
-        except Exception:  # a decoder has errors of its own
+        except Exception:  # each decoder raises its own types of errors
             image = None
         if image is None:
             raise LoadError("{} cannot be decoded".format(path), "Remove it, or save it as JPEG or PNG.")
@@ -125,9 +126,9 @@ def _images(paths: List[str], source: str) -> Clip:
 
 
 def _image_decoder() -> Callable[[Any], Any]:
-    """Bytes of an image file in, an array of height × width × 3 (blue, green, red) out, as OpenCV gives them."""
+    """Return a decoder from the bytes of an image file to an array of height × width × 3 (blue, green, red)."""
     try:
-        cv2: Any = importlib.import_module("cv2")  # OpenCV brings no types
+        cv2: Any = importlib.import_module("cv2")  # OpenCV has no type hints
     except ImportError:
         return _pillow_decoder()
 
@@ -162,11 +163,11 @@ def _opencv(what: str) -> Any:
 
 
 class VideoDecoder:
-    """Decodes the first frames of a video in order, and begins again after the last.
+    """Decodes the first frames of a video in order, and starts again after the last.
 
     Args:
         path: The file.
-        count: How many frames are read before it begins again.
+        count: The number of frames before it starts again.
     """
 
     def __init__(self, path: str, count: int) -> None:
@@ -208,7 +209,7 @@ def _video(path: str, most: int) -> Clip:
 
 
 def _live(source: str, most: int) -> Clip:
-    """What a camera or a stream sends now, recorded as it comes."""
+    """Record the frames that a camera or a stream sends now."""
     cv2 = _opencv("a camera or a stream")
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not capture.isOpened():
@@ -249,14 +250,14 @@ def _live(source: str, most: int) -> Clip:
 
 
 def _rate_of(times: List[float]) -> Optional[float]:
-    """Frames a second, by the median of the distances; the first frames may have waited in the driver."""
+    """Frames per second from the median interval, because the first frames may have been queued in the driver."""
     distances = np.diff(times)
     typical = float(np.median(distances)) if len(distances) else 0.0
     return 1.0 / typical if typical > 0 else None
 
 
 def _within_memory(frames: Any) -> List[Any]:
-    """Frames until the memory that is meant for them is full."""
+    """The frames up to the memory limit."""
     fitting: List[Any] = []
     size = 0
     for frame in frames:

@@ -1,11 +1,11 @@
-"""Language models behind a server that speaks OpenAI's protocol: llama-server, Ollama, vLLM and others, by its URL.
+"""Language models on a server with OpenAI's protocol (llama-server, Ollama, vLLM and others), given by its URL.
 
-A call of ``request`` is one streamed completion of a prompt of known length, a call of ``prefill`` one of a single
-token (the first token comes out of reading the prompt). Every prompt begins with other words than the ones before, so
-that no cache of prompts answers it; the server's own count of tokens (``usage``) is held against what was asked, each
-time. A decode cannot be asked for apart by this protocol.
+A call of ``request`` is one streamed completion of a prompt of known length. A call of ``prefill`` is a completion of a
+single token, because reading the prompt produces the first token. Every prompt begins with different words, so that no
+prompt cache can answer it. The server's token count (``usage``) is compared with the request each time. The protocol
+has no request for decoding alone.
 
-The joules are those of this device: the server must run on it. Its processor time and memory are not seen.
+The energy is measured on this device, so the server must run on it. Its processor time and memory are not measured.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ from edgeprof.worker.workload import Workload
 if TYPE_CHECKING:
     from array import array
 
-#: How long a server may say nothing.
+#: How long a server may send nothing, in seconds.
 SILENCE_S = 60.0
-#: What is read of an answer that is no stream, at most, and of one line of a stream.
+#: The most bytes that are read of an answer that is not a stream, and of one line of a stream.
 LIMIT_BYTES = 4 << 20
-#: Each has four letters, so that every prompt of so many words has as many tokens, whatever the tokenizer.
+#: All words have four letters, so that prompts with equally many words have equally many tokens with any tokenizer.
 _WORDS = (
     "time",
     "year",
@@ -55,16 +55,16 @@ _WORDS = (
     "body",
     "face",
 )
-#: The words at the beginning that tell one prompt from all others: 20⁶ of them.
+#: The number of words at the beginning that make a prompt unique: there are 20⁶ combinations.
 _DISTINCT = 6
-#: What of a prompt may come from a cache: a begin-of-text, a chat template.
+#: The share of a prompt that may come from a cache, such as a begin-of-text token or a chat template.
 _CACHED_SHARE = 0.05
-#: Asked of servers that know them, as llama-server and vLLM; others are asked without.
+#: Parameters for servers that know them, such as llama-server and vLLM; they are omitted for others.
 _EXTRAS = {"ignore_eos": True, "cache_prompt": False}
 
 
 class Chunk(NamedTuple):
-    """One message of a stream, and when it came (CLOCK_MONOTONIC)."""
+    """One message of a stream, and its arrival time (CLOCK_MONOTONIC, in seconds)."""
 
     time_s: float
     content: Dict[str, Any]
@@ -116,10 +116,10 @@ class Server:
         self._connection: Optional[http.client.HTTPConnection] = None
 
     def fetch(self, what: str, body: Optional[Dict[str, Any]] = None) -> Any:
-        """An answer that is one JSON document.
+        """Send a request and return the answer, a single JSON document.
 
         Raises:
-            LoadError: there is none, or it is not JSON.
+            LoadError: the server does not answer, or the answer is not JSON.
         """
         with self._explained():
             response = self._send(what, body)
@@ -131,23 +131,23 @@ class Server:
             raise self._refusal("answered {} with something that is not JSON".format(what)) from None
 
     def stream(self, body: Dict[str, Any]) -> Iterator[Chunk]:
-        """The messages of a streamed completion, each with the time when it came.
+        """Request a streamed completion and yield its messages, each with its arrival time.
 
         Raises:
-            LoadError: the server does not answer, or not with such a stream.
+            LoadError: the server does not answer, or the answer is not such a stream.
         """
         with self._explained():
             response = self._send("completions", dict(body, stream=True, stream_options={"include_usage": True}))
             while True:
                 line = response.readline(LIMIT_BYTES)
-                now = time.monotonic()  # before it is looked at
+                now = time.monotonic()  # before the line is parsed
                 if not line:
                     return
                 if not line.startswith(b"data:"):
                     continue
                 data = line[5:].strip()
                 if data == b"[DONE]":
-                    response.read()  # what is left: the connection is used again
+                    response.read()  # read the rest, because the connection is reused
                     return
                 yield Chunk(now, self._message(data))
 
@@ -175,7 +175,7 @@ class Server:
                 response = connection.getresponse()
                 break
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                self.close()  # a server closes connections that rest; a new one is tried once
+                self.close()  # a server may close idle connections; a new connection is tried once
                 if is_fresh:
                     raise
         if response.status != 200:
@@ -211,7 +211,7 @@ class Server:
 
     @property
     def v1(self) -> str:
-        """The address below which the protocol's paths are."""
+        """The base address of the paths of the protocol."""
         parts = urlsplit(self.url)
         return "{}://{}{}".format(parts.scheme, parts.netloc, self._base)
 
@@ -222,7 +222,7 @@ class Server:
 
 
 class RefusedError(LoadError):
-    """The server answered, with an error."""
+    """The server answered with an error."""
 
     def __init__(self, status: int, error: LoadError) -> None:
         super().__init__(error.message, None)
@@ -230,12 +230,12 @@ class RefusedError(LoadError):
 
 
 class ServerSession(Session):
-    """A model of a server, and a prompt whose length the server has counted."""
+    """A session with a model on a server, and with a prompt whose tokens the server has counted."""
 
     def __init__(self, server: Server, model: str, lengths: Lengths) -> None:
         self._server, self._model = server, model
         self._clock = TokenClock()
-        self._numbers = itertools.count(int(time.time() * 1000))  # another run finds nothing of this one in a cache
+        self._numbers = itertools.count(int(time.time() * 1000))  # a later run finds none of these prompts in a cache
         self._extras = self._known_extras()
         self._words, prompt_tokens = self._find_length(lengths.prompt)
         self._lengths = lengths._replace(prompt=prompt_tokens)
@@ -245,11 +245,11 @@ class ServerSession(Session):
     def workloads(self) -> Sequence[Workload]:
         return [workload for workload in self._lengths.workloads() if workload.name != "decode"]
 
-    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:  # noqa: ARG002 - its prompts are its own
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:  # noqa: ARG002 - the session makes its own prompts
         self._request()
         return {"generated_tokens": np.array([self._lengths.generate])}
 
-    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:  # noqa: ARG002 - as above
+    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:  # noqa: ARG002 - the session makes its own prompts
         return {"request": self._request, "prefill": self._prefill}[name]
 
     def language(self) -> Optional[Dict[str, Any]]:
@@ -270,11 +270,11 @@ class ServerSession(Session):
         self._server.close()
 
     def _place(self) -> str:
-        """Where the server runs: its joules are this device's only where it runs on it."""
+        """Where the server runs; the energy measured on this device includes the server only if it runs here."""
         return "this device" if _is_own_address(self._server.host) else "another machine"
 
     def _known_extras(self) -> Dict[str, Any]:
-        """What this server takes beyond the protocol: a strict one refuses what it does not know."""
+        """The parameters beyond the protocol that this server accepts; a strict server rejects unknown ones."""
         try:
             self._count_tokens(self._prompt(_DISTINCT), _EXTRAS)
         except RefusedError as error:
@@ -284,9 +284,9 @@ class ServerSession(Session):
         return dict(_EXTRAS)
 
     def _find_length(self, tokens: int) -> Tuple[int, int]:
-        """How many words make a prompt of so many tokens, or nearly, and how many tokens the server counts in them."""
+        """The number of words of a prompt with about ``tokens`` tokens, and the token count of the server."""
         counted = {}
-        for words in (_DISTINCT, 2 * _DISTINCT):  # what a word costs is told by short prompts, which fit any context
+        for words in (_DISTINCT, 2 * _DISTINCT):  # short prompts, which fit any context, give the tokens per word
             counted[words] = self._count_tokens(self._prompt(words), self._extras)
         for _ in range(6):
             best = min(counted, key=lambda words: abs(counted[words] - tokens))
@@ -303,7 +303,7 @@ class ServerSession(Session):
         return self._usage(answer if isinstance(answer, dict) else {})["prompt_tokens"]
 
     def _prompt(self, words: int) -> str:
-        """A text of so many words that begins like no other."""
+        """A text of this many words with a unique beginning."""
         number, chosen = next(self._numbers), []
         for _ in range(_DISTINCT):
             number, digit = divmod(number, len(_WORDS))
@@ -336,10 +336,10 @@ class ServerSession(Session):
             raise self._wrong("streams empty chunks: when its tokens came cannot be told")
 
     def _check(self, answer: Dict[str, Any], generate: int) -> None:
-        """Hold what the server counted against what was asked.
+        """Compare the token counts of the server with the request.
 
         Raises:
-            LoadError: the request was another one than asked for, or a cache answered it.
+            LoadError: the counts differ from the request, or a cache answered it.
         """
         usage = self._usage(answer)
         if usage["completion_tokens"] != generate:
@@ -374,14 +374,14 @@ class ServerSession(Session):
 
 
 def _choose_model(server: Server, asked: Optional[str]) -> str:
-    """The model that is asked for, or the only one that the server has.
+    """The requested model, or the only model of the server.
 
     Raises:
-        LoadError: the server does not answer, or has no such model.
+        LoadError: the server does not answer, does not have this model, or has several and none was requested.
     """
     try:
         answer = server.fetch("models")
-    except RefusedError:  # some have no list
+    except RefusedError:  # some servers have no list of models
         if asked is None:
             raise LoadError("the server {} does not list its models".format(server.url), "Give --model NAME.") from None
         return asked
@@ -398,7 +398,7 @@ def _choose_model(server: Server, asked: Optional[str]) -> str:
 
 
 def _text(content: Dict[str, Any]) -> str:
-    """The text of a message, of whichever channel."""
+    """The text of a message; "" where it has none."""
     choices = content.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     return str(choice.get("text") or "")
@@ -411,7 +411,7 @@ def _error_text(content: Dict[str, Any]) -> str:
 
 
 def _body_text(response: http.client.HTTPResponse, body: bytes) -> str:
-    """Why a server refused: its error's message, or its status."""
+    """Why a server refused a request: its error message, or its status."""
     with contextlib.suppress(ValueError):
         content = json.loads(body.decode("utf-8"))
         if isinstance(content, dict) and content.get("error"):
@@ -420,7 +420,7 @@ def _body_text(response: http.client.HTTPResponse, body: bytes) -> str:
 
 
 def _is_own_address(host: str) -> bool:
-    """Whether a host is this machine: only then can a socket be bound to its address."""
+    """Whether a host is this machine, because only then can a socket be bound to its address."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

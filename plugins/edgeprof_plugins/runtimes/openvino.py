@@ -1,10 +1,11 @@
-"""OpenVINO: models of its own format (.xml beside its .bin), .onnx and .tflite, on Intel's CPUs, GPUs and NPUs.
+"""OpenVINO for models in its own format (.xml with a .bin), .onnx and .tflite, on Intel's CPUs, GPUs and NPUs.
 
-Devices: ``cpu``, ``gpu``, ``gpu:1``, ``npu``, ``myriad`` (the Neural Compute Stick, which releases up to 2022.3 offer),
-and OpenVINO's own combinations as it writes them: ``AUTO``, ``HETERO:GPU,CPU``.
-Options: ``hint`` (latency, throughput, cumulative_throughput or none; latency where none is given), ``streams``,
-``requests`` (in the queue of the scenario offline), ``precision`` (f32, f16, bf16: what the device computes in),
-``static`` (1: open sizes are fixed when the model is loaded), and ``property.NAME`` for any other property.
+Devices: ``cpu``, ``gpu``, ``gpu:1``, ``npu``, ``myriad`` (the Neural Compute Stick, supported up to release 2022.3),
+and combinations in OpenVINO's notation: ``AUTO``, ``HETERO:GPU,CPU``.
+Options: ``hint`` (latency, throughput, cumulative_throughput or none; the default is latency), ``streams``,
+``requests`` (number of requests in the queue of the scenario offline), ``precision`` (f32, f16, bf16: the precision in
+which the device computes), ``static`` (1: open sizes are fixed when the model is loaded), and ``property.NAME`` for any
+other property.
 """
 
 import functools
@@ -37,7 +38,7 @@ OPTIONS = ("hint", "streams", "requests", "precision", "static", "property.NAME"
 HINTS = ("latency", "throughput", "cumulative_throughput", "none")
 PRECISIONS = ("f32", "f16", "bf16")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-#: OpenVINO's element types → numpy's names; others cannot be fed as arrays.
+#: OpenVINO's element types → numpy names; other types cannot be fed as arrays.
 DTYPES = dict(
     {name.replace("uint", "u").replace("int", "i"): name for name in INTEGERS},
     f64="float64",
@@ -46,11 +47,11 @@ DTYPES = dict(
     bf16="bfloat16",
     boolean="bool",
 )
-#: Devices that combine others, which the list of devices does not have.
+#: Devices that combine others; they are not in OpenVINO's list of devices.
 COMBINATIONS = ("AUTO", "HETERO", "MULTI", "BATCH")
-#: Devices that take only models whose sizes are fixed.
+#: Devices that take only models with fixed sizes.
 STATIC_ONLY = ("NPU", "MYRIAD")
-#: What is asked of a compiled model for the facts: fact → property.
+#: Fact → the property of a compiled model that gives it.
 PROPERTIES = {
     "threads": "INFERENCE_NUM_THREADS",
     "streams": "NUM_STREAMS",
@@ -59,7 +60,7 @@ PROPERTIES = {
     "executed on": "EXECUTION_DEVICES",
 }
 _WARM_UP = 9
-#: What OpenVINO says, what that means, what to do.
+#: Pattern of OpenVINO's message, its meaning, and the remedy.
 KNOWN_ERRORS = (
     (
         r"Empty weights data|bin file cannot be found|are inconsistent|Incorrect weights|weights.*(?:out of|exceed)",
@@ -123,12 +124,12 @@ class OpenVino(Runtime):
 
 
 class OpenVinoSession(Session):
-    """One compiled model with one request.
+    """A session with one compiled model and one request.
 
     Args:
         library: The module openvino.
-        core: That knows the devices.
-        compiled: Compiles the model, with further properties.
+        core: The Core object, which gives the properties of devices.
+        compiled: Compiles the model, with additional properties.
         options: As given to ``Runtime.load``.
     """
 
@@ -158,12 +159,12 @@ class OpenVinoSession(Session):
         }
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
-        """Tensors are set once and share the arrays' memory; a call leaves its outputs in OpenVINO's own tensors."""
+        """Set the tensors once, sharing the memory of the arrays; a call leaves its outputs in OpenVINO's tensors."""
         self._set(self._request, feeds)
         return _inference(self._request)
 
     def bind_queued(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Any]]:
-        """As many requests as keep the device busy; a call waits for one that is idle and starts it."""
+        """Create enough requests to keep the device busy; a call waits for an idle request and starts it."""
         self._queue = self._library.AsyncInferQueue(self._model, self._queue_size)
         for request in self._queue:
             self._set(request, feeds)
@@ -176,7 +177,7 @@ class OpenVinoSession(Session):
             self._queue.wait_all()
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By OpenVINO's performance counters, which a model is compiled with."""
+        """Profile with OpenVINO's performance counters, which are enabled when a model is compiled."""
         request = self._compiled(PERF_COUNT=True).create_infer_request()
         self._set(request, feeds)
         call = _inference(request)
@@ -194,7 +195,7 @@ class OpenVinoSession(Session):
                 for key, seconds in _counters(request).items():
                     sums[key] = sums.get(key, 0.0) + seconds
         if is_cumulative:  # the CPU's counters are means over all inferences since the model was compiled
-            warm = _WARM_UP + 1  # ``_inference`` makes one
+            warm = _WARM_UP + 1  # ``_inference`` runs one inference
             for key, seconds in _counters(request).items():
                 sums[key] = max(0.0, seconds * (warm + calls) - before.get(key, 0.0) * warm)
         operators = [OperatorTime(name, kind, seconds / calls) for (name, kind), seconds in sums.items()]
@@ -219,7 +220,7 @@ class OpenVinoSession(Session):
 
 
 def _counters(request: Any) -> Dict[Tuple[str, str], float]:
-    """Seconds of each node by its name and type; those that were fused into others have none."""
+    """Seconds of each node by its name and type, without nodes that were fused into others."""
     return {
         (str(info.node_name), str(info.node_type)): info.real_time.total_seconds()
         for info in request.get_profiling_info()
@@ -228,7 +229,7 @@ def _counters(request: Any) -> Dict[Tuple[str, str], float]:
 
 
 def _inference(request: Any) -> Callable[[], Any]:
-    """One inference of what is set, without a copy of its outputs where this release can leave that out."""
+    """A function that runs one inference, without copying its outputs where this release supports that."""
     try:
         request.infer(share_outputs=True)
     except TypeError:  # before 2023.2
@@ -249,12 +250,12 @@ def _library() -> Any:
 
 
 def _short(name: str) -> str:
-    """``gpu:1`` for ``GPU.1``."""
+    """The device name as edgeprof writes it: ``gpu:1`` for ``GPU.1``."""
     return name.lower().replace(".", ":")
 
 
 def _device(core: Any, wanted: str) -> str:
-    """OpenVINO's name of a device: that of one that is here, or a combination as OpenVINO writes it."""
+    """OpenVINO's name of an available device, or a combination in OpenVINO's notation."""
     base = wanted.partition(":")[0].upper()
     name = wanted if base in COMBINATIONS else wanted.upper().replace(":", ".")
     here = [str(device) for device in core.available_devices]
@@ -275,7 +276,7 @@ def _properties(options: LoadOptions, device: str) -> Dict[str, Any]:
     """The properties to compile with.
 
     Raises:
-        LoadError: an option that does not exist, or a value that it does not take.
+        LoadError: an option does not exist, or does not take the given value.
     """
     given = dict(options.options)
     properties: Dict[str, Any] = {}
@@ -306,13 +307,11 @@ def _properties(options: LoadOptions, device: str) -> Dict[str, Any]:
 
 
 def _fix_sizes(library: Any, model: Any, options: LoadOptions, device: str) -> None:
-    """Give open sizes their numbers, where that was asked for or the device takes no others, and the inputs of --input
-    their shapes.
-    """
+    """Fix open sizes where that was requested or the device requires it, and apply the shapes of --input."""
     specs = _specs(model.inputs, "input")
     wanted = {name: shape for name, shape in options.shapes.items() if any(spec.name == name for spec in specs)}
     is_static = device.partition(".")[0] in STATIC_ONLY or options.options.get("static") == "1"
-    if is_static or len(wanted) < len(options.shapes):  # a name that is no input is refused there
+    if is_static or len(wanted) < len(options.shapes):  # resolve_shapes rejects a name that is not an input
         wanted = resolve_shapes(specs, options.shapes, options.batch)
     ports = {spec.name: port for spec, port in zip(specs, model.inputs)}
     open_ones = {spec.name for spec in specs if any(not isinstance(size, int) for size in spec.shape)}
@@ -351,7 +350,7 @@ def _plain(dtype: str) -> str:
 
 
 def _facts(core: Any, model: Any, inputs: Sequence[TensorSpec]) -> Dict[str, str]:
-    """What really runs: threads, streams, the precision that is computed in, the device by its full name."""
+    """The settings in effect: threads, streams, the precision of the arithmetic, the full name of the device."""
     facts = {fact: _asked(model.get_property, key) for fact, key in PROPERTIES.items()}
     devices = [name for name in facts["executed on"].split(", ") if name]
     first = devices[0].strip("()") if devices else "CPU"
@@ -402,7 +401,7 @@ def _known_error(path: str, error: Exception) -> Optional[LoadError]:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says without the places in OpenVINO's source that it passed through."""
+    """The message of an error without the locations in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not re.match(r"(Exception from |Check '|[\w./]+\.(cpp|hpp):\d+)", line)]
     text = (telling or lines or [type(error).__name__])[-1]

@@ -1,4 +1,4 @@
-"""Language models by openvino-genai: OpenVINO's own folders, and GGUF files of the architectures that it reads."""
+"""Language models with openvino-genai: folders in OpenVINO's format, and GGUF files of supported architectures."""
 
 import os
 from typing import Any, Callable, Dict, List, Optional
@@ -21,7 +21,7 @@ from edgeprof.worker.runtime import (
 
 class OpenvinoGenai(Runtime):
     name = "openvino-genai"
-    # Of a GGUF file llama.cpp is asked first.
+    # For a GGUF file, llama.cpp is preferred.
     formats = ("openvino-genai", "gguf")
     libraries = ("openvino_genai",)
     is_for_language = True
@@ -52,7 +52,7 @@ class OpenvinoGenai(Runtime):
 
 
 class OpenvinoGenaiSession(RequestSession):
-    """A pipeline without a cache of prefixes, whose every request begins with an empty cache."""
+    """A session with a pipeline that has no prefix cache, so that every request begins with an empty cache."""
 
     def __init__(self, path: str, options: LoadOptions, lengths: Lengths) -> None:
         import openvino
@@ -60,7 +60,7 @@ class OpenvinoGenaiSession(RequestSession):
 
         os.environ.setdefault("OPENVINO_TELEMETRY", "0")
         self._library = openvino_genai
-        settings: Dict[str, Any] = {"ATTENTION_BACKEND": "SDPA"}  # the other one keeps prefixes of prompts
+        settings: Dict[str, Any] = {"ATTENTION_BACKEND": "SDPA"}  # the other backend caches prefixes of prompts
         if options.threads:
             settings["INFERENCE_NUM_THREADS"] = options.threads
         try:
@@ -81,7 +81,7 @@ class OpenvinoGenaiSession(RequestSession):
         return len(answer.tokens[0])
 
     def _streamer(self, came: Callable[[], None]) -> Any:
-        """What the pipeline calls for each token."""
+        """The object that the pipeline calls for each token."""
         going_on = self._library.StreamingStatus.RUNNING
 
         class Streamer(self._library.StreamerBase):  # type: ignore[misc,name-defined] # known at run time only
@@ -100,7 +100,7 @@ class OpenvinoGenaiSession(RequestSession):
 
 
 def _last_line(error: BaseException) -> str:
-    """Of a report of OpenVINO's, whose first lines name its source files, what went wrong."""
+    """The cause in an error message of OpenVINO, whose first lines name source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 

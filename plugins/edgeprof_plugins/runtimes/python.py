@@ -1,13 +1,14 @@
 """Any Python callable as a model: ``app.py:function`` or ``package.module:function``.
 
-One call is one inference. The callable takes no argument, or the inputs that it names (``def detect(image)``), which
-are then fed as numpy arrays by keyword: give them with ``--input image=1,480,640,3:uint8`` or ``--input-data``. A
-class is constructed once, without arguments, and its instance is called. What comes back (an array, a tuple, a dict,
-None) is the output; it must be complete: wait for your GPU before you return.
+One call is one inference. The callable takes no arguments, or named inputs (``def detect(image)``), which are fed as
+numpy arrays by keyword: give them with ``--input image=1,480,640,3:uint8`` or ``--input-data``. A class is
+instantiated once, without arguments, and its instance is called. The return value (an array, a tuple, a dict, None) is
+the output. It must be complete: wait for the GPU before returning.
 
-``setup()`` and ``teardown()`` run once, before the first call and when all is measured: methods of a callable object,
-attributes of the function, or functions of those names beside it in the module. A ``reset()`` there runs before each
-sample of a dataset: what the function keeps from one call to the next (a tracker, a recurrent state) is its own.
+``setup()`` runs once before the first call, and ``teardown()`` once after all measurements. They are methods of a
+callable object, attributes of the function, or functions of these names in the same module. A ``reset()`` found in the
+same way runs before each sample of a dataset, and should clear the state that the function keeps between calls (a
+tracker, a recurrent state).
 
 An ``edgeprof.pipeline`` is measured by stages (``pipelines.py``).
 """
@@ -37,7 +38,7 @@ from edgeprof.worker.tensors import nested_arrays
 from .pipelines import PipelineSession
 from .targets import import_target, told
 
-#: What libraries read when they are imported to know how many threads to start.
+#: Environment variables with the number of threads, which libraries read when they are imported.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -122,7 +123,7 @@ class CallableSession(Session):
 
 
 def _callable_inputs(target: str, function: Callable[..., Any], options: LoadOptions) -> List[TensorSpec]:
-    """The arguments without defaults, and those of the others that the user gives a shape."""
+    """The arguments without defaults, and the arguments with defaults for which the user gives a shape."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # built in C without a signature
@@ -176,7 +177,7 @@ def _named_outputs(result: Any) -> Dict[str, Any]:
 
 
 def _is_module(value: Any) -> bool:
-    """Whether it is a torch.nn.Module, without importing torch."""
+    """Whether a value is a torch.nn.Module, found out without importing torch."""
     return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "forward", None))
 
 
@@ -185,12 +186,12 @@ def _is_numbers(values: Sequence[Any]) -> bool:
 
 
 def _as_array(value: Any) -> Any:
-    if hasattr(value, "detach"):  # a tensor of PyTorch's
+    if hasattr(value, "detach"):  # a PyTorch tensor
         value = value.detach().cpu()
         value = value.float() if is_foreign(str(value.dtype).rpartition(".")[2]) else value
     try:
         return np.array(value)
-    except Exception:  # ragged, or on a device: what it is still counts as one output
+    except Exception:  # a ragged value, or one on a device, still counts as one output
         holder = np.empty((), dtype=object)
         holder[()] = value
         return holder

@@ -1,6 +1,7 @@
-"""The search over a recipe's parameters: Optuna proposes, the study makes and measures, SQLite remembers.
+"""The search over the parameters of a recipe with Optuna's NSGA-II sampler.
 
-Objectives: accuracy up, joules (or seconds) down, packed size down; broken budgets are constraints. Sampler: NSGA-II.
+Optuna proposes variants, the study makes and measures them, and an SQLite database stores the trials. The objectives
+are to maximise accuracy and to minimise joules (or seconds) and compressed size; exceeded budgets are constraints.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from edgeprof.study.search import Judgement
 
 
-#: Databases whose version Optuna has looked at, which takes it a second; a search on a fleet opens each many times.
+#: Databases whose version Optuna has checked. The check takes a second, and a search on a fleet opens each many times.
 _COMPATIBLE: set[str] = set()
 
 
@@ -38,8 +39,8 @@ class Nsga2(Searcher):
     def search(self, space: Search, database: Path, seed: int, judge: Callable[[str], Judgement | None]) -> None:
         optuna = _load_optuna()
         with warnings.catch_warnings(), _opened(optuna, database) as store:
-            warnings.simplefilter("ignore")  # that constraints are an experimental feature
-            # The sampler's draws go on from the number of trials: a study that is resumed does not repeat itself.
+            warnings.simplefilter("ignore")  # ignore the warning that constraints are experimental
+            # The seed includes the number of finished trials, so that a resumed study does not repeat its draws.
             study = optuna.create_study(
                 study_name="edgeprof",
                 storage=store,
@@ -47,7 +48,7 @@ class Nsga2(Searcher):
                 load_if_exists=True,
             )
             done = len(_finished_trials(optuna, study))
-            for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # of a run that was killed
+            for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # left by a run that was killed
                 study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
                 study.enqueue_trial(cut_off.params)
             study.sampler = optuna.samplers.NSGAIISampler(
@@ -61,7 +62,7 @@ class Nsga2(Searcher):
                     {name: _suggest_value(trial, name, choice) for name, choice in space.choices.items()}
                 )
                 judgement = judge(chain)
-                trial.set_user_attr("chain", chain)  # only what was judged counts as done
+                trial.set_user_attr("chain", chain)  # only judged trials count as finished
                 if judgement is None:
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 else:
@@ -78,7 +79,7 @@ class Nsga2(Searcher):
 
 @contextlib.contextmanager
 def _opened(optuna: Any, database: Path) -> Iterator[Any]:
-    """The storage of trials, which is closed whatever becomes of the search."""
+    """The storage of trials, which is always closed at the end."""
     url = f"sqlite:///{database}"
     store = optuna.storages.RDBStorage(url, skip_compatibility_check=url in _COMPATIBLE)
     _COMPATIBLE.add(url)
@@ -103,16 +104,16 @@ def _suggest_value(trial: Any, name: str, choice: Any) -> str:
     low, high, logarithmic = choice
     whole = isinstance(low, int) and isinstance(high, int)
     draw = trial.suggest_int if whole else trial.suggest_float
-    from edgeprof.study.recipe import written  # a study's own: who looks for sensors has no use for it
+    from edgeprof.study.recipe import written  # imported here, because only a search needs it
 
     return written(draw(name, low, high, log=logarithmic))
 
 
 def _load_optuna() -> Any:
-    """Optuna.
+    """Import and return Optuna.
 
     Raises:
-        UnavailableError: it is not installed.
+        UnavailableError: Optuna is not installed.
     """
     try:
         import optuna

@@ -1,4 +1,4 @@
-"""How many multiply-accumulates the nodes of an ONNX graph do for one sample, by the shapes that are known."""
+"""The number of multiply-accumulate operations of ONNX nodes for one sample, from the known shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Shape = tuple[int | None, ...]
 
-#: Values of constants up to this size go into shape inference: they are shapes, axes and scales.
+#: Constants of up to this many values are passed to shape inference: they are shapes, axes and scales.
 _FEW = 16
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 #: Operators that multiply.
@@ -28,11 +28,11 @@ class Work(NamedTuple):
 
     Attributes:
         graph: Number of its graph in ``normal.graphs``.
-        node: Its index in it.
-        name: Its own, or what it gives.
+        node: Its index in that graph.
+        name: Its name, or its first output where it has none.
         op: Its operator.
-        weights: The initializers that it multiplies with; none where it multiplies two activations.
-        macs: Multiply-accumulates for one sample; None where a size is not known.
+        weights: The initializers that it multiplies with; empty where it multiplies two activations.
+        macs: Multiply-accumulate operations for one sample; None where a size is not known.
     """
 
     graph: int
@@ -44,17 +44,17 @@ class Work(NamedTuple):
 
 
 def work(model: OnnxFile) -> list[Work]:
-    """Every node that multiplies, those of inner graphs included.
+    """Return every node that multiplies, including nodes of inner graphs.
 
-    Of the branches of an If only one runs: the one that multiplies most counts, the nodes of the others have 0. The
-    body of a loop counts as often as a constant or the length of what it goes through says; else once.
+    Only one branch of an If runs: the branch with the most MACs counts, and the nodes of the others have 0. The body of
+    a loop counts as often as it runs where that is a constant or the length of the scanned input; else once.
     """
     sources = Sources(model)
     return _visit_nodes(model.model.graph, 0, 1, _Sizes(model, infer_shapes(model), sources))
 
 
 def _visit_nodes(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Work]:
-    """The nodes of a graph and of those inside it, which have the next numbers."""
+    """Visit the nodes of a graph and of the graphs inside it, which have the next numbers."""
     works = []
     following = number + 1
     for index, node in enumerate(graph.node):
@@ -73,13 +73,13 @@ def _visit_nodes(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Wor
 
 
 def _branch_macs(branch: list[Work]) -> float:
-    """What a branch multiplies; one in which that is not known may multiply most."""
+    """The MACs of a branch; infinite where they are not known, because that branch may have the most."""
     total = _sum_known(*(work.macs for work in branch))
     return math.inf if total is None else total
 
 
 def _body_repetitions(node: Any, sizes: _Sizes) -> int:
-    """How often a node runs its body, where that is known before it runs; else 1."""
+    """How often a node runs its body, where that is known in advance; else 1."""
     if node.op_type == "Loop" and node.input[0]:
         return sizes.number(node.input[0]) or 1
     if node.op_type == "Scan":
@@ -90,18 +90,18 @@ def _body_repetitions(node: Any, sizes: _Sizes) -> int:
 
 
 class _Sizes:
-    """Shapes by name, those of initializers seen through a Transpose included."""
+    """Shapes by name, including initializers that are read through a Transpose."""
 
     def __init__(self, model: OnnxFile, shapes: dict[str, Shape], sources: Sources) -> None:
         self._model, self._shapes, self._sources = model, shapes, sources
 
     def weights(self, node: Any) -> tuple[str, ...]:
-        """The initializers that a node multiplies with."""
+        """Return the initializers that a node multiplies with."""
         names = [self._sources.find(node.input[role.position])[0] for role in roles(node)]
         return tuple(dict.fromkeys(name for name in names if name))
 
     def number(self, name: str) -> int | None:
-        """A single constant number; None for what is computed."""
+        """Return a constant number; None for a computed value."""
         from onnx import numpy_helper
 
         for node in self._model.model.graph.node:
@@ -131,7 +131,7 @@ def _node_macs(node: Any, sizes: _Sizes) -> int | None:
         return None
     if node.op_type == "Attention":
         return _attention_macs(first, second)
-    if "Conv" in node.op_type:  # of a grouped one too: the weights hold one group's channels
+    if "Conv" in node.op_type:  # also holds for grouped convolutions: the weights have the channels of one group
         places = first if node.op_type == "ConvTranspose" else output
         return None if places is None else _size_product(places[:1], places[2:], second)
     return _matrix_macs(first, second, output, attributes)
@@ -140,20 +140,20 @@ def _node_macs(node: Any, sizes: _Sizes) -> int | None:
 def _matrix_macs(first: Shape, second: Shape, output: Shape | None, attributes: dict[str, Any]) -> int | None:
     rows, summed = _turned(first, attributes, "transA")
     inner, columns = _turned(second, attributes, "transB") if len(second) > 1 else (second[0], 1)
-    # One side tells what the other leaves open, as the input of a layer behind an If may.
+    # One factor can supply a size that is open in the other, such as the input of a layer behind an If.
     product = (rows, inner if summed is None else summed, columns)
     batch = first[:-2] if len(second) <= 2 else None if output is None else output[:-2]
     return None if batch is None else _size_product(batch, product)
 
 
 def _turned(shape: Shape, attributes: dict[str, Any], name: str) -> tuple[int | None, int | None]:
-    """Rows and columns of a factor, as an attribute turns it; a vector is one row."""
+    """Rows and columns of a factor, after a transpose attribute is applied; a vector is one row."""
     rows, columns = shape[-2:] if len(shape) > 1 else (1, shape[0])
     return (columns, rows) if name in attributes and attributes[name].i else (rows, columns)
 
 
 def _attention_macs(x: Shape, weights: Shape) -> int | None:
-    """Queries, keys and values, then twice the product of two activations."""
+    """The MACs of queries, keys and values, plus two products of activations."""
     hidden = None if weights[1] is None else weights[1] // 3
     return _sum_known(
         _size_product(x, weights[1:]), _size_product((2,), x[:-1], (x[-2] if len(x) > 1 else None, hidden))
@@ -164,7 +164,7 @@ def _recurrent_macs(inputs: list[Shape | None]) -> int | None:
     x, w, r = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
     if x is None or w is None or r is None:
         return None
-    # Steps and batch, in either order.
+    # The first two axes are steps and batch, in either order.
     return _sum_known(_size_product(x[:2], w), _size_product(x[:2], r))
 
 
@@ -194,16 +194,16 @@ def _take_batch(graph: Any, batch: int | None) -> None:
         dims = value.type.tensor_type.shape.dim
         if len(dims) > 1 and not dims[0].dim_value:
             dims[0].dim_value = batch
-    for value in graph.output:  # declared with an open batch, which the inferred one contradicts
+    for value in graph.output:  # the declared shapes have an open batch, which contradicts the inferred one
         value.type.tensor_type.ClearField("shape")
 
 
 def infer_shapes(model: OnnxFile, *, batch: int | None = 1) -> dict[str, Shape]:
-    """Shapes by name, in all graphs, as far as they can be inferred without the values of large weights.
+    """Return shapes by name, in all graphs, as far as they can be inferred without the values of large weights.
 
     Args:
         model: The file.
-        batch: What an open first axis of the inputs is taken for; None leaves it open.
+        batch: The size to use for an open first axis of the inputs; None leaves it open.
     """
     import onnx
 

@@ -1,7 +1,7 @@
-"""Which channels of an ONNX graph must go together, and which cannot go: every operator, followed.
+"""Follows channels through every operator of an ONNX graph: which must be removed together, and which must stay.
 
-Each tensor that is followed has a :class:`~edgeprof_plugins.compressors.onnx.ids.Track`. The channels that go into an
-operator that is not known here, or known to mix them (a Softmax over them, a DepthToSpace), stay, and it is named.
+Each followed tensor has a :class:`~edgeprof_plugins.compressors.onnx.ids.Track`. Channels must stay if they enter an
+operator that is not known here, or that mixes them (a Softmax over channels, a DepthToSpace); the reason names it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Shape = tuple[int | None, ...]
     Count = Callable[[Ids], int]
 
-#: One input, one output, value by value.
+#: Operators that compute each output value from one input value.
 _VALUE_BY_VALUE = frozenset({
     "Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Clip", "Softplus",
     "Softsign", "Gelu", "FastGelu", "QuickGelu", "Mish", "Swish", "Identity", "Dropout", "Cast", "Abs", "Neg", "Exp",
@@ -49,12 +49,12 @@ class Channels:
     """The channels of one graph.
 
     Args:
-        model: The file; read, and changed by ``rewrite`` only.
+        model: The file; it is changed by ``rewrite`` only.
 
     Attributes:
-        uses: Every axis of an initializer that runs over channels.
-        weights: Those whose values tell how much a channel matters: initializer, axis, channels.
-        made: Node → the channels that it makes.
+        uses: Every axis of an initializer along which channels lie.
+        weights: The uses whose values measure the importance of a channel: initializer, axis, channels.
+        made: Node → the channels that it produces.
     """
 
     def __init__(self, model: OnnxFile) -> None:
@@ -75,32 +75,32 @@ class Channels:
         self._settle_shared()
 
     def groups(self) -> list[Group]:
-        """Channels that can go, in groups that compete."""
+        """Return the channels that can be removed, in groups that compete."""
         return self.register.groups()
 
     def pinned(self) -> list[str]:
-        """Why others cannot, one sentence for each reason."""
+        """Return why other channels cannot be removed, one sentence for each reason."""
         return self.register.reasons()
 
     def reasons(self) -> dict[str, str]:
-        """Weight → why its output channels stay, for those that have to."""
+        """Return weight → why its output channels stay."""
         reasons = {name: self.register.reason(ids) for name, _, ids in self.weights}
         return {name: reason or "none of its channels is among the least" for name, reason in reasons.items()}
 
     def why_not(self) -> str:
-        """Return one sentence that says why nothing can be taken out."""
+        """Return a sentence that explains why no channel can be removed."""
         reasons = self.pinned()
         if not reasons:
             return "it has no convolution or dense layer whose weights are in the file"
         return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
 
     def label(self, index: int) -> str:
-        """Return the name by which messages call a node: its own, or its operator and output."""
+        """Return the name of a node in messages: its own name, or its operator and output."""
         node = self.graph.node[index]
         return node.name or f"{node.op_type} → {node.output[0]}"
 
     def rewrite(self, count: Count) -> None:
-        """Bring what names a number of channels in the graph (shapes, splits, groups) to how many are kept."""
+        """Update channel counts in the graph (shapes, splits, groups) to the number of channels kept."""
         for fix in self._fixes:
             fix(count)
 
@@ -111,12 +111,12 @@ class Channels:
             self.register.pin(self._tracks[name].ids, reason)
 
     def _use_along(self, name: str, axis: int, ids: Ids, *, read: bool = False) -> None:
-        """An initializer that several nodes read is cut for all of them alike."""
+        """Record a use; an initializer that several nodes read is cut in the same way for all of them."""
         self.register.join(self._first.setdefault((name, axis), ids), ids)
         self.uses.append(Use(name, axis, ids, read))
 
     def _settle_shared(self) -> None:
-        """What some of an initializer's readers do not see as channels cannot be cut for the others."""
+        """Keep the channels of an initializer if some of its readers do not use that axis as channels."""
         seen: dict[tuple[str, int], int] = {}
         for use in self.uses:
             seen[use.name, use.axis] = seen.get((use.name, use.axis), 0) + 1
@@ -132,7 +132,7 @@ class Channels:
         tracked = [name for name in node.input if name in self._tracks]
         makes = node.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"}
         if node.op_type in {"Shape", "Size"} or not (tracked or makes):
-            return  # reading a shape cuts nothing; what it feeds is looked at where it ends
+            return  # reading a shape does not prevent removal; its consumers are checked when they are visited
         try:
             self._follow_node(index, node)
             if node.op_type not in _ELEMENTWISE | {"Concat"}:
@@ -171,7 +171,7 @@ class Channels:
         self._tracks[node.output[0]] = track
 
     def _make_channels(self, index: int, axis: int, output: Track) -> None:
-        """A layer's outputs: new channels, made by the rows of a weight."""
+        """Record the outputs of a layer: new channels, produced by the rows of a weight."""
         node, ids = self.graph.node[index], output.ids
         weight = node.input[1]
         self._use_along(weight, axis, ids)
@@ -183,7 +183,7 @@ class Channels:
             self._per_channel(node, node.input[2], ids)
 
     def _per_channel(self, node: Any, name: str, ids: Ids) -> None:
-        """A constant whose last axis runs over channels, or one value for all."""
+        """Record a constant whose last axis is the channels, or that has one value for all channels."""
         dims = self.view.dims(name) if self.model.has(name) else None
         if dims and dims[-1] == len(ids):
             self._use_along(name, len(dims) - 1, ids)
@@ -197,7 +197,7 @@ class Channels:
         return tuple(int(size or 0) for size in dims)
 
     def _read_channels(self, node: Any, weight: str, axis: int, wanted: int, ids: Ids | None = None) -> None:
-        """A layer's inputs: the columns of its weight."""
+        """Record the inputs of a layer: the columns of its weight."""
         track = self._tracks.get(node.input[0])
         if track is None:
             return
@@ -210,11 +210,11 @@ class Channels:
         self._use_along(weight, axis, ids, read=True)
 
     def convolution(self, index: int, node: Any) -> None:
-        """Output channels are axis 0 of the weights, input channels axis 1."""
+        """Follow a convolution: output channels are axis 0 of the weights, input channels axis 1."""
         self._follow_convolution(index, node, out=0, inner=1)
 
     def transposed_convolution(self, index: int, node: Any) -> None:
-        """Output channels are axis 1 of the weights, input channels axis 0."""
+        """Follow a transposed convolution: output channels are axis 1 of the weights, input channels axis 0."""
         self._follow_convolution(index, node, out=1, inner=0)
 
     def _follow_convolution(self, index: int, node: Any, *, out: int, inner: int) -> None:
@@ -228,7 +228,7 @@ class Channels:
         elif track is None or track.axis != 1:
             raise CannotFollowError("a grouped convolution of what is not followed")
         elif len(track.ids) == groups and (out == 0 or shape[1] == 1):
-            # Depthwise: each channel has kernels of its own; how much they weigh counts for it.
+            # Depthwise: each channel has its own kernels, and their norm counts towards its importance.
             ids = np.repeat(track.ids, count // groups)
             self._use_along(weight, 0, ids)
             self.weights.append((weight, 0, ids))
@@ -237,7 +237,7 @@ class Channels:
             if len(node.input) > 2 and node.input[2]:
                 self._per_channel(node, node.input[2], ids)
         elif out == 0:
-            # Each group loses the same of its inputs and of its outputs: the weight stays one box.
+            # Every group loses the same inputs and outputs, so that the weight remains one rectangular tensor.
             blocks = track.ids.reshape(groups, -1)
             for block in blocks[1:]:
                 self.register.join(blocks[0], block)
@@ -248,7 +248,7 @@ class Channels:
             raise CannotFollowError("a grouped transposed convolution")
 
     def gemm(self, index: int, node: Any) -> None:
-        """Follow the columns (with ``transB`` the rows) of the weights."""
+        """Follow a Gemm: its channels are the columns of the weights, or the rows with ``transB``."""
         shape = self._weight_shape(node.input[1])
         if attribute(node, "transA", 0):
             raise CannotFollowError("its input is transposed")
@@ -257,7 +257,7 @@ class Channels:
         self._make_channels(index, produced_axis, Track(self.register.new(shape[produced_axis]), 1, 2))
 
     def matmul(self, index: int, node: Any) -> None:
-        """Follow the columns of a matrix of weights that the last axis of the input is multiplied with."""
+        """Follow a MatMul of the last axis of the input with a weight matrix, whose columns are the new channels."""
         shape, source = self._weight_shape(node.input[1]), self.view.dims(node.input[0])
         if len(shape) != 2 or source is None or len(source) < 2:
             raise CannotFollowError("it multiplies more than a matrix of weights")
@@ -277,7 +277,7 @@ class Channels:
         self._pass_through(node, lambda track: axis % track.rank != track.axis)
 
     def _follow_elementwise(self, node: Any) -> None:
-        """Any number of inputs, broadcast as numpy does: axes are counted from the end."""
+        """Follow any number of inputs that are broadcast as in numpy: axes are counted from the end."""
         if attribute(node, "broadcast", 0):
             raise CannotFollowError("it broadcasts as operator sets before 7 did")
         names = [name for name in node.input if name]
@@ -293,7 +293,7 @@ class Channels:
             track, dims = tracks.get(name), shapes[name]
             if track is not None and track.axis - track.rank == end and len(track.ids) == len(ids):
                 self.register.join(ids, track.ids)
-            elif track is not None:  # one channel for all others
+            elif track is not None:  # one channel is broadcast to all others
                 self.register.pin(track.ids, f"{node.name or node.output[0]} ({node.op_type}) spreads one channel")
                 if track.axis - track.rank != end or len(track.ids) != 1:
                     raise CannotFollowError("it adds tensors of different channels")
@@ -314,7 +314,7 @@ class Channels:
         self._tracks[node.output[0]] = track if attribute(node, "keepdims", 1) else _dropped_channels(track, axes)
 
     def reshaped(self, _: int, node: Any) -> None:
-        """Follow channels through a Reshape or Flatten: as they are, or as blocks of a merged or divided axis."""
+        """Follow channels through a Reshape or Flatten: unchanged, or as blocks of a merged or divided axis."""
         track = self._tracks[node.input[0]]
         before, after = self.view.dims(node.input[0]), self._shape_after(node)
         if track.axis == 0 or before is None or after is None or not after:
@@ -322,7 +322,7 @@ class Channels:
         stays_whole = track.axis < len(after) and all(
             a == b and a is not None for a, b in _channel_pairs(before, after, track.axis)
         )
-        if stays_whole:  # only what lies behind the channels is rearranged
+        if stays_whole:  # only axes behind the channel axis are rearranged
             ids, axis = track.ids, track.axis
         else:
             if product(before[1:]) is None or product(before[1:]) != product(after[1:]) or len(after) < 2:
@@ -331,13 +331,13 @@ class Channels:
             axis = along + 1
         self._tracks[node.output[0]] = Track(ids, axis, len(after))
         if node.op_type == "Reshape":
-            # 0: the batch as it is; -1: the one size that is open.
+            # 0 keeps the batch; -1 is the one open size.
             wanted = [0, *(-1 if size is None else size for size in after[1:])]
             self._fixes.append(self._size_fix(node, 1, wanted, self._tracks[node.output[0]]))
             self._fixes.append(lambda _: unset_attribute(node, "allowzero"))
 
     def _shape_after(self, node: Any) -> Shape | None:
-        """The shape that a Reshape or Flatten gives; the batch, which stays what it is, as the input's."""
+        """The output shape of a Reshape or Flatten, which keeps the batch size of the input."""
         before = self.view.dims(node.input[0])
         if node.op_type == "Flatten":
             if attribute(node, "axis", 1) != 1 or before is None or None in before[1:]:
@@ -360,16 +360,16 @@ class Channels:
         same = (given[0] == 0 and copied) or given[0] == before[0] or total == product(sizes[1:]) is not None
         return (before[0], *sizes[1:]) if same and sum(size is None for size in sizes[1:]) <= 1 else None
 
-    # --- operators that move channels about -----------------------------------------------------------------------
+    # --- operators that rearrange channels ------------------------------------------------------------------------
 
     def transposed(self, _: int, node: Any) -> None:
-        """Follow channels to the axis that ``perm`` puts them on."""
+        """Follow channels to the axis to which ``perm`` moves them."""
         track = self._tracks[node.input[0]]
         order = attribute(node, "perm", list(range(track.rank))[::-1])
         self._tracks[node.output[0]] = track._replace(axis=list(order).index(track.axis))
 
     def squeezed(self, _: int, node: Any) -> None:
-        """Follow channels where axes of size 1 are taken away; the channels' own axis must stay."""
+        """Follow channels where axes of size 1 are removed; the channel axis must stay."""
         track, dims = self._tracks[node.input[0]], self.view.dims(node.input[0])
         axes = self.view.integers(node, 1, "axes")
         if axes is None and (dims is None or None in dims):
@@ -380,7 +380,7 @@ class Channels:
         self._tracks[node.output[0]] = _dropped_channels(track, gone)
 
     def unsqueezed(self, _: int, node: Any) -> None:
-        """Follow channels where axes of size 1 are put in."""
+        """Follow channels where axes of size 1 are inserted."""
         track = self._tracks[node.input[0]]
         axes = self.view.integers(node, 1, "axes") or []
         rank = track.rank + len(axes)
@@ -388,7 +388,7 @@ class Channels:
         self._tracks[node.output[0]] = Track(track.ids, old[track.axis], rank)
 
     def concatenated(self, index: int, node: Any) -> None:
-        """Put channels side by side along their own axis, or join those that must stay alike along another."""
+        """Concatenate channels along the channel axis, or make them the same when another axis is concatenated."""
         tracks = [self._tracks.get(name) for name in node.input]
         first = next(track for track in tracks if track is not None)
         axis = attribute(node, "axis", 0) % first.rank
@@ -410,7 +410,7 @@ class Channels:
         self._tracks[node.output[0]] = first._replace(ids=np.concatenate(parts))
 
     def _fixed_channels(self, count: int, index: int, name: str) -> Ids:
-        """Channels that no layer makes."""
+        """Create channels that no layer produces; they must stay."""
         ids = self.register.new(count)
         self.register.pin(
             ids, f"{self.label(index)} ({self.graph.node[index].op_type}) takes channels of {name} as given"
@@ -418,7 +418,7 @@ class Channels:
         return ids
 
     def divided(self, index: int, node: Any) -> None:
-        """Follow a Split along the channels' own axis, whose sizes change with what is taken out, or another."""
+        """Follow a Split along the channel axis, whose sizes change with the channels removed, or along another."""
         track = self._tracks[node.input[0]]
         if attribute(node, "axis", 0) % track.rank != track.axis:
             self._tracks.update(dict.fromkeys(node.output, track))
@@ -430,7 +430,7 @@ class Channels:
             sizes.append(len(track.ids) - sum(sizes))
         pieces = np.split(track.ids, np.cumsum(sizes)[:-1])
         for number, (name, piece) in enumerate(zip(node.output, pieces, strict=True)):
-            self.register.mark(piece, ("piece", index, number))  # so that none becomes empty
+            self.register.mark(piece, ("piece", index, number))  # so that no piece becomes empty
             self._tracks[name] = track._replace(ids=piece)
 
         def fix(count: Count) -> None:
@@ -444,7 +444,7 @@ class Channels:
         self._fixes.append(fix)
 
     def sliced(self, _: int, node: Any) -> None:
-        """Follow channels through a Slice along any axis but their own."""
+        """Follow channels through a Slice along any axis except the channel axis."""
         track = self._tracks[node.input[0]]
         axes = self.view.integers(node, 3, "axes") or range(len(self.view.integers(node, 1, "starts") or []))
         if any(axis % track.rank == track.axis for axis in axes):
@@ -452,7 +452,7 @@ class Channels:
         self._tracks[node.output[0]] = track
 
     def padded(self, index: int, node: Any) -> None:
-        """Follow a Pad; channels that it adds are no layer's, and stay."""
+        """Follow a Pad; the channels that it adds come from no layer and stay."""
         track = self._tracks[node.input[0]]
         pads = self.view.integers(node, 1, "pads") or []
         axes = [axis % track.rank for axis in (self.view.integers(node, 3, "axes") or range(len(pads) // 2))]
@@ -468,7 +468,7 @@ class Channels:
         self._tracks[node.output[0]] = track._replace(ids=np.concatenate(ids))
 
     def resized(self, _: int, node: Any) -> None:
-        """Follow a Resize that leaves the axis of the channels alone."""
+        """Follow a Resize that does not change the channel axis."""
         track = self._tracks[node.input[0]]
         for position, name in enumerate(node.input):
             values = self.view.constant(name) if name and position else None
@@ -488,7 +488,7 @@ class Channels:
         return lambda count: self.view.set_input(node, position, [*before, count(track.ids), *after])
 
 
-#: Operators with a method of their own.
+#: Operators that have their own method.
 _OWN: dict[str, Callable[[Channels, int, Any], None]] = {
     "Conv": Channels.convolution,
     "ConvTranspose": Channels.transposed_convolution,

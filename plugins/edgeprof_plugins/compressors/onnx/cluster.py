@@ -1,8 +1,8 @@
-"""Weight sharing: each layer's weights become one of n values.
+"""Weight sharing: each weight of a layer becomes one of n values.
 
-The weights stay floats, so that any runtime runs the model as before and no faster; but with few distinct values the
-file packs well, and ``store=codebook`` makes the file itself small: one byte a weight and a table, looked up once when
-the model is loaded.
+The weights stay floats, so any runtime runs the model as before and no faster. With few distinct values the file
+compresses well (zip), and ``store=codebook`` makes the file itself small: it stores one byte per weight and a table,
+which is looked up once when the model is loaded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Cluster(Compressor):
-    """Each layer's weights become the ``n`` values of a codebook (``shared.kmeans``): floats, or places in a table."""
+    """Replaces each layer's weights with ``n`` codebook values (``shared.kmeans``), as floats or indices of a table."""
 
     name = "cluster"
     changes = ("values",)
@@ -47,7 +47,7 @@ class Cluster(Compressor):
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
-        del data, seed  # k-means starts from the weights' own distribution
+        del data, seed  # k-means starts from the distribution of the weights, so nothing is random
         with OnnxFile(source) as model:
             inventory = Inventory(model)
             weights = {w.name: w for w in model.weights() if np.prod(w.shape) > parameters["n"]}
@@ -85,7 +85,7 @@ class Cluster(Compressor):
 
 
 def _look_up(graph: Any, names: Iterable[str]) -> None:
-    """``name`` = codes[index], computed when the model is loaded (runtimes fold it: both are constants)."""
+    """Compute ``name`` = codes[index]; runtimes fold it when the model is loaded, because both are constants."""
     import onnx
 
     nodes = []
@@ -96,7 +96,7 @@ def _look_up(graph: Any, names: Iterable[str]) -> None:
 
 
 def prepend(graph: Any, new_nodes: list[Any], names: set[str]) -> None:
-    """Nodes before all others; what they compute is no longer an input (old files list initializers as inputs)."""
+    """Insert nodes before all others, and remove their outputs from the inputs (old files list initializers there)."""
     copies = [type(node).FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:]
     graph.node.extend([*new_nodes, *copies])

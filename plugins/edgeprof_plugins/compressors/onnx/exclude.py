@@ -1,4 +1,4 @@
-"""``exclude=auto`` of ONNX models: each layer quantised alone, and variants judged by their answers."""
+"""``exclude=auto`` for ONNX models: each layer is quantised alone, and variants are judged by their outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Batch = Mapping[str, npt.NDArray[Any]]
 
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
-#: These hand on the values that they get: what is lost before them is not theirs.
+#: Operators that pass their input values on: they cause no quantisation noise of their own.
 _HANDED_ON = frozenset({
     "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Resize", "Split", "Slice", "Gather", "Pad",
     "Relu", "Clip", "Identity", "Expand",
@@ -26,12 +26,12 @@ _HANDED_ON = frozenset({
 
 
 def answers(model: Any, batches: Iterable[Batch], count: int) -> list[npt.NDArray[Any]]:
-    """A model's outputs for the first ``count`` samples, joined along the first axis.
+    """Return a model's outputs for the first ``count`` samples, joined along the first axis.
 
     Args:
-        model: Its path, or its bytes.
+        model: The path of the model, or its bytes.
         batches: Inputs by name.
-        count: How many samples there are; what fills up the last batch is dropped.
+        count: The number of samples; outputs for the padding of the last batch are dropped.
     """
     import onnxruntime
 
@@ -48,18 +48,18 @@ def answers(model: Any, batches: Iterable[Batch], count: int) -> list[npt.NDArra
 
 
 def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, float]:
-    """Each quantised node's signal to noise when it alone is quantised.
+    """Return the signal-to-quantisation-noise ratio (SQNR) of each quantised node when only that node is quantised.
 
-    The float graph and, beside it, every quantised node fed from the float tensors through its own quantisation: one
-    run shows what each loses by itself (inputs, weights, and the range of what it gives).
+    One graph holds the float nodes and a copy of every quantised node, which reads the float tensors through its own
+    quantisation. A single run thus shows the loss of each node by itself (inputs, weights, and output range).
 
     Args:
         plain: The float model that was quantised.
-        quantised: The same in QDQ format; nodes have the same names.
+        quantised: The same model in QDQ format, with the same node names.
         batches: Inputs by name.
 
     Returns:
-        Node → dB.
+        Node → SQNR in dB.
     """
     import onnx
 
@@ -72,7 +72,7 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
     whole.graph.initializer.extend(
         initializer for initializer in given.initializer if initializer.name not in initializers
     )
-    # The quantiser renames what a layer gives where that is an output of the model.
+    # The quantiser renames the output of a layer where it is an output of the model.
     same = {
         ours: theirs
         for node in given.node
@@ -98,7 +98,7 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
             watched[node.name] = (floats[node.name].output[0], copy.output[0])
         elif node.op_type == "DequantizeLinear" and node.input[0] in ends:
             held[node.input[0]] = copy.output[0]
-    # What a layer gives → the other end of its own quantisation.
+    # Output of a layer → the same tensor after its quantisation and dequantisation.
     inputs = {same.get(n.input[0], n.input[0]): held[n.output[0]] for n in given.node if n.output[0] in held}
     wanted = list(dict.fromkeys(n for out, approx in watched.values() for n in (out, approx, inputs.get(out, out))))
     powers: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
         for name, (out, approximation) in watched.items():
             truth = tapped[out].astype(np.float64)
             noises = (tapped[approximation] - truth, tapped[inputs.get(out, out)] - truth)
-            # Two sources of noise, added as powers.
+            # The two sources of noise are added as powers.
             powers[name] = powers.get(name, 0) + np.stack(
                 [_channel_power(truth), sum(_channel_power(noise) for noise in noises)]
             )
@@ -114,7 +114,7 @@ def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, f
 
 
 def _channel_power(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Σx² of each channel: axis 1 of images and of flat features, the last of sequences."""
+    """Σx² of each channel; channels are axis 1 for images and flat features, the last axis for sequences."""
     axis = 1 if values.ndim in {2, 4, 5} else values.ndim - 1
     total: npt.NDArray[Any] = np.square(values).sum(axis=tuple(a for a in range(values.ndim) if a != axis))
     return total

@@ -1,7 +1,7 @@
-"""An ONNX file whose weights stay on disk: the graph in memory, each weight read when it is asked for.
+"""An ONNX file whose weights stay on disk: the graph is in memory, and each weight is read on request.
 
-A compressor that changes weights one at a time then needs the memory of its largest weight, not of the model. Wire
-format: protobuf.dev/programming-guides/encoding; field numbers: onnx/onnx.proto3 (ModelProto.graph = 7,
+A compressor that changes one weight at a time therefore needs memory for the largest weight only, not for the whole
+model. Wire format: protobuf.dev/programming-guides/encoding; field numbers: onnx/onnx.proto3 (ModelProto.graph = 7,
 GraphProto.initializer = 5).
 """
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from edgeprof_plugins.compressors.onnx.weights import Weight
 
 _GRAPH, _INITIALIZER, _SPARSE = 7, 5, 15
-#: What protobuf can hold in one message, and so ONNX in one file.
+#: The largest protobuf message in bytes, and therefore the largest ONNX file.
 _LIMIT = 2**31 - 1
-#: Bytes of it that are kept for what the tensors in the second file leave in the first.
+#: Bytes reserved in the first file for the headers of tensors whose values go into the second file.
 _RESERVE = 1 << 24
-#: Tensors of fewer bytes stay in the first file.
+#: Tensors smaller than this, in bytes, stay in the first file.
 _SMALL = 1024
 _BLOCK = 1 << 20
 
 
 def require() -> Any:
-    """The ``onnx`` module.
+    """Return the ``onnx`` module.
 
     Raises:
-        UnavailableError: it is not installed.
+        UnavailableError: onnx is not installed.
     """
     try:
         import onnx
@@ -56,12 +56,12 @@ def require() -> Any:
 
 @dataclass
 class OnnxFile:
-    """Use it as a context manager.
+    """An open ONNX file. Use it as a context manager.
 
     Attributes:
         path: The file.
-        model: The ModelProto without its initializers; change it freely before ``write``.
-        order: Names of the initializers, as in the file, then those that lay elsewhere (see ``normal``).
+        model: The ModelProto without its initializers; it may be changed freely before ``write``.
+        order: Names of the initializers in file order, followed by weights moved from elsewhere (see ``normal``).
     """
 
     path: Path
@@ -74,7 +74,7 @@ class OnnxFile:
     _data: mmap.mmap | None = None
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def __enter__(self) -> OnnxFile:  # noqa: PYI034 - Self is not in the typing of 3.10
+    def __enter__(self) -> OnnxFile:  # noqa: PYI034 - Python 3.10's typing has no Self
         onnx = require()
         try:
             file = self._stack.enter_context(self.path.open("rb"))
@@ -119,7 +119,7 @@ class OnnxFile:
         normalise(self)
 
     def add(self, tensor: Any) -> None:
-        """Add an initializer, or replace one; it is kept in memory until it is written."""
+        """Add an initializer, or replace one; it stays in memory until the file is written."""
         self._sparse.pop(tensor.name, None)
         if not self.has(tensor.name):
             self.order.append(tensor.name)
@@ -127,7 +127,7 @@ class OnnxFile:
         self._headers[tensor.name] = _tensor_header(tensor)
 
     def add_sparse(self, sparse: Any, name: str) -> None:
-        """Add an initializer that stores the values that are not zero and where they are."""
+        """Add an initializer that stores only the nonzero values and their positions."""
         copy = type(sparse).FromString(sparse.SerializeToString())
         copy.values.name = name
         if not self.has(name):
@@ -143,15 +143,15 @@ class OnnxFile:
         self._headers.pop(name, None)
 
     def has(self, name: str) -> bool:
-        """Whether that is an initializer."""
+        """Return whether ``name`` is an initializer."""
         return name in self._held or name in self._places or name in self._sparse
 
     def is_sparse(self, name: str) -> bool:
-        """Whether an initializer is stored as its values that are not zero and where they are."""
+        """Return whether an initializer is stored as its nonzero values and their positions."""
         return name in self._sparse
 
     def proto(self, name: str) -> Any:
-        """The TensorProto of an initializer; without values where these are sparse, or in another file."""
+        """Return the TensorProto of an initializer, without values where they are sparse or in another file."""
         if name in self._sparse:
             sparse = self._sparse[name]
             return require().TensorProto(name=name, data_type=sparse.values.data_type, dims=sparse.dims)
@@ -162,39 +162,39 @@ class OnnxFile:
         return require().TensorProto.FromString(self._data[start:end])
 
     def header(self, name: str) -> Any:
-        """A TensorProto with the name, the type and the shape of an initializer, and no values: nothing is read."""
+        """Return a TensorProto with the name, type and shape of an initializer; no values are read."""
         return self.proto(name) if name in self._sparse else self._headers[name]
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """An initializer's values (read-only); sparse ones with their zeros."""
+        """Return the values of an initializer as a dense, read-only array."""
         folder = str(self.path.parent)
         if name in self._sparse:
             return dense(self._sparse[name], folder)
         return values_of(self.proto(name), folder)
 
     def stored(self, name: str, values: npt.NDArray[Any]) -> Any:
-        """New values for an initializer, in the way that the file stores it: sparse where it was sparse."""
+        """Return a proto with new values for an initializer, sparse where the initializer was sparse."""
         return sparse_tensor(values, name) if name in self._sparse else tensor(values, name)
 
     def opset(self) -> int:
-        """Return the version of ONNX's own operator set that the model uses; 1 where it names none."""
+        """Return the version of the standard ONNX operator set that the model uses; 1 where it names none."""
         return next((int(opset.version) for opset in self.model.opset_import if opset.domain in ("", "ai.onnx")), 1)
 
     def weights(self) -> list[Weight]:
-        """The float weights of layers that multiply, in the order of the graph."""
+        """Return the float weights of layers that multiply, in graph order."""
         return weights(self)
 
     def node(self, weight: Weight) -> Any:
-        """The first node that uses a weight."""
+        """Return the first node that uses a weight."""
         return list(graphs(self.model.graph))[weight.graph].node[weight.node]
 
     def write(self, target: Path, edit: Callable[[str], Iterable[Any]] | None = None) -> None:
-        """Write the model; what does not fit into one ONNX file (2 GiB) goes into a second one, TARGET.data.
+        """Write the model; values beyond the limit of one ONNX file (2 GiB) go into a second file, TARGET.data.
 
         Args:
             target: A new file.
-            edit: Name of an initializer → the TensorProtos (or SparseTensorProtos) that take its place; it is called
-                once for each, in order.
+            edit: Name of an initializer → the TensorProtos (or SparseTensorProtos) that replace it; called once for
+                each initializer, in order.
         """
         beside = target.with_name(target.name + ".data")
         try:
@@ -225,7 +225,7 @@ class OnnxFile:
     def _initializer_blocks(
         self, name: str, edit: Callable[[str], Iterable[Any]] | None
     ) -> Iterator[tuple[int, Iterable[bytes]]]:
-        """What stands for an initializer in the file: for each tensor the size of its field and the field in blocks."""
+        """Yield the fields to write for an initializer: for each tensor, the field's size in bytes and its blocks."""
         if edit is None and name in self._places and name not in self._held and not self._is_external(name):
             yield self._copied_blocks(*self._places[name])
             return
@@ -245,13 +245,13 @@ class OnnxFile:
         return name not in self._sparse and bool(self.header(name).data_location == 1)
 
     def whole(self, name: str) -> Any:
-        """The TensorProto (of sparse values the SparseTensorProto) with its values, wherever they are stored."""
+        """Return the TensorProto (SparseTensorProto for sparse values) with its values, wherever they are stored."""
         if name in self._sparse:
             return self._sparse[name]
         return self.dense(name) if self._is_external(name) else self.proto(name)
 
     def dense(self, name: str) -> Any:
-        """The TensorProto with all values, zeros included."""
+        """Return the TensorProto with all values, including zeros."""
         proto = self.proto(name)
         return tensor(self.array(name), name) if name in self._sparse or proto.data_location == 1 else proto
 
@@ -264,14 +264,14 @@ def _tensor_header(proto: Any) -> Any:
 
 
 def tensor(values: npt.NDArray[Any], name: str) -> Any:
-    """A TensorProto."""
+    """Return a TensorProto with this name and these values."""
     from onnx import numpy_helper
 
     return numpy_helper.from_array(values, name)
 
 
 def values_of(proto: Any, folder: str) -> npt.NDArray[Any]:
-    """A TensorProto's values, in the model or in another file of its folder (read-only)."""
+    """Return the values of a TensorProto (read-only), from the model or from another file in ``folder``."""
     from onnx import numpy_helper
 
     values: npt.NDArray[Any] = numpy_helper.to_array(proto, base_dir=folder)
@@ -279,7 +279,7 @@ def values_of(proto: Any, folder: str) -> npt.NDArray[Any]:
 
 
 def dense(sparse: Any, folder: str = "") -> npt.NDArray[Any]:
-    """A SparseTensorProto's values with their zeros; its indices are (n) or (n, rank)."""
+    """Return the values of a SparseTensorProto as a dense array; its indices have shape (n,) or (n, rank)."""
     values, indices = values_of(sparse.values, folder), values_of(sparse.indices, folder)
     shape = tuple(int(size) for size in sparse.dims)
     whole = np.zeros(shape, values.dtype)
@@ -291,7 +291,7 @@ def dense(sparse: Any, folder: str = "") -> npt.NDArray[Any]:
 
 
 def sparse_tensor(values: npt.NDArray[Any], name: str) -> Any:
-    """A SparseTensorProto with indices along the flattened tensor."""
+    """Return a SparseTensorProto whose indices refer to the flattened tensor."""
     import onnx
 
     flat = values.reshape(-1)
@@ -302,7 +302,7 @@ def sparse_tensor(values: npt.NDArray[Any], name: str) -> Any:
 
 
 def _external_field(field: bytes, file: Any, name: str) -> Iterator[bytes]:
-    """A tensor's field, its values written to another file."""
+    """Yield the field of a tensor after writing its values to another file."""
     import onnx
 
     (piece,) = protobuf.fields(field, 0, len(field))
@@ -324,7 +324,7 @@ def _external_field(field: bytes, file: Any, name: str) -> Iterator[bytes]:
 
 
 def walk(graph: Any) -> Iterator[Any]:
-    """All nodes, those of inner graphs (If, Loop, Scan) too."""
+    """Iterate over all nodes, including those of inner graphs (If, Loop, Scan)."""
     for subgraph in graphs(graph):
         yield from subgraph.node
 
@@ -351,7 +351,7 @@ def _without_graph(model: Any) -> bytes:
     for descriptor, value in model.ListFields():
         if descriptor.name == "graph":
             continue
-        # upb has no is_repeated in older versions; a repeated value can be iterated over and is no text.
+        # Older versions of upb have no is_repeated; a repeated value is recognised by its extend method.
         if hasattr(value, "extend"):
             getattr(copy, descriptor.name).extend(value)
         elif descriptor.message_type is not None:
@@ -372,7 +372,10 @@ def _encode_varint(value: int) -> bytes:
 
 
 def _padded_varint(value: int) -> bytes:
-    """Five bytes whatever the value: the length is known only when everything is written. Any parser reads it so."""
+    """Encode a varint in five bytes, whatever its value, because the length is known only after everything is written.
+
+    Every protobuf parser accepts the padding.
+    """
     return bytes([value >> shift & 0x7F | 0x80 for shift in (0, 7, 14, 21)]) + bytes([value >> 28])
 
 

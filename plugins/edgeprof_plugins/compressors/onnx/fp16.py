@@ -1,4 +1,4 @@
-"""ONNX in half precision: half the file, and half the memory traffic on devices that compute in it."""
+"""ONNX models in half precision: half the file size, and half the memory traffic on devices that compute in float16."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _LARGEST = 65504.0
 #: TensorProto.FLOAT16.
 _FLOAT16 = 10
-#: Weights of so many values are converted on their way through the file, smaller ones in memory.
+#: Weights with at least this many values are converted while the file is written, smaller ones in memory.
 _LARGE = 1024
 
 
 class Fp16(Compressor):
-    """Weights and arithmetic become float16; what lies beyond its range is clipped and counted."""
+    """Converts weights and arithmetic to float16; values beyond its range are clipped, and their tensors reported."""
 
     name = "fp16"
     changes = ("precision",)
@@ -64,7 +64,7 @@ class Fp16(Compressor):
                     keep_io_types=ends if parameters["io"] == "float32" else False,
                     node_block_list=excluded or None,
                 )
-            # What still is an input after the conversion is a weight, as wide as its readers want it.
+            # Weights are inputs of the converted graph, with the type that their readers expect.
             kinds = {value.name: value.type.tensor_type.elem_type for value in converted.graph.input}
             kinds |= {initializer.name: initializer.data_type for initializer in converted.graph.initializer}
             inputs = [value for value in converted.graph.input if value.name not in streamed]
@@ -100,14 +100,14 @@ def _no_floats(model: OnnxFile) -> InputError:
 
 
 _IN_FLOAT32 = "an operator that ONNX Runtime has in float32 only, or one beside such"
-#: TensorProto.DataType of real numbers that are not halved.
+#: TensorProto.DataType of real numbers that are not converted.
 _TYPES = {10: "float16 already", 11: "float64", 16: "bfloat16"}
 
 
 def _halved_parts(
     inventory: Inventory, kinds: Mapping[str, int], types: Mapping[str, int], excluded: list[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Parts that compute in half precision now, and why others do not."""
+    """The parts that now compute in half precision, and why others do not."""
     changed, why = [], dict.fromkeys(excluded, EXCLUDED)
     for part in inventory.parts:
         names = inventory.weights_of(part.name)
@@ -122,7 +122,7 @@ def _halved_parts(
 
 
 def _without_weights(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
-    """The model with its large weights as inputs: the converter decides about types, and needs no values for that."""
+    """Return the model with its large weights as inputs: the converter only chooses types and needs no values."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model.model)
     del copy.graph.value_info[:]
@@ -137,7 +137,7 @@ def _without_weights(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
 
 
 def _load_converter() -> Any:
-    """ONNX Runtime's converter; importing its package must not leave its folder on the module path."""
+    """Return ONNX Runtime's converter; importing its package must not leave its folder in ``sys.path``."""
     quantization()
     before = list(sys.path)
     try:

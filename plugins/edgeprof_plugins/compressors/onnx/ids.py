@@ -1,8 +1,8 @@
-"""Channels one by one: which are the same channel wherever they appear, and which have to stay.
+"""Identities of individual channels: which channels are the same wherever they appear, and which have to stay.
 
-A layer's outputs are new channels, each with a number. An operator that couples two tensors (an addition) makes their
-channels the same, index by index; one that rearranges (a Concat, a Reshape) rearranges numbers. What has become the
-same goes or stays together.
+Each output of a layer is a new channel with a number. An operator that couples two tensors (an addition) makes their
+channels the same, index by index. An operator that rearranges values (a Concat, a Reshape) rearranges the numbers.
+Channels that have become the same are removed or kept together.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Track(NamedTuple):
     """The channels of a tensor.
 
     Attributes:
-        ids: The channel at each index along ``axis``; one may come several times, as after flattening.
-        axis: Counted from the front.
-        rank: The tensor's.
+        ids: The channel at each index along ``axis``; a channel may occur several times, for example after flattening.
+        axis: The channel axis, counted from the front.
+        rank: The rank of the tensor.
     """
 
     ids: Ids
@@ -34,13 +34,13 @@ class Track(NamedTuple):
 
 
 class Use(NamedTuple):
-    """One axis of an initializer that runs over channels.
+    """An axis of an initializer along which channels lie.
 
     Attributes:
-        name: The initializer's.
-        axis: Its own.
+        name: The name of the initializer.
+        axis: The axis of the initializer.
         ids: The channel at each index.
-        read: Whether the values are what a layer multiplies these channels with (else: makes or scales them).
+        read: Whether a layer multiplies these channels with the values (else the values produce or scale them).
     """
 
     name: str
@@ -50,11 +50,11 @@ class Use(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Channels made by the same layers: they compete with one another, and one of them stays.
+    """Channels produced by the same layers: they compete with one another, and at least one of them stays.
 
     Attributes:
         roots: One number for each channel.
-        makers: The nodes that make them.
+        makers: Indices of the nodes that produce them.
     """
 
     roots: Ids
@@ -76,13 +76,13 @@ class Register:
         return np.arange(start, start + count, dtype=np.int64)
 
     def roots(self, ids: Ids) -> Ids:
-        """The number that stands for each channel and all that are the same."""
+        """Return, for each channel, the number that represents it and all channels that are the same."""
         distinct, inverse = np.unique(ids, return_inverse=True)
         answer: Ids = np.array([self._root(int(channel)) for channel in distinct], np.int64)[inverse.reshape(ids.shape)]
         return answer
 
     def join(self, a: Ids, b: Ids) -> None:
-        """Make them the same, index by index."""
+        """Make two arrays of channels the same, index by index."""
         for left, right in np.unique(np.stack([a, b]), axis=1).T.tolist():
             first, second = sorted((self._root(left), self._root(right)))
             if first != second:
@@ -92,21 +92,21 @@ class Register:
                     self._reasons.setdefault(first, reason)
 
     def pin(self, ids: Ids, reason: str) -> None:
-        """They stay, because of that; the first reason counts."""
+        """Mark channels that must stay, with the reason; only the first reason of a channel is kept."""
         for root in np.unique(self.roots(ids)).tolist():
             self._reasons.setdefault(root, reason)
 
     def reason(self, ids: Ids) -> str:
-        """Return the reason of the first of these channels that must stay; "" if all of them may go."""
+        """Return the reason for the first of these channels that must stay; "" if all may be removed."""
         roots = self.roots(ids).tolist()
         return next((self._reasons[root] for root in roots if root in self._reasons), "")
 
     def mark(self, ids: Ids, mark: Hashable) -> None:
-        """Mark channels. One of the channels that carry the same marks always stays; an int mark is a node's index."""
+        """Mark channels; at least one of the channels with the same marks stays. An int mark is the index of a node."""
         self._marks.append((ids, mark))
 
     def groups(self) -> list[Group]:
-        """Return the removable channels in groups that compete with one another, in the graph's order."""
+        """Return the removable channels in groups that compete with one another, in graph order."""
         roots_by_marks: dict[tuple[Any, ...], list[int]] = {}
         for root, marks in self._marked():
             if root not in self._reasons:
@@ -116,7 +116,7 @@ class Register:
         ]
 
     def reasons(self) -> list[str]:
-        """Why the others stay, each reason once."""
+        """Return why the other channels must stay, each reason once."""
         return list(dict.fromkeys(self._reasons[root] for root, _ in self._marked() if root in self._reasons))
 
     def _marked(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
@@ -136,13 +136,13 @@ class Register:
 
 
 def rearranged(register: Register, ids: Ids, axis: int, before: Iterable[int], after: Iterable[int]) -> tuple[Ids, int]:
-    """Channels of a tensor of shape ``before`` that is read as ``after``, in C order; the batch is in neither.
+    """Follow the channels of a tensor that is reshaped from ``before`` to ``after`` in C order, both without the batch.
 
-    Where they lie along several axes afterwards, they are cut along the longest of these, and what lies across becomes
-    the same channel.
+    If the channels then vary along several axes, they are cut along the longest of these, and channels at the same
+    index of that axis become the same channel.
 
     Returns:
-        The channels along the axis, and that axis.
+        The channels along the new axis, and that axis.
     """
     shape = tuple(before)
     axis_shape = [1] * len(shape)

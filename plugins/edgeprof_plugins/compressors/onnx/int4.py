@@ -1,7 +1,7 @@
-"""Dense layers of ONNX models with weights of 4 bits, in blocks (ONNX Runtime's MatMulNBits): a third of the memory
-traffic where a layer waits for its weights, as the decoding of language models does.
+"""Dense layers of ONNX models with 4-bit weights in blocks (ONNX Runtime's MatMulNBits).
 
-Convolutions have no such kernel and stay as they are.
+This needs a third of the memory traffic where a layer is limited by reading its weights, as in the decoding of language
+models. There is no such kernel for convolutions; they stay unchanged.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     Place = tuple[int, int]  # number of the graph, index of the node
 
 _DOMAIN = "com.microsoft"
-#: ``accuracy_level`` of the operator: what the products are summed in.
+#: ``accuracy_level`` of the operator: the type in which it computes.
 _LEVELS = {"float32": 1, "int8": 4}
 
 
 class Int4Weight(Compressor):
-    """Weights of dense layers become 4-bit integers with a scale and a zero point for each block of inputs."""
+    """Makes the weights of dense layers 4-bit integers with a scale and a zero point for each block of inputs."""
 
     name = "int4-weight"
     changes = ("precision",)
@@ -94,7 +94,10 @@ _PARTS = ("int4", "scales", "zero_points")
 
 
 def _make_packer(block: int) -> Any:
-    """K × N float32 → what MatMulNBits reads: nibbles [N, blocks, block / 2], scales and zero points [N, blocks]."""
+    """Return a function that packs K × N float32 weights as MatMulNBits reads them.
+
+    The result is the nibbles [N, blocks, block / 2], the scales and the zero points [N, blocks].
+    """
     quantization()
     try:
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -128,7 +131,7 @@ def _make_packer(block: int) -> Any:
 
 
 def _unpack_weights(parts: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArray[Any]:
-    """The weights, N × K, that MatMulNBits computes with: (nibble − zero point) · scale, low nibbles first."""
+    """Return the weights, N × K, that MatMulNBits computes with: (nibble − zero point) · scale, low nibbles first."""
     packed, scales, zeros = parts
     count = packed.shape[0]
 
@@ -142,7 +145,7 @@ def _unpack_weights(parts: tuple[npt.NDArray[Any], ...], size: int) -> npt.NDArr
 
 
 def _dense_nodes(model: OnnxFile, excluded: set[str]) -> tuple[dict[Place, bool], int]:
-    """Nodes that can be replaced → whether their weight is stored N × K; and how many layers with weights cannot."""
+    """Return nodes that can be replaced → whether their weight is stored N × K; and the number of other weights."""
     weights = {w.name: w for w in weights_of(model)}
     fitting: dict[Place, bool] = {}
     users: dict[str, list[Place]] = {}
@@ -178,11 +181,11 @@ def _float32_matrix(model: OnnxFile, weight: Weight) -> bool:
 
 
 def _replace_nodes(model: OnnxFile, dense: Mapping[Place, bool], block: int, level: int) -> dict[str, bool]:
-    """Put MatMulNBits (and an Add for the bias of a Gemm) in place; the weights' names → whether they are N × K."""
+    """Insert MatMulNBits (and an Add for the bias of a Gemm); return weight name → whether it is N × K."""
     import onnx
 
     names: dict[str, bool] = {}
-    # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
+    # Inner graphs first: replacing the nodes of a graph copies the graphs inside them.
     for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
         dense_here = {index: flipped for (owner, index), flipped in dense.items() if owner == number}
         del graph.value_info[:]

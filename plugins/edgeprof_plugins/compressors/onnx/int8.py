@@ -1,4 +1,4 @@
-"""ONNX in 8 bits without calibration: dynamic (ONNX Runtime's own), and weights only."""
+"""8-bit quantisation of ONNX models without calibration: dynamic (by ONNX Runtime), and weights only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Int8Dynamic(Compressor):
-    """Weights are stored as 8-bit integers; the range of activations is taken anew in each inference."""
+    """Stores weights as 8-bit integers; the range of activations is computed in each inference."""
 
     name = "int8-dynamic"
     changes = ("precision",)
@@ -94,7 +94,7 @@ class Int8Dynamic(Compressor):
 
 
 def _sink_recurrent_weights(model: OnnxFile) -> list[str]:
-    """Put the weights of LSTMs in branches and bodies into these, where alone ONNX Runtime's quantiser looks for them.
+    """Move weights of LSTMs back into the branch or body of the LSTM: ONNX Runtime's quantiser looks only there.
 
     Returns:
         The nodes for which that is not possible.
@@ -114,7 +114,7 @@ def _sink_recurrent_weights(model: OnnxFile) -> list[str]:
     return outside
 
 
-#: Operator → why dynamic quantisation leaves it.
+#: Operator → why dynamic quantisation does not change it.
 _DYNAMIC_LEFT = {
     "Conv": "convolutions stay in float unless conv=true",
     "ConvTranspose": "ONNX Runtime has no dynamic 8-bit kernel for it",
@@ -130,7 +130,7 @@ _NO_KERNEL = "ONNX Runtime's quantiser leaves it in float"
 
 
 class Int8Weight(Compressor):
-    """Weights are stored as 8-bit integers with a scale for each output channel; arithmetic stays in floats."""
+    """Stores weights as 8-bit integers with a scale for each output channel; arithmetic stays in float."""
 
     name = "int8-weight"
     changes = ("precision",)
@@ -144,7 +144,7 @@ class Int8Weight(Compressor):
         del parameters, data, seed
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeprof-onnx-"))
-            # Before operator set 7 a Mul does not broadcast by itself.
+            # Before operator set 7, Mul does not broadcast by default.
             model = stack.enter_context(OnnxFile(upgraded(source, Path(folder), 7)))
             return self._write(model, source, target)
 
@@ -157,7 +157,7 @@ class Int8Weight(Compressor):
             raise InputError(
                 f"{source} has no float weights of layers that multiply", remedy="Start from the float model."
             )
-        # Not DequantizeLinear: runtimes keep that one for integer kernels, and would repeat it in every inference.
+        # Not DequantizeLinear: runtimes keep it for integer kernels, and would run it again in every inference.
         nodes = []
         for n in weights:
             kind = model.header(n).data_type
@@ -181,21 +181,21 @@ class Int8Weight(Compressor):
 def _per_channel(
     values: npt.NDArray[Any], weight: Weight
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[Any], float | None]:
-    """Symmetric int8 with a scale (of the weights' own type) for each output channel, and the SQNR in dB."""
+    """Quantise to symmetric int8; return the values, a scale per output channel (type of the weights), and the SQNR."""
     scaled_axes = {0, weight.axis} if weight.op in {"LSTM", "GRU", "RNN"} else {weight.axis}  # axis 0: directions
     wide = values.astype(np.float64 if values.dtype.itemsize > 4 else np.float32)
     largest = np.abs(wide).max(
         axis=tuple(axis for axis in range(values.ndim) if axis not in scaled_axes), keepdims=True
     )
     scale = (np.where(largest > 0, largest, 1.0) / 127).astype(values.dtype)
-    # The stored scale, as rounded to its type, decides; of float16 it may round small weights' scale to zero.
+    # Use the scale as it is stored, rounded to its type; in float16 the scale of small weights may round to zero.
     steps = np.where(scale.astype(wide.dtype) > 0, scale.astype(wide.dtype), 1.0)
     quantised = np.clip(np.rint(wide / steps), -127, 127).astype(np.int8)
     return quantised, scale, sqnr_db(wide, quantised * scale.astype(wide.dtype))
 
 
 def _count_nodes(model: OnnxFile) -> dict[str, int]:
-    """How many nodes run in integers now, and how many convolutions and dense layers do not."""
+    """Count the nodes that now run in integers, and the convolutions and dense layers that do not."""
     kinds = [node.op_type for node in walk(model.model.graph)]
     return {
         "quantised": sum(kind in _INTEGER for kind in kinds),

@@ -1,4 +1,4 @@
-"""The layers and parameters of an ONNX model, for the account of what a method changed."""
+"""The layers and parameters of an ONNX model, for the report of what a method changed."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 _ACTIVATIONS = "it multiplies two activations and has no weights"
 _OTHER = "biases, norms and other constants"
-#: Families of parameters that no layer multiplies with; each part is named after its initializer.
+#: Families of parameters that no layer multiplies with; their parts are named after their initializers.
 _LOOSE = frozenset({"Gather", "other"})
 _TABLES = "a table that is looked up, not multiplied"
 
 
 class Inventory:
-    """What a model consisted of before a method changed it.
+    """The layers and parameters of a model before a method changes it.
 
     Args:
-        model: The file; read here and not afterwards.
+        model: The file; it is read here only.
 
     Attributes:
-        work: Its nodes that multiply.
+        work: The nodes that multiply.
         names: (graph, node) → the name of the part.
-        parts: Its layers and parameters.
+        parts: The layers and parameters.
     """
 
     def __init__(self, model: OnnxFile) -> None:
@@ -59,14 +59,14 @@ class Inventory:
                 self.parts.append(Part(name, family, _tensor_size(model, name), 0, reason))
 
     def weights_of(self, part: str) -> list[str]:
-        """The initializers of a part; none of a product of two activations."""
+        """Return the initializers of a part; a product of two activations has none."""
         names = [name for name, parts in self._of.items() if part in parts]
         return names or (
             [part] if any(part == candidate.name and candidate.family in _LOOSE for candidate in self.parts) else []
         )
 
     def by_operator(self, why: Mapping[str, str]) -> dict[str, str]:
-        """Part → the reason that is given for its operator."""
+        """Return part → the reason given for its operator."""
         return {
             self.names[work.graph, work.node]: why[work.op] for work in self.work if work.op in why and work.weights
         }
@@ -74,7 +74,7 @@ class Inventory:
     def by_weights(
         self, changed: Iterable[str], why: Mapping[str, str] | None = None, otherwise: str = ""
     ) -> dict[str, Any]:
-        """The account of a method that changed these initializers; ``why`` is by initializer too, or by node."""
+        """Return the coverage of a method that changed these initializers; ``why`` is by initializer or by part."""
         reasons, touched = dict(why or {}), set(changed)
         named = {
             part: reasons[name]
@@ -92,7 +92,7 @@ class Inventory:
     def by_nodes(
         self, changed: Iterable[str], why: Mapping[str, str] | None = None, otherwise: str = ""
     ) -> dict[str, Any]:
-        """The account of a method that changed these nodes, by the names of the parts."""
+        """Return the coverage of a method that changed these nodes, given by the names of the parts."""
         return coverage(self.parts, whole(changed), why or {}, otherwise)
 
 
@@ -115,7 +115,7 @@ def _tensor_size(model: OnnxFile, name: str) -> int:
 
 
 def _lookup_tables(model: OnnxFile) -> set[str]:
-    """Initializers that are looked up."""
+    """Initializers that are lookup tables."""
     sources = Sources(model)
     lookups = {"Gather", "EmbedLayerNormalization", "GatherND", "GatherElements"}
     return {

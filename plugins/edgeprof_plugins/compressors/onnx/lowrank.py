@@ -1,6 +1,6 @@
-"""Low-rank factors of ONNX layers: two small layers for a large one.
+"""Low-rank factors of ONNX layers: two small layers replace a large one.
 
-It pays only where the rank r is below m·n / (m + n); other layers stay as they are.
+This saves weights only where the rank r is below m·n / (m + n); other layers stay unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GEMM_WITHOUT_BIAS = 11
 
 
 class LowRank(Compressor):
-    """A layer becomes two smaller ones whose product is nearest to its weights (``shared.factors``)."""
+    """Replaces a layer with two smaller ones whose product is nearest to its weights (``shared.factors``)."""
 
     name = "low-rank"
     changes = ("rank",)
@@ -74,7 +74,7 @@ class LowRank(Compressor):
                 first, second = _stored_factors(weight, values, left, right)
                 return [tensor(first, f"{name}_first"), tensor(second, f"{name}_second")]
 
-            # The weights first (into the file's order), the graph after: which layers are split is known only then.
+            # Weights are factored first, in file order, because only then is it known which layers are split.
             factored = {name: list(edit(name)) for name in list(weights)}
             if not layers:
                 why_not = "; ".join(f"{layer}: {why}" for layer, why in list(unchanged.items())[:3])
@@ -83,7 +83,7 @@ class LowRank(Compressor):
                     f" ({why_not or 'it has no dense or ungrouped convolution weights'})",
                     remedy="Keep less: a smaller energy or rank.",
                 )
-            # Inner graphs first: a graph whose nodes are replaced gets copies of those inside them.
+            # Inner graphs first: replacing the nodes of a graph copies the graphs inside them.
             for number, graph in reversed(list(enumerate(graphs(model.model.graph)))):
                 _split_nodes(model, graph, {node: names for (owner, node), names in plans.items() if owner == number})
                 del graph.value_info[:]
@@ -92,7 +92,7 @@ class LowRank(Compressor):
 
 
 def _why_not(model: OnnxFile, weight: Weight) -> str:
-    """Why a layer cannot become two; "" where it can."""
+    """Why a layer cannot be split in two; "" where it can."""
     if weight.op not in {"Conv", "Gemm", "MatMul"}:
         return f"low-rank splits no {weight.op}"
     if weight.users != 1:
@@ -106,12 +106,12 @@ def _why_not(model: OnnxFile, weight: Weight) -> str:
 
 
 def _weight_matrix(weight: Weight, values: Matrix) -> Matrix:
-    """Outputs × inputs."""
+    """The weights as a matrix of outputs × inputs."""
     return values.reshape(weight.shape[0], -1) if weight.axis == 0 else values.T
 
 
 def _stored_factors(weight: Weight, values: Matrix, left: Matrix, right: Matrix) -> tuple[Matrix, Matrix]:
-    """The two weights as their operators want them: what is applied first, what second."""
+    """The two weights in the layout that their operators expect: the one applied first, then the second."""
     rank = left.shape[1]
     if weight.op == "Conv":
         first = right.reshape(rank, *values.shape[1:])
@@ -124,7 +124,7 @@ def _stored_factors(weight: Weight, values: Matrix, left: Matrix, right: Matrix)
 
 
 def _split_nodes(model: OnnxFile, graph: Any, plans: Mapping[int, tuple[str, str]]) -> None:
-    """Each planned node becomes two."""
+    """Replace each planned node with two nodes."""
     import onnx
 
     if not plans:
@@ -140,7 +140,7 @@ def _split_nodes(model: OnnxFile, graph: Any, plans: Mapping[int, tuple[str, str
         middle = f"{node.output[0]}_low_rank"
         first, second = copy, onnx.NodeProto()
         second.CopyFrom(node)
-        # Names are optional but unique; an output's name always is there.
+        # Node names are optional but unique; an output always has a name.
         name = node.name or node.output[0]
         first.name, second.name = f"{name}_first", f"{name}_second"
         del first.input[:], first.output[:]
@@ -156,13 +156,13 @@ def _split_nodes(model: OnnxFile, graph: Any, plans: Mapping[int, tuple[str, str
 
 
 def _zero_bias(model: OnnxFile, weight: str, name: str) -> str:
-    """A bias that adds nothing, of the weight's type."""
+    """Add a zero bias of the weight's type, and return its name."""
     model.add(tensor(np.zeros(1, model.array(weight).dtype), name))
     return name
 
 
 def _split_attributes(node: Any, first: Any, second: Any) -> None:
-    """Geometry belongs to the first, bias and factors to the second."""
+    """Give the geometry attributes to the first node, and bias and scale attributes to the second."""
     if node.op_type == "Conv":
         del second.attribute[:]
         rank = next((len(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)

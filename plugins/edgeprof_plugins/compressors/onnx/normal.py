@@ -1,7 +1,7 @@
-"""The one form in which compressors get an ONNX graph: every weight an initializer of the main graph.
+"""The normal form in which compressors receive an ONNX graph: every weight is an initializer of the main graph.
 
-Exporters also put weights into Constant nodes, into the branches of an If and the body of a Loop, into functions of the
-model's own, and behind a Transpose, an Identity or a Reshape. What is moved here computes what it computed before.
+Exporters also put weights into Constant nodes, into the branches of an If and the body of a Loop, into local functions
+of the model, and behind a Transpose, an Identity or a Reshape. The changes made here do not change the results.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from edgeprof_plugins.compressors.onnx.tensors import Tensors
 
-#: TensorProto.DataType of real numbers: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
+#: The TensorProto.DataType values of real numbers: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
 FLOATS = frozenset({1, 10, 11, 16})
-#: Constants of other types with more values than this are weights too.
+#: Constants of other types are also weights if they have more values than this.
 _FEW = 64
 
 
 def normalise(model: Tensors) -> None:
-    """Bring a model that was just read into that form."""
+    """Bring a model that was just read into the normal form."""
     if model.model.functions:
         _inline_functions(model)
     _separate_names(model)
@@ -36,7 +36,7 @@ def normalise(model: Tensors) -> None:
 
 
 def graphs(graph: Any) -> Iterator[Any]:
-    """A graph, then those inside its nodes (branches and bodies), outer ones first."""
+    """Iterate over a graph and the graphs inside its nodes (branches and bodies), outer graphs first."""
     yield graph
     for node in graph.node:
         for inner in _inner_graphs(node):
@@ -44,7 +44,7 @@ def graphs(graph: Any) -> Iterator[Any]:
 
 
 def _separate_names(model: Tensors) -> None:
-    """Give each tensor of the inner graphs a name that no other graph has: two branches may use the same."""
+    """Give each tensor of the inner graphs a unique name, because two branches may use the same name."""
     taken = {*model.order, *_all_names(model.model.graph)}
     for node in model.model.graph.node:
         for graph in _inner_graphs(node):
@@ -52,7 +52,7 @@ def _separate_names(model: Tensors) -> None:
 
 
 def _rename_definitions(graph: Any, outer: dict[str, str], taken: set[str]) -> None:
-    """Rename what a graph defines and reads; ``outer`` are the new names of what the graphs around it define."""
+    """Rename the tensors of a graph; ``outer`` maps tensors that enclosing graphs define to their new names."""
     names = dict(outer)
     for name in filter(None, _all_names(graph)):
         new, number = name, 0
@@ -80,14 +80,14 @@ def _inner_graphs(node: Any) -> list[Any]:
 
 
 def _inline_functions(model: Tensors) -> None:
-    """Put the nodes of the model's own functions where these are called."""
+    """Replace calls of the model's local functions with their nodes."""
     from onnx import inliner
 
     model.model = inliner.inline_local_functions(model.model)
 
 
 def _lift_weights(model: Tensors, graph: Any, *, inner: bool) -> None:
-    """Make initializers of the main graph of a graph's weights: its Constant nodes and, of an inner one, its own."""
+    """Move the weights of a graph to the main graph: its Constant nodes and, for an inner graph, its initializers."""
     outputs = {value.name for value in graph.output}
     constants = {}
     for index, node in enumerate(graph.node):
@@ -115,7 +115,7 @@ def _lift_initializers(model: Tensors, graph: Any, field: str, outputs: set[str]
 
 
 def _constant_tensor(node: Any) -> Any:
-    """A Constant node's tensor, sparse or not; None for other nodes and for single numbers and texts."""
+    """Return the tensor of a Constant node, sparse or dense; None for other nodes, single numbers and strings."""
     if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"}:
         return None
     for attribute in node.attribute:
@@ -132,7 +132,7 @@ def _is_weight(content: Any) -> bool:
 
 
 def _adopt_initializer(model: Tensors, graph: Any, content: Any, name: str, *, inner: bool) -> None:
-    """Add an initializer under a name that nothing else has, and have the graph read it under that."""
+    """Add an initializer under a unique name, and make the graph read it under that name."""
     free = _free_name(model, name) if inner else name
     if hasattr(content, "values"):
         model.add_sparse(content, free)
@@ -153,7 +153,7 @@ def _rename_tensor(graph: Any, name: str, new: str) -> None:
 
 
 def _free_name(model: Tensors, name: str) -> str:
-    """A name that no graph of the model has yet: each branch may have a weight of the same."""
+    """Return a name that no graph of the model uses yet, because several branches may use one name for a weight."""
     taken = {*model.order, *(taken_name for graph in graphs(model.model.graph) for taken_name in _all_names(graph))}
     if name not in taken:
         return name
@@ -170,7 +170,7 @@ def _all_names(graph: Any) -> list[str]:
 
 
 def _settle_inputs(model: Tensors) -> None:
-    """Take initializers out of the inputs (files of IR version 3 list them): shapes that change would contradict."""
+    """Remove initializers from the inputs (IR version 3 lists them there): changed shapes would contradict them."""
     graph = model.model.graph
     inputs = [value for value in graph.input if not model.has(value.name)]
     if len(inputs) != len(graph.input):
@@ -181,10 +181,10 @@ def _settle_inputs(model: Tensors) -> None:
 
 
 def _fold_rearrangements(model: Tensors) -> None:
-    """Give weights behind operators that only rearrange them the shape that they are used in.
+    """Apply operators that only rearrange a weight to the weight itself, so that it has the shape in which it is used.
 
-    A weight that is also read as it is stays behind its operator (a word table, transposed for the last layer): it
-    would be stored twice.
+    A weight with other readers keeps its operator, because it would be stored twice otherwise (for example a word
+    table that is transposed for the last layer).
     """
     from onnx import numpy_helper
 
@@ -219,7 +219,7 @@ def _is_foldable(model: Tensors, node: Any, readers: dict[str, list[str]]) -> bo
 
 
 def _moved_constant(model: Tensors, node: Any) -> npt.NDArray[Any] | None:
-    """What a node makes of constants by moving them about; None for whatever does more, or reads what is computed."""
+    """Return the output of a node that only rearranges constants; None for any other node or a computed input."""
     constant = all(model.has(name) for name in node.input if name)
     if node.domain not in {"", "ai.onnx"} or node.op_type not in _MOVES or not constant:
         return None
@@ -230,7 +230,7 @@ def _moved_constant(model: Tensors, node: Any) -> npt.NDArray[Any] | None:
 def _transposed_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     del model
     order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-    return np.array(values.transpose(order), order="C")  # ascontiguousarray would make a vector of a scalar
+    return np.array(values.transpose(order), order="C")  # ascontiguousarray would turn a scalar into a vector
 
 
 def _reshaped_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -246,7 +246,7 @@ def _squeezed_constant(model: Tensors, node: Any, values: npt.NDArray[Any]) -> n
 
 
 def _read_integers(model: Tensors, node: Any, name: str) -> list[int] | None:
-    """An attribute of older operator sets that is an input in newer ones."""
+    """Return a parameter that is an attribute in older operator sets and an input in newer ones."""
     for attribute in node.attribute:
         if attribute.name == name:
             return [int(value) for value in attribute.ints]

@@ -1,4 +1,4 @@
-"""What quantising an ONNX model needs first: a recent operator set, shapes, folded constants, fused batch norms."""
+"""Prepares an ONNX model for quantisation: recent operator set, shapes, folded constants, fused batch norms."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 _QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "MatMulInteger", "ConvInteger", "MatMulNBits"}
 _OPSET = 17
-#: Beyond this only what is needed: a newer operator set is no use to an older runtime.
+#: Models with this operator set or a later one are not upgraded, because older runtimes cannot load newer sets.
 _ENOUGH = 13
 
 
 def quantization() -> Any:
-    """``onnxruntime.quantization``.
+    """Return the module ``onnxruntime.quantization``.
 
     Raises:
-        UnavailableError: it is not installed.
+        UnavailableError: onnxruntime is not installed.
     """
     require()
     try:
@@ -47,10 +47,10 @@ def quantization() -> Any:
 
 
 def upgraded(source: Path, folder: Path, enough: int = _ENOUGH) -> Path:
-    """A copy with a recent operator set; the file itself where that is 13 (or ``enough``) or later.
+    """Return a copy with a recent operator set, or the file itself where its set is ``enough`` or later.
 
     Raises:
-        InputError: onnx cannot convert it; the sentence names the operator.
+        InputError: onnx cannot convert the model; the message quotes onnx's reason.
     """
     onnx = require()
     plain = folder / "plain.onnx"
@@ -58,7 +58,7 @@ def upgraded(source: Path, folder: Path, enough: int = _ENOUGH) -> Path:
         opset = model.opset()
         if opset >= enough:
             return source
-        # onnx's converter knows nothing of sparse weights and of those in other files.
+        # onnx's converter does not support sparse weights or weights in other files.
         model.write(plain, lambda name: [model.dense(name)])
     try:
         converted = onnx.version_converter.convert_version(onnx.load(str(plain)), _OPSET)
@@ -73,22 +73,22 @@ def upgraded(source: Path, folder: Path, enough: int = _ENOUGH) -> Path:
 
 
 def refuse_quantised(model: OnnxFile) -> None:
-    """Raise InputError for what has integer arithmetic already."""
+    """Raise InputError if the model already has integer arithmetic."""
     if any(node.op_type in _QUANTISED for node in model.model.graph.node):
         raise InputError(f"{model.path} is quantised already", remedy="Start from the float model.")
 
 
 def prepared(source: Path, folder: Path) -> Path:
-    """A copy with shapes inferred, constants folded and batch norms fused, as ONNX Runtime's quantiser wants it.
+    """Return a copy with inferred shapes, folded constants and fused batch norms, as ONNX Runtime's quantiser needs.
 
     Raises:
-        InputError: it is no whole model, or cannot be prepared.
+        InputError: the file is not a whole model, or cannot be prepared.
     """
     tools = quantization()
     with OnnxFile(source) as model:
         refuse_quantised(model)
     recent = upgraded(source, folder)
-    # Shapes that an exporter wrote down may contradict the inferred ones (torch's dynamo exporter); they are dropped.
+    # Shapes written by an exporter may contradict the inferred ones (torch's dynamo exporter), so they are dropped.
     clean = folder / "clean.onnx"
     with OnnxFile(recent) as model:
         del model.model.graph.value_info[:]
@@ -98,7 +98,7 @@ def prepared(source: Path, folder: Path) -> Path:
     try:
         with quiet():
             tools.shape_inference.quant_pre_process(str(clean), str(target), skip_symbolic_shape=True)
-    except Exception as error:  # noqa: BLE001 - whatever a quantiser finds in a graph that it does not know
+    except Exception as error:  # noqa: BLE001 - the quantiser raises many types of errors for graphs that it does not know
         raise InputError(
             f"{source} cannot be prepared for quantisation: {_first_line(error)}",
             remedy="Check that ONNX Runtime runs it: edgeprof bench.",
@@ -111,9 +111,9 @@ def prepared(source: Path, folder: Path) -> Path:
 
 
 def plain_gemms(source: Path, target: Path) -> Path:
-    """A copy with Gemms whose constants hold their factors, and whose biases are (n,).
+    """Write a copy in which alpha and beta of each Gemm are folded into its constants and biases have shape (n,).
 
-    ONNX Runtime's quantiser looks at biases element by element, and its kernels take alpha for 1.
+    ONNX Runtime's quantiser reads biases element by element, and its kernels assume that alpha is 1.
     """
     with OnnxFile(source) as model:
         readers = count_readers(model)
@@ -126,7 +126,7 @@ def plain_gemms(source: Path, target: Path) -> Path:
 
 
 def _fold_factor(model: OnnxFile, readers: dict[str, int], node: Any, position: int, factor: str) -> None:
-    """Multiply a constant by a factor of its Gemm; a bias gets a value for each column too."""
+    """Multiply a constant by a factor of its Gemm; a bias is also expanded to one value per column."""
     name = node.input[position] if len(node.input) > position else ""
     if not model.has(name):
         return
@@ -145,7 +145,7 @@ def _fold_factor(model: OnnxFile, readers: dict[str, int], node: Any, position: 
         for attribute in node.attribute:
             if attribute.name == factor:
                 attribute.f = 1.0
-    free = f"{name}_{node.output[0]}"  # its other readers keep what they had
+    free = f"{name}_{node.output[0]}"  # other readers keep the original constant
     model.add(tensor(np.array(used, order="C"), free))
     node.input[position] = free
     readers[name] -= 1
@@ -154,9 +154,9 @@ def _fold_factor(model: OnnxFile, readers: dict[str, int], node: Any, position: 
 
 
 def reduces_range(parameters: Mapping[str, Any]) -> bool:
-    """Whether weights get 7 bits: as given, else where the target's kernels saturate with 8.
+    """Return whether weights get 7 bits: as given, else where the target's kernels saturate with 8 bits.
 
-    Activations of 16 bits are multiplied in float.
+    With 16-bit activations the default is False, because those are multiplied in float.
     """
     given: bool | None = parameters.get("reduce_range")
     if given is not None:
@@ -165,13 +165,13 @@ def reduces_range(parameters: Mapping[str, Any]) -> bool:
 
 
 def check_nodes(path: Path, text: str) -> list[str]:
-    """Names of nodes as they are given, checked against the graph and those inside it.
+    """Return the nodes that ``text`` names, checked against the graph and the graphs inside it.
 
-    ``*`` at the end stands for any rest. A node may also be called by what it gives, and by the name that it had before
-    ONNX Runtime joined it with another (it then ends in the name of the fusion).
+    ``*`` at the end matches any suffix. A node may also be named by one of its outputs, or by its name before ONNX
+    Runtime fused it with another (the new name ends in the name of the fusion).
 
     Raises:
-        InputError: no such node; the nearest name is in the remedy.
+        InputError: there is no such node; the remedy gives the nearest name.
     """
     wanted = [name for name in text.replace("|", " ").split() if name]
     if not wanted:
@@ -188,12 +188,12 @@ def check_nodes(path: Path, text: str) -> list[str]:
     return list(dict.fromkeys(nodes))
 
 
-#: What ONNX Runtime adds to the name of a node that it joins with another.
+#: The suffix that ONNX Runtime adds to the name of a node that it fuses with another.
 _FUSION = re.compile(r"(/\w+Fusion/?)+$")
 
 
 def _name_nodes(graph: Any) -> None:
-    """Give each node a name of its own, so that it can be excluded; the first of several of one name keeps it."""
+    """Give each node a unique name, so that it can be excluded; the first node with a given name keeps it."""
     taken = {node.name for node in walk(graph)}
     seen = set()
     for index, node in enumerate(walk(graph)):
@@ -206,7 +206,7 @@ def _name_nodes(graph: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a library's chatter (logging and warnings) off the user's screen; what matters is raised."""
+    """Suppress the logging and warnings of a library; problems that matter are raised as exceptions."""
     import onnxruntime
 
     before = logging.root.manager.disable

@@ -1,7 +1,7 @@
 """Zeros in the weights of ONNX models: the smallest magnitudes anywhere, or two of every four in a row.
 
-Zeros shrink the file once it is packed (zip, an update over the air) and nothing else: dense kernels multiply them like
-any number. ``edgeprof diagnose`` says so with the numbers.
+Zeros only shrink the compressed file (zip, an over-the-air update): dense kernels multiply them like any other number.
+``edgeprof diagnose`` reports this with numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Prune(Compressor):
-    """The share ``amount`` of the weights with the smallest magnitudes becomes zero (``shared.magnitude``)."""
+    """Sets the share ``amount`` of the weights, those with the smallest magnitudes, to zero (``shared.magnitude``)."""
 
     name = "prune"
     changes = ("sparsity",)
@@ -36,11 +36,11 @@ class Prune(Compressor):
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
-        del data, seed  # magnitudes are what they are
+        del data, seed  # the result depends on the weights only
         with OnnxFile(source) as model:
             inventory = Inventory(model)
             weights = {w.name for w in _prunable_weights(self.name, model)}
-            # As the file has them: in that order they are written.
+            # File order, because the weights are written in that order.
             order = [name for name in model.order if name in weights]
             pruning = Pruning.of(parameters, lambda: map(model.array, order))
 
@@ -56,7 +56,7 @@ class Prune(Compressor):
 
 
 class Prune24(Compressor):
-    """Of every four neighbouring input weights the two with the smaller magnitudes become zero."""
+    """Sets the two smaller magnitudes of every four neighbouring input weights to zero."""
 
     name = "prune-2:4"
     changes = ("sparsity",)

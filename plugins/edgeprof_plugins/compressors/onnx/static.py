@@ -1,4 +1,4 @@
-"""Static int8 of ONNX models: QDQ nodes whose ranges were calibrated on real samples (ONNX Runtime's quantiser)."""
+"""Static int8 quantisation of ONNX models: QDQ nodes with ranges calibrated on samples (ONNX Runtime's quantiser)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _DTYPES = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6:
 
 
 class Int8Static(Compressor):
-    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+    """Makes weights and activations 8-bit integers, with ranges from calibration samples."""
 
     name = "int8-static"
     changes = ("precision",)
@@ -59,7 +59,7 @@ class Int8Static(Compressor):
         ),
         Parameter("percentile", "float", default=99.99, minimum=90.0, maximum=100.0, help="of method=percentile"),
         Parameter("per_channel", "bool", default=True, help="a weight scale for each output channel"),
-        # On x86 ONNX Runtime leaves additions between signed activations in float; unsigned ones it fuses everywhere.
+        # On x86, ONNX Runtime leaves additions of signed activations in float; it fuses unsigned ones everywhere.
         Parameter(
             "activations", "str", default="uint8", choices=("uint8", "int8", "int16"), help="type of activations"
         ),
@@ -112,7 +112,7 @@ class Int8Static(Compressor):
 
 
 def _unfit_nodes(ready: Path) -> list[str]:
-    """Nodes that ONNX Runtime's quantiser fails on with a scale for each output channel."""
+    """Nodes on which ONNX Runtime's quantiser fails when each output channel has a scale."""
     with OnnxFile(ready) as model:
         return [
             node.name
@@ -127,7 +127,7 @@ _UNFIT = "ONNX Runtime's quantiser takes no grouped transposed convolution unles
 def _integer_account(
     inventory: Inventory, quantised: Path, excluded: Sequence[str], unfit: Sequence[str]
 ) -> dict[str, Any]:
-    """What is computed in integers now: nodes both of whose factors are dequantised, which runtimes fuse."""
+    """The coverage in integers: nodes whose two factors both come from a DequantizeLinear, which runtimes fuse."""
     with OnnxFile(quantised) as model:
         nodes = list(model.model.graph.node)
     ends = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
@@ -143,17 +143,20 @@ def _integer_account(
 def _make_quantiser(
     ready: Path, folder: Path, calibration: Calibration, parameters: Mapping[str, Any], unfit: Sequence[str]
 ) -> Callable[[Sequence[str]], Path]:
-    """Nodes to leave in float → a new file; ranges are taken from the samples once, if ONNX Runtime can keep them."""
+    """Return a function: nodes to leave in float → a new file.
+
+    Ranges are measured only once, if this ONNX Runtime can cache them.
+    """
     tools = quantization()
     batches = calibration.batches()
     wide = parameters["activations"] == "int16"
     kinds = {"int8": tools.QuantType.QInt8, "uint8": tools.QuantType.QUInt8, "int16": tools.QuantType.QInt16}
     methods = tools.CalibrationMethod
     options: dict[str, Any] = {
-        # One batch at a time: ONNX Runtime would hold every activation of every sample otherwise.
+        # One batch at a time: otherwise ONNX Runtime would hold every activation of every sample in memory.
         "CalibStridedMinMax": 1,
         "CalibPercentile": parameters["percentile"],
-        # Asymmetric: a zero point at the end of the range makes Relu and Clip part of the layer before.
+        # Asymmetric: a zero point at the end of the range lets Relu and Clip be fused into the preceding layer.
         "ActivationSymmetric": False,
         "WeightSymmetric": True,
         "UseQDQContribOps": wide,
@@ -192,10 +195,10 @@ def _make_quantiser(
 
 
 def _keep_in_float(path: Path, excluded: Sequence[str]) -> None:
-    """Keep runtimes from fusing excluded nodes with what is quantised around them.
+    """Prevent runtimes from fusing excluded nodes with quantised neighbours.
 
-    A node between a DequantizeLinear for each factor, as its neighbours have, is computed in integers, excluded or not.
-    A sum of one tensor is that tensor, and no runtime looks for a DequantizeLinear behind it.
+    A runtime computes a node in integers if both factors come from a DequantizeLinear, even if the node is excluded. A
+    Sum with one input, which returns that input, is inserted: no runtime looks behind it for a DequantizeLinear.
     """
     import onnx
 
@@ -236,7 +239,7 @@ def _model_inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:
 
 
 def _make_reader(tools: Any, batches: list[dict[str, npt.NDArray[np.generic]]]) -> Any:
-    """ONNX Runtime's CalibrationDataReader over batches, in strides."""
+    """Create an ONNX Runtime CalibrationDataReader that reads batches in strides."""
 
     class Reader(tools.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

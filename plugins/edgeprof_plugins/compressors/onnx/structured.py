@@ -1,9 +1,9 @@
-"""Whole channels out of ONNX convolutions and dense layers: what dense kernels really get faster by.
+"""Removes whole channels from ONNX convolutions and dense layers, which makes dense kernels faster.
 
-Each channel is followed through the graph (onnx_channels) and taken out everywhere at once: the rows of the weights
-that make it, the columns of those that read it, every per-channel constant in between, and the numbers that shapes and
-splits name. What couples channels (an addition, a grouped convolution) makes them go together; what cannot be followed,
-and the model's outputs, keep them, and are named.
+Each channel is followed through the graph (``channels``) and removed everywhere at once: the rows of the weights that
+produce it, the columns of the weights that read it, every per-channel constant in between, and the sizes in shapes and
+splits. Channels that an operator couples (an addition, a grouped convolution) are removed together. Channels that
+cannot be followed, and those of the model's outputs, stay; the result gives the reasons.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class PruneStructured(Compressor):
-    """The channels with the smallest norms are taken out of the network, with all that makes and reads them."""
+    """Removes the channels with the smallest norms, with all weights that produce and read them."""
 
     name = "prune-structured"
     changes = ("channels",)
@@ -73,7 +73,7 @@ class PruneStructured(Compressor):
                 for axis, mask in cuts[name].items():
                     values = np.compress(mask, values, axis)
                 sizes[1] += values.size
-                # A scalar stays one: ascontiguousarray would make a vector of it.
+                # np.array, because ascontiguousarray would turn a scalar into a vector.
                 return [model.stored(name, np.array(values, order="C"))]
 
             del model.model.graph.value_info[:]
@@ -91,10 +91,10 @@ _NOT_FOLLOWED = "its channels are not followed (a recurrent layer, a branch or b
 
 
 def chosen(channels: Channels, amount: float, round_to: int) -> Callable[[Ids], Mask]:
-    """Choose the channels that stay: in each group made by the same layers, those with the largest L1 norm.
+    """Choose the channels to keep: in each group produced by the same layers, those with the largest L1 norm.
 
     Returns:
-        Channels → whether each stays.
+        A function: channels → a mask that is True for each channel that stays.
     """
     norm: dict[int, float] = {}
     for name, axis, ids in channels.weights:

@@ -1,4 +1,4 @@
-"""What the passes over an ONNX file need of it: the graph, and the initializers by name."""
+"""The interface to an ONNX file that the passes need: the graph, and the initializers by name."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
 
 
 class Tensors(Protocol):
-    """A model whose initializers are kept apart from its graph, as ``OnnxFile`` keeps them.
+    """A model whose initializers are kept separate from its graph, as in ``OnnxFile``.
 
     Attributes:
         model: The ModelProto without its initializers.
-        order: Names of the initializers, in the order of the file.
+        order: Names of the initializers, in file order.
     """
 
     model: Any
     order: list[str]
 
     def has(self, name: str) -> bool:
-        """Whether that is an initializer."""
+        """Return whether ``name`` is an initializer."""
 
     def header(self, name: str) -> Any:
-        """A TensorProto with the name, the type and the shape of an initializer, and no values."""
+        """Return a TensorProto with the name, type and shape of an initializer, without values."""
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """An initializer's values, sparse ones with their zeros."""
+        """Return the values of an initializer as a dense array."""
 
     def add(self, tensor: Any) -> None:
         """Add an initializer (a TensorProto), or replace one."""

@@ -1,4 +1,4 @@
-"""What the nodes of an ONNX graph say: shapes, attributes, constants; and changing these."""
+"""Read and change the shapes, attributes and constants of ONNX nodes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class CannotFollowError(Exception):
-    """What an operator does to channels is not known; the text is the reason."""
+    """Raised where the effect of an operator on channels is not known; the message is the reason."""
 
 
 class View:
-    """A graph as an analysis reads it.
+    """A view of a graph for analysis.
 
     Args:
         model: The file.
 
     Attributes:
-        readers: Tensor → how many inputs of nodes it is, subgraphs included.
+        readers: Tensor → how many node inputs read it, including subgraphs.
     """
 
     def __init__(self, model: OnnxFile) -> None:
@@ -44,7 +44,7 @@ class View:
                 self.readers[name] = self.readers.get(name, 0) + 1
 
     def dims(self, name: str) -> Shape | None:
-        """Return the shape of a tensor as far as it is known; None where nothing is known of it."""
+        """Return the shape of a tensor as far as it is known; None where nothing is known about it."""
         if self.model.has(name):
             return tuple(int(size) for size in self.model.header(name).dims)
         return self._shapes.get(name)
@@ -64,7 +64,11 @@ class View:
         return None
 
     def integers(self, node: Any, position: int, name: str) -> list[int] | None:
-        """Constant integers that are an attribute in older operator sets and an input in newer ones."""
+        """Return constant integers that are an attribute in older operator sets and an input in newer ones.
+
+        Raises:
+            CannotFollowError: the integers are computed.
+        """
         numbers: list[int] | None = attribute(node, name, None)
         if numbers is None and len(node.input) > position and node.input[position]:
             values = self.constant(node.input[position])
@@ -74,7 +78,7 @@ class View:
         return numbers
 
     def set_input(self, node: Any, position: int, values: Sequence[int]) -> None:
-        """Give a node constant integers of its own."""
+        """Replace an input of a node with new constant integers that no other node reads."""
         name = f"{node.output[0]}_edgeprof_{position}"
         self.model.add(tensor(np.array(values, np.int64), name))
         while len(node.input) <= position:
@@ -85,7 +89,7 @@ class View:
 
 
 def inside(node: Any) -> list[str]:
-    """Names that a node's subgraphs read."""
+    """Return the names of the tensors that a node's subgraphs read."""
     graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
     return [name for graph in graphs for node in walk(graph) for name in node.input]
 
@@ -104,7 +108,7 @@ def text(node: Any, name: str, default: str) -> str:
 
 
 def set_attribute(node: Any, name: str, value: Any) -> None:
-    """Give a node's attribute a value, in place of the one that it has."""
+    """Set an attribute of a node, replacing any existing value."""
     import onnx
 
     unset_attribute(node, name)
@@ -112,7 +116,7 @@ def set_attribute(node: Any, name: str, value: Any) -> None:
 
 
 def unset_attribute(node: Any, name: str) -> None:
-    """Take an attribute from a node; a node without it stays as it is."""
+    """Remove an attribute from a node, if it has it."""
     for position in reversed(range(len(node.attribute))):
         if node.attribute[position].name == name:
             del node.attribute[position]
@@ -124,5 +128,5 @@ def known(shape: Sequence[int | None]) -> list[int]:
 
 
 def product(shape: Sequence[int | None]) -> int | None:
-    """How many values; None where a size is open."""
+    """Return the number of values of a shape; None where a size is open."""
     return None if None in shape else math.prod(known(shape))

@@ -1,4 +1,4 @@
-"""Which tensors of an ONNX graph are weights, and which axes of theirs are outputs and inputs."""
+"""Which tensors of an ONNX graph are weights, and which of their axes are outputs and inputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Role(NamedTuple):
-    """One of a node's inputs that is a weight, with the axes of its output and of its input channels."""
+    """The position of a weight among a node's inputs, and the weight's output-channel and input-channel axes."""
 
     position: int
     outputs: int
     inputs: int
 
 
-#: Operator → its weights. A matrix product may have its weights on either side.
+#: Operator → the roles of its weights. A matrix product may have its weight on either side.
 ROLES: dict[str, tuple[Role, ...]] = {
     "Conv": (Role(1, 0, 1),),
     "FusedConv": (Role(1, 0, 1),),
@@ -36,9 +36,9 @@ ROLES: dict[str, tuple[Role, ...]] = {
     "RNN": (Role(1, 1, 2), Role(2, 1, 2)),
     "Attention": (Role(1, 1, 0),),
 }
-#: ONNX's own operator of this name has no weights; ONNX Runtime's has.
+#: The standard ONNX operator of this name has no weights; ONNX Runtime's operator has.
 _DOMAINS = {"Attention": "com.microsoft"}
-#: Attribute that turns an input round → its position.
+#: Attribute that transposes an input → the position of that input.
 _TURNED = {"transA": 0, "transB": 1}
 
 
@@ -47,16 +47,16 @@ class Weight:
     """A weight of a graph and where it is used.
 
     Attributes:
-        name: Of the initializer.
-        graph: Number of the graph in ``normal.graphs`` in which the first node is that uses it.
-        node: That node's index in it.
-        op: That node's operator.
-        position: Of the node's input that it is.
-        axis: Of its output channels.
-        inner: Of its input channels, over which products are summed.
-        shape: Its own.
-        users: How many nodes use it.
-        direct: Whether the node reads it as it is, and not through a Transpose or an Identity.
+        name: The name of the initializer.
+        graph: Number of the graph in ``normal.graphs`` that contains the first node that uses the weight.
+        node: The index of that node in the graph.
+        op: The operator of that node.
+        position: The position of the weight among the node's inputs.
+        axis: The axis of the output channels.
+        inner: The axis of the input channels, over which products are summed.
+        shape: The shape of the initializer.
+        users: The number of node inputs that read the weight.
+        direct: Whether the node reads the weight directly, not through a Transpose or an Identity.
     """
 
     name: str
@@ -72,11 +72,11 @@ class Weight:
 
 
 def weights(model: Tensors, kinds: frozenset[int] = FLOATS) -> list[Weight]:
-    """The weights of layers that multiply, in the order of the graph; each once, whatever graph it is read in.
+    """Return the weights of layers that multiply, in graph order, each once even if several graphs read it.
 
     Args:
         model: The file.
-        kinds: TensorProto.DataType of the weights that are wanted.
+        kinds: TensorProto.DataType values of the weights to return.
     """
     readers, sources = count_readers(model), Sources(model)
     weights_by_name: dict[str, Weight] = {}
@@ -99,7 +99,7 @@ def weights(model: Tensors, kinds: frozenset[int] = FLOATS) -> list[Weight]:
 
 
 def roles(node: Any) -> Iterator[Role]:
-    """The places in which a node has weights, as its own attributes turn them."""
+    """Yield the roles of the inputs where a node may have weights, after its transpose attributes are applied."""
     if node.domain not in {"", "ai.onnx", "com.microsoft"} or node.domain != _DOMAINS.get(node.op_type, node.domain):
         return
     turned = {_TURNED[a.name] for a in node.attribute if a.name in _TURNED and a.i}
@@ -110,7 +110,7 @@ def roles(node: Any) -> Iterator[Role]:
 
 
 def _einsum_places(node: Any) -> Iterator[Role]:
-    """The places of a product of two operands: summed over what both have and the result has not."""
+    """Yield the roles for an Einsum of two operands, which sums over letters in both operands but not in the result."""
     equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "").replace(" ", "")
     operands, arrow, result = equation.partition("->")
     terms = operands.split(",")
@@ -125,7 +125,7 @@ def _einsum_places(node: Any) -> Iterator[Role]:
 
 
 class Sources:
-    """Which initializer a tensor is, read directly or through Transpose, Identity, Dropout and Cast.
+    """Finds the initializer behind a tensor that is read directly or through Transpose, Identity, Dropout and Cast.
 
     Args:
         model: The file.
@@ -141,8 +141,10 @@ class Sources:
         }
 
     def find(self, name: str) -> tuple[str, list[int] | None]:
-        """The initializer's name ("" for what is computed), and for each axis of the tensor that of the initializer;
-        None where the tensor is the initializer itself.
+        """Return the name of the initializer behind a tensor ("" where it is computed) and the order of its axes.
+
+        The order gives, for each axis of the tensor, the axis of the initializer; it is None where the tensor is the
+        initializer itself.
         """
         path = []
         while not self._model.has(name):
@@ -162,7 +164,7 @@ class Sources:
 
 
 def count_readers(model: Tensors) -> dict[str, int]:
-    """Tensor → how many inputs of nodes it is, those in inner graphs included."""
+    """Return tensor → how many node inputs read it, including nodes in inner graphs."""
     counts: dict[str, int] = {}
     for graph in graphs(model.model.graph):
         for node in graph.node:

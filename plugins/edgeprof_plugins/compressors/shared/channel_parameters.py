@@ -1,10 +1,10 @@
-"""What the methods that take whole channels out of a network have in common."""
+"""The parameters that all methods which remove whole channels from a network share."""
 
 from __future__ import annotations
 
 from edgeprof.compression.compressor import Parameter
 
-#: How much is taken out, and to which multiple the widths that stay are rounded.
+#: The share of channels to remove, and the multiple to which the remaining widths are rounded.
 CHANNEL_PARAMETERS = (
     Parameter("amount", "float", default=0.3, minimum=0.0, maximum=0.95, help="share of the channels taken out"),
     Parameter(

@@ -1,4 +1,4 @@
-"""What share of a model a method changed, what it left, and why: counted by layers, not by intentions."""
+"""What share of a model a method changed, what it left unchanged, and why: counted from the layers of the result."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: Layers that are named for each reason at most; the others are counted.
+#: At most this many layers are named for each reason; the others are only counted.
 _NAMED = 8
-#: The reason of what the user excluded.
+#: The reason given for the layers that the user excluded.
 EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A layer, or parameters of one kind that no layer multiplies with.
+    """A layer, or a group of parameters of one kind that no layer multiplies with.
 
     Attributes:
-        name: As in the graph.
-        family: Its operator; for parameters without one what they are.
-        weights: How many numbers it has.
-        macs: Multiply-accumulates for one sample; None where they are not known.
-        reason: Why no method changes it; "" for layers.
+        name: The name in the graph.
+        family: The operator; for parameters without an operator, the kind of parameter.
+        weights: The number of weight values.
+        macs: Multiply-accumulate operations for one sample; None where they are not known.
+        reason: Why no method changes the part; "" for layers.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Part:
 def coverage(
     parts: Iterable[Part], changed: Mapping[str, Fraction], why: Mapping[str, str], otherwise: str
 ) -> dict[str, Any]:
-    """The entry ``coverage`` of a step's facts.
+    """Return the entry ``coverage`` of a step's facts.
 
     Args:
-        parts: Of the model as it was.
-        changed: Name of a part that the method changed → which share of its weights (see ``whole``).
-        why: Name → why it was left, or what of it was.
-        otherwise: The reason for those that neither ``why`` nor the part itself gives one for.
+        parts: The parts of the model before the step.
+        changed: Name of each changed part → the share of its weights that was changed (see ``whole``).
+        why: Name of a part → why all or some of its weights were left unchanged.
+        otherwise: The reason for parts that have none in ``why`` or of their own.
 
     Returns:
-        ``weights`` and ``macs``: how many in all, how many were changed, and their share (None where none is known);
-        ``families``: the same by operator; ``left``: by reason, which parts.
+        ``weights`` and ``macs``: the total, the number changed, and the share changed (None where it is not known);
+        ``families``: the same for each operator; ``left``: the parts left unchanged, by reason.
     """
     parts = list(parts)
     families: dict[str, Any] = {}
@@ -75,15 +75,18 @@ def coverage(
 
 
 def whole(names: Iterable[str]) -> dict[str, Fraction]:
-    """Parts all of whose weights were changed."""
+    """Return the share 1 for each name, for parts whose weights were all changed."""
     return dict.fromkeys(names, Fraction(1))
 
 
 def partial(sizes: Mapping[str, Sequence[tuple[int, bool]]]) -> dict[str, Fraction]:
-    """Parts of which some weights were changed; a layer with several, as an LSTM, multiplies as often with each number.
+    """Return the changed share of each part that has at least one changed weight tensor.
+
+    The share of values is also the share of MACs: a layer with several weights, such as an LSTM, multiplies equally
+    often with each value.
 
     Args:
-        sizes: Part → for each of its weights the number of values, and whether it was changed.
+        sizes: Part → for each of its weight tensors, the number of values and whether the tensor was changed.
     """
     return {
         part: Fraction(sum(size for size, changed in weights if changed), sum(size for size, _ in weights))

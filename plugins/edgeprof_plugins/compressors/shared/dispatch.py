@@ -1,7 +1,7 @@
-"""One compressor name, several formats: ``prune`` is the same word for an ONNX file, a TFLite file and a module.
+"""One compressor name for several formats: ``prune`` works on an ONNX file, a TFLite file and a PyTorch module.
 
-Each format's way of doing it is an ordinary Compressor with its own parameters and needs; a Family stands for all of
-them under the one registered name and hands out the one that fits the model.
+The implementation for each format is an ordinary Compressor with its own parameters and needs. A Family represents
+all of them under one registered name and selects the one that fits the model.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Family(Compressor):
-    """The compressors of one name.
+    """The compressors that share one name.
 
     Args:
-        name: As registered.
-        members: One or more, whose ``takes`` do not overlap.
+        name: The registered name.
+        members: One or more compressors whose ``takes`` do not overlap.
     """
 
     def __init__(self, name: str, members: Sequence[Compressor]) -> None:
@@ -35,7 +35,7 @@ class Family(Compressor):
         self.parameters = tuple({p.name: p for member in self.members for p in member.parameters}.values())
         self.changes = tuple(dict.fromkeys(kind for member in self.members for kind in member.changes))
         needs = {member.needs_data for member in self.members}
-        # What is true of all of them; the member of a format says it exactly.
+        # Only what is true of all members; the member for a format gives the exact value.
         self.needs_data = needs.pop() if len(needs) == 1 else "no"
 
     def for_format(self, model_format: str) -> Compressor:

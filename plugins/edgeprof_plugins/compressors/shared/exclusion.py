@@ -1,7 +1,7 @@
-"""Which layers to leave in float so that a quantised model stays within a budget: the worst first, and no more.
+"""Which layers to leave in float so that a quantised model stays within a budget: as few as possible, worst first.
 
-For ``exclude=auto``: each layer's signal to quantisation noise when it alone is quantised gives the order; how many of
-them it takes is found by trying (doubling, then bisection).
+This implements ``exclude=auto``. Layers are ordered by their signal-to-quantisation-noise ratio (SQNR) when only that
+layer is quantised. The number of layers to leave in float is found by trial: doubling, then bisection.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     Outputs = list[npt.NDArray[Any]]
 
-#: The word in place of names.
+#: The value of ``exclude`` that requests the search, in place of layer names.
 AUTO = "auto"
-#: Samples that variants are judged on at most, and those that each layer's noise is taken from.
+#: The most samples that a variant is judged on, and the samples that each layer's noise is measured on.
 JUDGED, FOLLOWED = 256, 8
 
 PARAMETERS = (
@@ -51,13 +51,13 @@ PARAMETERS = (
 
 @dataclass
 class Judge:
-    """Holds a variant's answers against the float model's.
+    """Compares a variant's outputs with those of the float model.
 
     Args:
         truth: The float model's outputs, each with the samples along its first axis.
-        labels: Of the samples; None where there are none.
-        max_drop: For a model with one output of n × classes.
-        min_sqnr: In dB, for any other.
+        labels: The labels of the samples; None where there are none.
+        max_drop: The limit for a model with one output of shape (n, classes), as a share.
+        min_sqnr: The limit for any other model, in dB.
     """
 
     truth: Outputs
@@ -67,7 +67,7 @@ class Judge:
 
     @classmethod
     def of(cls, truth: Outputs, calibration: Calibration, parameters: Mapping[str, Any]) -> Judge:
-        """Judge by the calibration samples' labels where each sample has one class number, else without labels."""
+        """Use the labels of the calibration samples where each sample has one class index, else no labels."""
         labels = np.asarray(calibration.data.labels)
         known = labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) == len(calibration.data)
         chosen = labels[calibration.chosen] if known else None
@@ -75,18 +75,18 @@ class Judge:
 
     @property
     def by(self) -> str:
-        """What outputs are judged by: ``accuracy_drop``, ``disagreement`` (of the top class) or ``sqnr_db``."""
+        """The criterion for outputs: ``accuracy_drop``, ``disagreement`` (of the top class) or ``sqnr_db``."""
         if len(self.truth) != 1 or self.truth[0].ndim != 2 or self.truth[0].shape[1] < 2:
             return "sqnr_db"
         return "disagreement" if self.labels is None else "accuracy_drop"
 
     @property
     def limit(self) -> float:
-        """The worst value that is accepted, in the unit of ``by``: a share, or dB."""
+        """The worst accepted value, in the unit of ``by``: a share, or dB."""
         return self.min_sqnr if self.by == "sqnr_db" else self.max_drop
 
     def look(self, outputs: Outputs) -> float:
-        """The figure that ``by`` names; an SQNR without noise is infinite."""
+        """Return the value of the criterion ``by`` for these outputs; the SQNR is infinite where there is no noise."""
         if self.by == "sqnr_db":
             pairs = [(x.astype(np.float64), y.astype(np.float64)) for x, y in zip(self.truth, outputs, strict=True)]
             noise = sum(float(np.square(x - y).sum()) for x, y in pairs)
@@ -99,22 +99,25 @@ class Judge:
         return float((before == self.labels).mean() - (after == self.labels).mean())
 
     def fits(self, value: float) -> bool:
-        """Whether a value of ``look`` keeps the limit."""
+        """Return whether a value from ``look`` is within the limit."""
         return value >= self.limit if self.by == "sqnr_db" else value <= self.limit
 
 
 def decibels(signal: float, noise: float) -> float:
-    """10·log10(signal / noise) of two powers; infinite without noise, −infinite without a signal or with NaN."""
+    """Return 10·log10(signal / noise) of two powers.
+
+    The result is infinite where the noise is zero, and −infinite where there is no signal or the noise is not finite.
+    """
     if not np.isfinite(noise) or not signal > 0:
         return -np.inf
     return float(10 * np.log10(signal / noise)) if noise else np.inf
 
 
 def by_channel(signal: npt.NDArray[Any], noise: npt.NDArray[Any]) -> float:
-    """Signal to noise in dB of a layer: the mean over its channels of noise / signal (each at most 1).
+    """Return the SQNR of a layer in dB, from the mean over its channels of noise / signal (each at most 1).
 
-    One loud channel does not hide that all others are lost in its noise, as it would in the ratio of the sums; where
-    all are alike, it is that ratio.
+    In the ratio of the sums, one channel with a large signal would hide the noise of all others. Where all channels are
+    alike, both give the same value.
     """
     ratios = np.minimum(noise / np.where(signal > 0, signal, 1.0), 1.0)[signal > 0]
     return decibels(1.0, float(ratios.mean())) if ratios.size else np.inf
@@ -126,19 +129,19 @@ def search(
     alone: Callable[[], Mapping[str, float]],
     attempt: Callable[[Sequence[str]], tuple[Path, Outputs]],
 ) -> tuple[Path, dict[str, Any]]:
-    """The variant with the fewest layers in float that keeps the budget.
+    """Find the variant that keeps the budget with the fewest layers in float.
 
     Args:
         label: The method's name, for messages.
-        judge: What the budget is.
-        alone: Layer → SQNR in dB when it alone is quantised; asked for once, and only where it is needed.
-        attempt: Makes the variant with these layers in float, and runs it on the judge's samples.
+        judge: The budget.
+        alone: Returns layer → SQNR in dB when only that layer is quantised; called once, and only where it is needed.
+        attempt: Makes the variant with the given layers in float, and runs it on the judge's samples.
 
     Returns:
-        It, and for the provenance: what stays in float and why, what that costs, and what was tried.
+        The variant's file, and for the provenance: the layers left in float, the reason for each, and the trials.
 
     Raises:
-        InputError: the budget is not kept even with all of them in float.
+        InputError: the budget is kept only with all layers in float, or not even then.
     """
     tried: dict[int, float] = {}
     files: dict[int, Path] = {}

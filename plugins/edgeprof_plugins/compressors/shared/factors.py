@@ -1,8 +1,9 @@
 """Low-rank factors of a weight matrix: W ≈ A·B with the largest singular values.
 
-By the eigenvalues of the Gram matrix of its smaller side (Golub and Van Loan, Matrix Computations, 8.6), in float64:
-squaring costs half of the digits, which leaves singular values above 10⁻⁸ of the largest right, and float32 weights
-hold no others. Of 4096 × 4096 that takes a fraction of the time of numpy's SVD, of a long matrix still less.
+They come from the eigenvalues of the Gram matrix of the smaller side (Golub and Van Loan, Matrix Computations, 8.6),
+computed in float64. Squaring loses half of the digits, so singular values above 10⁻⁸ of the largest remain correct;
+float32 weights carry no smaller ones. For a 4096 × 4096 matrix this takes a fraction of the time of numpy's SVD, and
+for a long matrix still less.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
 
     Matrix = npt.NDArray[Any]
 
-#: Energy kept where neither it nor a rank is given.
+#: The energy kept where neither an energy nor a rank is given.
 _ENERGY = 0.9
 PARAMETERS = (
     Parameter("energy", "float", minimum=0.01, maximum=0.9999, help=f"share of Σσ² that each layer keeps ({_ENERGY})"),
     Parameter("rank", "int", minimum=1, maximum=65536, help="the rank of every layer, in place of energy"),
 )
-#: Columns that are turned into float64 at once.
+#: The number of columns converted to float64 at once.
 _BLOCK = 1024
 
 
 def check(parameters: Mapping[str, Any]) -> None:
-    """That not both energy and rank are given.
+    """Check that energy and rank are not both given.
 
     Raises:
         InputError: both are given.
@@ -42,15 +43,15 @@ def check(parameters: Mapping[str, Any]) -> None:
 
 
 def factors(matrix: Matrix, parameters: Mapping[str, Any]) -> tuple[Matrix, Matrix, float]:
-    """The best approximation of a rank (Eckart and Young 1936), the singular values shared out evenly.
+    """Return the best approximation of a given rank (Eckart and Young 1936), with √σ in each of the two factors.
 
     Args:
-        matrix: (m, n), finite.
+        matrix: Shape (m, n), finite values.
         parameters: ``rank``, or ``energy``: the smallest rank that keeps that share of Σσ².
 
     Returns:
-        ``(left, right, share)``: (m, r), (r, n), float64 where the matrix is, else float32, and the share of Σσ² that
-        they keep.
+        ``(left, right, share)``: two matrices of shapes (m, r) and (r, n), in float64 where the matrix is, else in
+        float32; and the share of Σσ² that they keep.
     """
     if matrix.shape[0] > matrix.shape[1]:
         left, right, share = factors(matrix.T, parameters)

@@ -1,4 +1,4 @@
-"""One-dimensional k-means over weights: deterministic, and fast because it works on a histogram."""
+"""One-dimensional k-means clustering of weights: deterministic, and fast because it works on a histogram."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 COUNT = Parameter("n", "int", default=16, minimum=2, maximum=256, help="distinct values of each layer's weights")
-#: Steps between the smallest and the largest weight; finer than any codebook needs.
+#: Histogram bins between the smallest and the largest weight; finer than any codebook needs.
 _BINS = 1 << 16
 _COARSE = 256
 _ROUNDS = 300
@@ -20,13 +20,13 @@ _BLOCK = 1 << 20
 
 
 def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    """At most ``n`` values that stand for all of them with the least squared error that Lloyd's algorithm finds.
+    """Return at most ``n`` values that represent all values with the least squared error that Lloyd's algorithm finds.
 
-    It begins at equal steps of Σ|f|^(1/3), where f is the density: the optimal density of codewords for many of them
-    (Panter and Dite 1951). Zero stays zero: weights that were pruned before form a codeword of their own.
+    The algorithm starts at equal steps of Σ|f|^(1/3), where f is the density of the values: the optimal density of
+    codewords when there are many (Panter and Dite 1951). Zero stays zero: pruned weights form their own codeword.
 
     Returns:
-        Ascending, at most ``n``; float64 where the values are, else float32.
+        The codewords in ascending order; float64 where the values are, else float32.
     """
     kind = _exact_type(values)
     flat = np.asarray(values, kind).reshape(-1)
@@ -48,7 +48,7 @@ def codebook(values: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
 
 
 def _lloyd_codes(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    # Coarser for the density than for the sums: single weights in fine bins would all have the same.
+    # The density needs coarser bins than the sums: fine bins that hold one weight each would all have the same density.
     coarse = counts.reshape(_COARSE, -1).sum(axis=1)
     density = np.cumsum(np.cbrt(coarse.astype(np.float64)))
     places = centres.reshape(_COARSE, -1).mean(axis=1)
@@ -67,10 +67,10 @@ def _lloyd_codes(centres: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]
 
 
 def nearest(values: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Index of the nearest code for each value; same shape."""
+    """Return the index of the nearest code for each value, in the shape of ``values``."""
     return np.searchsorted((codes[1:] + codes[:-1]) / 2, np.asarray(values, _exact_type(values)))
 
 
 def _exact_type(values: npt.NDArray[Any]) -> type[np.floating[Any]]:
-    """The type that holds each value exactly: float32 for float16, bfloat16 and integers of 8 bits."""
+    """The float type that holds each value exactly: float32 for float16, bfloat16 and 8-bit integers."""
     return np.float64 if values.dtype.itemsize > 4 else np.float32

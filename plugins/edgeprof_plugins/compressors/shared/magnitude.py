@@ -1,4 +1,4 @@
-"""Which weights are the smallest: exact thresholds without holding all weights at once, and 2:4 patterns."""
+"""Magnitude pruning: exact thresholds without holding all weights in memory at once, and 2:4 patterns."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PARAMETERS = (
 
 @dataclass
 class Threshold:
-    """Zeroes what is smaller, and of what is exactly as large the first ``ties``, so that the share is met exactly.
+    """Zeroes smaller values, and the first ``ties`` values of exactly this magnitude, so that the share is met exactly.
 
     Attributes:
-        bits: Of the threshold, a float of ``width`` bits, without its sign.
+        bits: The bits of the threshold, a float of ``width`` bits, without its sign.
         width: 32 or 64.
-        ties: How many values of exactly this magnitude become zero.
+        ties: How many more values of exactly this magnitude become zero.
     """
 
     bits: int
@@ -41,7 +41,7 @@ class Threshold:
     ties: int
 
     def apply(self, values: Array) -> Array:
-        """A pruned copy; call it once for each weight, in one order."""
+        """Return a pruned copy; call it once for each weight tensor, in the order used for ``find_threshold``."""
         magnitude = _magnitude_bits(values, self.width)
         pruned: Array = np.where(magnitude < self.bits, values.dtype.type(0), values)
         if self.ties > 0:
@@ -52,14 +52,14 @@ class Threshold:
 
 
 def find_threshold(amount: float, weights: Callable[[], Iterable[Array]]) -> Threshold:
-    """The magnitude below which a share of all weights lies: a radix selection, exact for floats of any width.
+    """Find the magnitude below which a share of all weights lies, by radix selection; exact for floats of any width.
 
-    A float's bits without its sign order as its magnitude does. Each pass over the weights counts 16 of them, among the
-    weights that agree in those counted before: two passes, and four where a weight has 64 bits.
+    The bits of a float without its sign sort in the same order as its magnitude. Each pass over the weights counts 16
+    bits of the weights whose higher bits match: two passes for 32-bit floats, four for 64-bit floats.
 
     Args:
         amount: The share, 0 to 1.
-        weights: Goes over all weights each time that it is called.
+        weights: Returns an iterable over all weight tensors each time it is called.
     """
     total, width = 0, 32
     for values in weights():
@@ -81,12 +81,12 @@ def find_threshold(amount: float, weights: Callable[[], Iterable[Array]]) -> Thr
 
 @dataclass
 class Pruning:
-    """The zeros of one model, layer by layer; weights are held one at a time.
+    """Prunes one model layer by layer and counts the zeros; only one weight tensor is in memory at a time.
 
     Attributes:
         amount: Share of the weights that become zero.
-        threshold: One for all layers; None for one a layer.
-        changed: Layer → whether any of its values became zero that was not.
+        threshold: The threshold for all layers; None where each layer has its own.
+        changed: Layer → whether pruning set any nonzero value to zero.
     """
 
     amount: float
@@ -96,12 +96,12 @@ class Pruning:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any], weights: Callable[[], Iterable[Array]]) -> Pruning:
-        """By ``PARAMETERS``; ``weights()`` goes over all of them, in the order in which they are pruned then."""
+        """Create from ``PARAMETERS``; ``weights()`` gives all weights in the order in which they will be pruned."""
         amount = parameters["amount"]
         return cls(amount, None if parameters["scope"] == "layer" else find_threshold(amount, weights))
 
     def prune(self, name: str, values: Array) -> Array:
-        """A copy with its zeros; call it once for each layer."""
+        """Return a pruned copy; call it once for each layer."""
         pruned = zero_below(values, self.amount) if self.threshold is None else self.threshold.apply(values)
         zeros = int(pruned.size - np.count_nonzero(pruned))
         self._layers[name] = (zeros, pruned.size)
@@ -109,19 +109,22 @@ class Pruning:
         return pruned
 
     def facts(self) -> dict[str, Any]:
-        """How many zeros there are now, in all and in each layer."""
+        """Return the number of zeros after pruning, in total, and their share in each layer."""
         zeros, total = (sum(counts) for counts in zip(*self._layers.values(), strict=True))
         layers = {name: round(count / size, 4) for name, (count, size) in self._layers.items()}
         return {"zeros": zeros, "weights": total, "reached": zeros / total, "layers": layers}
 
 
 def zero_below(values: Array, amount: float) -> Array:
-    """A copy in which the ``amount`` smallest values are zero; of equal ones the first."""
+    """Return a copy in which the share ``amount`` of the values, the smallest, is zero; ties go to the first values."""
     return find_threshold(amount, lambda: [values]).apply(values)
 
 
 def prune_24(values: Array, axis: int) -> Array:
-    """A copy with the two smallest of every four neighbours along ``axis`` (a multiple of four long) zero."""
+    """Return a copy in which the two smallest of every four neighbours along ``axis`` are zero.
+
+    The length of ``axis`` must be a multiple of four.
+    """
     moved = np.moveaxis(values, axis, -1)
     groups = np.array(moved, order="C").reshape(-1, 4)
     order = np.argsort(np.abs(groups), axis=1, kind="stable")
@@ -131,12 +134,12 @@ def prune_24(values: Array, axis: int) -> Array:
 
 
 def _exact_bits(values: Array) -> int:
-    """Bits of the float that holds each value exactly: bfloat16 and float16 fit into 32."""
+    """The width in bits of the float that holds each value exactly: bfloat16 and float16 fit into 32."""
     return 64 if values.dtype.itemsize > 4 else 32
 
 
 def _magnitude_bits(values: Array, width: int) -> npt.NDArray[Any]:
-    """Magnitudes as integers of the same order."""
+    """The magnitudes as integers that sort in the same order."""
     kind, unsigned = (np.float64, np.uint64) if width == 64 else (np.float32, np.uint32)
     magnitude: npt.NDArray[Any] = np.array(values, dtype=kind, order="C").view(unsigned)
     magnitude &= unsigned((1 << (width - 1)) - 1)
@@ -144,15 +147,18 @@ def _magnitude_bits(values: Array, width: int) -> npt.NDArray[Any]:
 
 
 def _magnitude_blocks(values: Array, width: int) -> Iterator[npt.NDArray[Any]]:
-    """Magnitudes in pieces: counting makes 64-bit copies of what it counts."""
+    """The magnitudes in blocks, because counting makes 64-bit copies of its input."""
     flat = values.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         yield _magnitude_bits(flat[start : start + _BLOCK], width)
 
 
 def sqnr_db(values: Array, approximation: Array) -> float | None:
-    """Signal to quantisation noise, 10·log10(Σx² / Σ(x − x̂)²) in dB; None where nothing was lost."""
-    if values.dtype.itemsize < 4:  # bfloat16 and float16 have no room for the difference
+    """Return the signal-to-quantisation-noise ratio, 10·log10(Σx² / Σ(x − x̂)²) in dB.
+
+    The result is None where the noise or the signal is zero.
+    """
+    if values.dtype.itemsize < 4:  # bfloat16 and float16 cannot hold the difference exactly
         values, approximation = values.astype(np.float32), approximation.astype(np.float32)
     noise = float(np.square(values - approximation, dtype=np.float64).sum())
     signal = float(np.square(values, dtype=np.float64).sum())
@@ -160,6 +166,6 @@ def sqnr_db(values: Array, approximation: Array) -> float | None:
 
 
 def worst(values: Mapping[str, float | None]) -> str | None:
-    """The name of the smallest SQNR."""
+    """Return the name with the smallest SQNR; None where no SQNR is known."""
     known = {name: value for name, value in values.items() if value is not None}
     return min(known, key=lambda name: known[name]) if known else None

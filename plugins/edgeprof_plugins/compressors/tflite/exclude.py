@@ -1,4 +1,4 @@
-"""``exclude=auto`` of TFLite models: each layer quantised alone, and variants judged by their answers."""
+"""``exclude=auto`` for TFLite models: each layer is quantised alone, and variants are judged by their outputs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def layer(name: str) -> str:
-    """The regular expression of one layer: ai-edge-quantizer calls an operator by its outputs, with semicolons."""
+    """Return a regular expression for one layer; ai-edge-quantizer names an operator by its outputs, joined by ";"."""
     return f"(?:^|;){re.escape(name)}(?:;|$)"
 
 
 def answers(path: Path, batches: Batches, count: int) -> list[npt.NDArray[Any]]:
-    """A model's outputs for the first ``count`` samples, joined along the first axis."""
+    """Return a model's outputs for the first ``count`` samples, joined along the first axis."""
     from edgeprof_plugins.runtimes.litert import graph
 
     outputs = list(graph.run(str(path), batches))
@@ -35,15 +35,15 @@ def answers(path: Path, batches: Batches, count: int) -> list[npt.NDArray[Any]]:
 
 
 def alone(plain: Path, only: Callable[[str], Path], batches: Batches) -> dict[str, float]:
-    """Each layer's signal to noise when it alone is quantised.
+    """Return the signal-to-quantisation-noise ratio (SQNR) of each layer when only that layer is quantised.
 
     Args:
         plain: The float model.
-        only: Layer → a file in which it alone is quantised.
+        only: Layer → a file in which only that layer is quantised.
         batches: Inputs by name.
 
     Returns:
-        Layer → dB; a layer that cannot be quantised is not in it.
+        Layer → SQNR in dB, without layers that cannot be quantised.
     """
     from edgeprof_plugins.runtimes.litert import graph
 

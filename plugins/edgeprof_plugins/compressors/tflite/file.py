@@ -1,6 +1,6 @@
-"""A TFLite flatbuffer, its weights changed in place: same offsets, same size, nothing to pack again.
+"""A TFLite flatbuffer whose weights are changed in place: offsets and size stay the same, and nothing is repacked.
 
-Layout: tensorflow/lite/schema/schema.fbs, read by the classes that ai-edge-litert brings.
+Layout: tensorflow/lite/schema/schema.fbs, read with the generated classes of ai-edge-litert.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ WEIGHTED: dict[str, tuple[int, ...]] = {
     "SVDF": (1, 2),
 }
 
-#: TensorType → numpy's name.
+#: TensorType → numpy name of the type.
 DTYPES = {
     0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 10: "float64",
     17: "int4", 18: "bfloat16",
 }  # fmt: skip
-#: Operators whose output holds an input's numbers, in another type or arrangement.
+#: Operators whose output holds the values of an input in another type or arrangement.
 _HANDED_ON = frozenset({"DEQUANTIZE", "DENSIFY", "RESHAPE", "TRANSPOSE", "CAST"})
 _IDENTIFIER = b"TFL3"
 
@@ -56,15 +56,15 @@ class TfliteWeight:
     """A weight tensor.
 
     Attributes:
-        name: Of the tensor.
+        name: The name of the tensor.
         buffer: Index of its buffer.
         op: The operator that reads it.
-        shape: Its own.
-        dtype: numpy's name.
-        scales: Of its quantisation; empty for a float.
-        axis: Of the scales.
+        shape: The shape of the tensor.
+        dtype: The numpy name of its type.
+        scales: The quantisation scales; empty for a float tensor.
+        axis: The axis of the scales.
         place: Number of the subgraph and index of the tensor.
-        sparse: Whether only the values that are not zero are stored.
+        sparse: Whether only the nonzero values are stored.
     """
 
     name: str
@@ -79,11 +79,11 @@ class TfliteWeight:
 
 
 class TfliteFile:
-    """Use it as a context manager.
+    """An open TFLite file. Use it as a context manager.
 
     Args:
         path: The file.
-        writable: Whether ``values`` may be changed; the file changes with them.
+        writable: Whether arrays from ``values`` may be changed, which changes the file.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -94,19 +94,19 @@ class TfliteFile:
         self.graph: Any = None
         self._view: Any = None
 
-    def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Self is not in the typing of 3.10
+    def __enter__(self) -> TfliteFile:  # noqa: PYI034 - Python 3.10's typing has no Self
         self.schema = _load_schema()
         mode, access = ("r+b", mmap.ACCESS_WRITE) if self.writable else ("rb", mmap.ACCESS_READ)
         try:
             file = self._stack.enter_context(self.path.open(mode))
             data = mmap.mmap(file.fileno(), 0, access=access)
-            # The arrays that were handed out may outlive this file: the mapping goes with the last of them.
+            # Arrays returned by ``values`` may outlive this object; the mapping is released with the last of them.
             view = np.frombuffer(data, np.uint8)
             self._read_graph(view)
         except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
             self._stack.close()
             raise InputError(f"{self.path} is not a whole TFLite model: {error}", remedy="Download it again.") from None
-        except Exception as error:  # flatbuffers unpacks with struct, whose error is its own
+        except Exception as error:  # flatbuffers unpacks with struct, which raises struct.error
             self._stack.close()
             raise InputError(
                 f"{self.path} is not a whole TFLite model: {error}", remedy="Download it again."
@@ -129,11 +129,14 @@ class TfliteFile:
         self.inputs()
 
     def operators(self) -> Iterator[tuple[str, Any]]:
-        """Name and operator of the main graph, in order."""
+        """Iterate over the operators of the main graph in order, as (name, operator)."""
         return ((name, operator) for subgraph, _, name, operator in self.all_operators() if subgraph == 0)
 
     def all_operators(self) -> Iterator[tuple[int, int, str, Any]]:
-        """Number of the subgraph (branches and bodies have their own), index, name and operator, in order."""
+        """Iterate over all operators in order, as (number of the subgraph, index, name, operator).
+
+        Branches and bodies are separate subgraphs.
+        """
         names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if not k.startswith("_")}
         for subgraph in range(self.model.SubgraphsLength()):
             graph = self.model.Subgraphs(subgraph)
@@ -144,14 +147,14 @@ class TfliteFile:
                 yield subgraph, index, names.get(builtin, f"OPERATOR_{builtin}"), operator
 
     def weights(self) -> list[TfliteWeight]:
-        """Constant weights of layers that multiply, each once."""
+        """Return the constant weights of layers that multiply, each once."""
         by_buffer = {weight.buffer: weight for weights in self.weights_by_operator().values() for weight in weights}
         return list(by_buffer.values())
 
     def weights_by_operator(self) -> dict[tuple[int, int], list[TfliteWeight]]:
-        """(subgraph, index of the operator) → its constant weights; one that several read is in each."""
+        """Return (subgraph, index of the operator) → its constant weights; shared weights appear for each operator."""
         operators = list(self.all_operators())
-        # A weight-only model keeps integers and turns them into floats in front of the operator.
+        # A weight-only model stores integers and converts them to floats in front of the operator.
         stored = {
             (subgraph, operator.Outputs(0)): operator.Inputs(0)
             for subgraph, _, name, operator in operators
@@ -161,7 +164,7 @@ class TfliteFile:
         for subgraph, index, name, operator in operators:
             for position in WEIGHTED.get(name, ()):
                 tensor = operator.Inputs(position) if position < operator.InputsLength() else -1
-                for _ in range(len(operators)):  # each is handed on by another operator
+                for _ in range(len(operators)):  # each step goes back through another operator
                     tensor = stored.get((subgraph, tensor), tensor)
                     if (subgraph, tensor) not in stored:
                         break
@@ -171,7 +174,7 @@ class TfliteFile:
         return by_operator
 
     def constants(self) -> Iterator[tuple[tuple[int, int], TfliteWeight]]:
-        """Every tensor whose values are in the file: (subgraph, index) and itself."""
+        """Iterate over every tensor whose values are in the file, as ((subgraph, index), tensor)."""
         for subgraph in range(self.model.SubgraphsLength()):
             for index in range(self.model.Subgraphs(subgraph).TensorsLength()):
                 constant = self._constant_values(subgraph, index, "")
@@ -179,19 +182,19 @@ class TfliteFile:
                     yield (subgraph, index), constant
 
     def shape(self, subgraph: int, index: int) -> tuple[int, ...] | None:
-        """A tensor's shape; None for one that is left out."""
+        """Return the shape of a tensor; None for an omitted tensor (index < 0)."""
         if index < 0:
             return None
         tensor = self.model.Subgraphs(subgraph).Tensors(index)
         return tuple(max(1, int(size)) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
 
     def dtype(self, subgraph: int, index: int) -> str:
-        """A tensor's type by numpy's name."""
+        """Return the numpy name of a tensor's type."""
         kind = self.model.Subgraphs(subgraph).Tensors(index).Type()
         return DTYPES.get(kind, f"type {kind}")
 
     def tensor_name(self, subgraph: int, index: int) -> str:
-        """A tensor's name."""
+        """Return the name of a tensor."""
         name: bytes = self.model.Subgraphs(subgraph).Tensors(index).Name() or b""
         return name.decode("utf-8", "replace")
 
@@ -211,7 +214,7 @@ class TfliteFile:
         return TfliteWeight(name, tensor.Buffer(), op, shape, self.dtype(subgraph, index), scales, axis, place, sparse)
 
     def values(self, weight: TfliteWeight) -> npt.NDArray[Any]:
-        """The weight's numbers as they lie in the file."""
+        """Return the values of a weight as stored in the file."""
         raw = self._buffer_content(weight.buffer)
         assert raw is not None  # it is one of weights()
         return raw.view(weight.dtype).reshape(weight.shape)
@@ -222,19 +225,19 @@ class TfliteFile:
         return content(self._view, self.model, buffer)
 
     def old(self) -> bool:
-        """Whether operators have their codes in the old field only."""
+        """Return whether some operators have their code in the deprecated field only."""
         codes = [self.model.OperatorCodes(index) for index in range(self.model.OperatorCodesLength())]
         return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
 
     def dtypes(self) -> dict[str, int]:
-        """The weights' dtypes → how many weights have it."""
+        """Return dtype → the number of weights that have it."""
         counts: dict[str, int] = {}
         for weight in self.weights():
             counts[weight.dtype] = counts.get(weight.dtype, 0) + 1
         return counts
 
     def inputs(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
-        """What the model takes: name → (shape with None for an open size, dtype)."""
+        """Return the inputs of the model: name → (shape with None for an open size, dtype)."""
         inputs = {}
         for index in range(self.graph.InputsLength()):
             tensor = self.graph.Tensors(self.graph.Inputs(index))
@@ -244,7 +247,10 @@ class TfliteFile:
         return inputs
 
     def signature(self) -> tuple[str | None, dict[str, str]]:
-        """The first signature's key, and tensor name → its name in the signature; None without one."""
+        """Return the key of the first signature, and input tensor name → name in the signature.
+
+        The key is None where the file has no signature.
+        """
         if not self.model.SignatureDefsLength():
             return None, {}
         first = self.model.SignatureDefs(0)
@@ -257,8 +263,10 @@ class TfliteFile:
 
 
 def modern(source: Path, target: Path) -> None:
-    """A copy as ai-edge-quantizer wants it: with a signature, by which it calibrates, and with operators' codes where
-    it looks for them (files of before 2020 have them in the old field only, and it would take each for an addition).
+    """Write a copy that ai-edge-quantizer can read: with a signature, and with operator codes in the new field.
+
+    ai-edge-quantizer calibrates by signature. Files from before 2020 have operator codes in the old field only, and it
+    would read each of their operators as an addition.
     """
     schema = _load_schema()
     packed = source.read_bytes()
@@ -288,7 +296,7 @@ def modern(source: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> TfliteFile:
-    """A copy to be changed; ``source`` is looked at first, so that nothing is left of what is no model."""
+    """Open a copy for writing; ``source`` is checked first, so that no copy of an invalid file is left behind."""
     with TfliteFile(source):
         pass
     shutil.copyfile(source, target)

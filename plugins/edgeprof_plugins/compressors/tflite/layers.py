@@ -1,7 +1,7 @@
-"""Which inputs of TFLite's operators are weights, how much each operator multiplies, and the account of a model.
+"""Which inputs of TFLite operators are weights, how many MACs each operator has, and the coverage of a model.
 
 Positions: the operators' Prepare functions in tensorflow/lite/kernels (lstm_shared.h, bidirectional_sequence_lstm.cc,
-basic_rnn.cc, svdf.cc); -1 stands for an input that is left out.
+basic_rnn.cc, svdf.cc); -1 stands for an omitted input.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _ACTIVATIONS = "it multiplies two activations and has no weights"
 
 
 class Inventory:
-    """What a model consisted of before a method changed it.
+    """The layers and parameters of a model before a method changes it.
 
     Args:
-        model: The open file; read here and not afterwards.
+        model: The open file; it is read here only.
 
     Attributes:
-        parts: Its layers and parameters.
+        parts: The layers and parameters.
         weights: Part → its weights.
-        outputs: Part → the tensor that it gives.
+        outputs: Part → its output tensor.
     """
 
     def __init__(self, model: TfliteFile) -> None:
@@ -83,7 +83,7 @@ class Inventory:
         return free
 
     def by_buffers(self, changed: Iterable[int], why: Mapping[int, str], otherwise: str) -> dict[str, Any]:
-        """The account of a method that changed these buffers."""
+        """Return the coverage of a method that changed these buffers."""
         touched = set(changed)
         sizes = {
             name: [(math.prod(constant.shape), constant.buffer in touched) for constant in constants]
@@ -98,11 +98,11 @@ class Inventory:
         return coverage(self.parts, partial(sizes), reasons, otherwise)
 
     def by_types(self, variant: TfliteFile, why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
-        """The account of a quantiser: what is stored, or without weights given, in another type than before.
+        """Return the coverage of a quantiser: parts whose weights, or output without weights, have another type now.
 
         Args:
-            variant: The open file that the method wrote; its tensors keep their numbers.
-            why: Part → why it was left.
+            variant: The open file that the method wrote; its tensors have the same indices.
+            why: Part → why it was left unchanged.
             otherwise: The reason for the others.
         """
         stored = {
@@ -128,7 +128,7 @@ def _operator_inputs(operator: Any) -> list[int]:
 
 
 def _operator_macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile, subgraph: int) -> int | None:
-    """Multiply-accumulates by the shapes that the file declares."""
+    """The multiply-accumulate operations, from the shapes that the file declares; None where they are not known."""
     output = model.shape(subgraph, operator.Outputs(0))
     weights = [shapes[k] for k in WEIGHTED[op] if k < len(shapes) and shapes[k] is not None]
     sizes = sum(math.prod(shape) for shape in weights if shape is not None)
@@ -142,7 +142,7 @@ def _operator_macs(op: str, operator: Any, shapes: list[Shape | None], model: Tf
     if op in {"TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"}:
         places = shapes[2][:-1] if len(shapes) > 2 and shapes[2] is not None else (0,)
     elif "CONV" in op:
-        places = output[:-1]  # of a grouped one too: the weights hold one group's inputs
+        places = output[:-1]  # also holds for grouped convolutions: the weights have the inputs of one group
     else:
         places = first[:-1] if "SEQUENCE" in op else first[:1]
     return math.prod(places) * sizes

@@ -1,7 +1,7 @@
-"""Quantised TFLite models by ai-edge-quantizer, which takes the float .tflite and needs neither TensorFlow nor torch.
+"""Quantises float TFLite models with ai-edge-quantizer, which needs neither TensorFlow nor torch.
 
-What each method asks of it is one of its own recipes; the recipe's names have changed between its versions, so each is
-looked up when it is used and a version without it is named.
+Each method uses one of the library's recipes. The names of the recipes have changed between versions, so each recipe is
+looked up when it is used, and an error reports a recipe that the installed version does not have.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
 
 REMEDY = install_command("litert-compress", "ai-edge-quantizer")
-#: The first version whose recipes these are.
+#: The first version that has these recipes.
 _OLDEST = (0, 4)
 
 _EXCLUDE = Parameter("exclude", "str", default="", help="layers left in float: regular expressions, separated by |")
@@ -46,13 +46,13 @@ class _Recipe(Compressor):
     version = "1"
     takes = ("tflite",)
     parameters: Sequence[Parameter] = (_EXCLUDE, _FEWEST)
-    #: Of a function in ``ai_edge_quantizer.recipe``.
+    #: The name of a function in ``ai_edge_quantizer.recipe``.
     recipe: str
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
-        del seed  # nothing here is drawn
+        del seed  # nothing here is random
         aeq = _load_library()
         with TfliteFile(source) as model:
             inventory, before = Inventory(model), model.dtypes()
@@ -100,7 +100,7 @@ class _Recipe(Compressor):
 
 @dataclass
 class _Job:
-    """One model that is quantised, perhaps several times; what calibration found is kept."""
+    """One model that may be quantised several times; the calibration result is reused."""
 
     aeq: Any
     ready: Path
@@ -111,7 +111,7 @@ class _Job:
     ranges: Any = None
 
     def make(self, rows: list[dict[str, Any]], calibration: Calibration | None = None) -> Path:
-        """A new file, quantised by these rows of a recipe."""
+        """Write a new file, quantised by these rows of a recipe."""
         quantiser = self.aeq.quantizer.Quantizer(str(self.ready), rows)
         if calibration is not None and self.ranges is None and quantiser.need_calibration:
             self.ranges = self._calibrate(quantiser, rows, calibration)
@@ -121,10 +121,10 @@ class _Job:
         return target
 
     def _calibrate(self, quantiser: Any, rows: list[dict[str, Any]], calibration: Calibration) -> Any:
-        """Ranges: the least and the greatest value in all samples.
+        """Measure the ranges: the smallest and largest value over all samples.
 
-        The library's own way averages each sample's range with those before, which leaves next to nothing of an input
-        that has few values in a sample; versions that offer no other keep to it.
+        By default the library averages the range of each sample with the previous ones, which makes the range of an
+        input with few values per sample far too small. Versions that offer no alternative use that average.
         """
         key, names = self.signature
         data = {key: [{names.get(name, name): a for name, a in batch.items()} for batch in calibration.batches()]}
@@ -144,7 +144,7 @@ class _Job:
 
 
 class Int8Dynamic(_Recipe):
-    """Weights are stored as 8-bit integers; the range of activations is taken anew in each inference."""
+    """Stores weights as 8-bit integers; the range of activations is computed in each inference."""
 
     name = "int8-dynamic"
     changes = ("precision",)
@@ -153,7 +153,7 @@ class Int8Dynamic(_Recipe):
 
 
 class Int8Weight(_Recipe):
-    """Weights are stored as 8-bit integers; arithmetic stays in floats."""
+    """Stores weights as 8-bit integers; arithmetic stays in float."""
 
     name = "int8-weight"
     changes = ("precision",)
@@ -162,7 +162,7 @@ class Int8Weight(_Recipe):
 
 
 class Int4Weight(_Recipe):
-    """Weights are stored as 4-bit integers; arithmetic stays in floats."""
+    """Stores weights as 4-bit integers; arithmetic stays in float."""
 
     name = "int4-weight"
     changes = ("precision",)
@@ -171,7 +171,7 @@ class Int4Weight(_Recipe):
 
 
 class Fp16(_Recipe):
-    """Weights are stored as float16; arithmetic stays in float32 where the delegate has no other."""
+    """Stores weights as float16; arithmetic stays in float32 unless the delegate computes in float16."""
 
     name = "fp16"
     changes = ("precision",)
@@ -188,7 +188,7 @@ class Fp16(_Recipe):
 
 
 class Int8Static(_Recipe):
-    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+    """Makes weights 8-bit and activations 8-bit or 16-bit integers, with ranges from calibration samples."""
 
     name = "int8-static"
     changes = ("precision",)
@@ -241,7 +241,7 @@ _NOT_COVERED = "ai-edge-quantizer's recipe does not cover it"
 
 
 def _layers_left(inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Layer → why it was left, where a parameter says so."""
+    """Layer → why a parameter excludes it."""
     patterns = [re.compile(layer(name)) for name in facts.get("excluded", [])]
     if parameters["exclude"] != exclusion.AUTO:
         patterns += [re.compile(pattern) for pattern in filter(None, parameters["exclude"].split("|"))]
@@ -262,7 +262,7 @@ def _float_ends() -> list[dict[str, Any]]:
 
 
 def _exclusion_rows(expressions: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows that take layers out again; a later row wins."""
+    """Recipe rows that exclude layers; a later row overrides an earlier one."""
     return [
         {"regex": expression, "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
         for expression in filter(None, expressions)

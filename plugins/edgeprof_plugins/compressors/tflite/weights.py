@@ -1,4 +1,4 @@
-"""Zeros and shared weights in TFLite files, float or already quantised to int8: changed in place."""
+"""Pruning and weight sharing in place for TFLite files, float or already quantised to int8."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNKNOWN = "its weights are sparse, or of a type that is not changed in place"
 
 
 class Prune(Compressor):
-    """The share ``amount`` of the weights with the smallest magnitudes becomes zero, of int8 files too."""
+    """Sets the share ``amount`` of the weights, those with the smallest magnitudes, to zero, also in int8 files."""
 
     name = "prune"
     changes = ("sparsity",)
@@ -56,7 +56,7 @@ class Prune(Compressor):
 
 
 class Cluster(Compressor):
-    """Each layer's weights become the ``n`` values of a codebook (``shared.kmeans``)."""
+    """Replaces each layer's weights with the ``n`` values of a codebook (``shared.kmeans``)."""
 
     name = "cluster"
     changes = ("values",)
@@ -103,7 +103,7 @@ def _constant_weights(method: str, model: TfliteFile, source: Path, target: Path
 
 
 def _real_magnitudes(model: TfliteFile, weight: TfliteWeight) -> npt.NDArray[Any]:
-    """The weights' true magnitudes: an int8 weight times the scale of its channel."""
+    """The real values of the weights: an int8 weight is multiplied with the scale of its channel."""
     kind = np.float64 if weight.dtype == "float64" else np.float32
     values: npt.NDArray[Any] = model.values(weight).astype(kind)
     if not weight.scales or weight.dtype != "int8":

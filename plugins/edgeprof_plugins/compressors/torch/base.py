@@ -1,4 +1,4 @@
-"""What the compressors of PyTorch modules share: load, change, train where asked, write."""
+"""The common steps of compressors for PyTorch modules: load, change, train if requested, write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ModuleCompressor(Compressor):
-    """Changes a module and writes it as ``.pt2``; ``epochs=N`` trains it afterwards within what the method allows."""
+    """Changes a module and writes it as ``.pt2``; ``epochs=N`` trains it afterwards and keeps the method's change."""
 
     takes = ("python", "pt2")
     gives = "pt2"
@@ -45,10 +45,10 @@ class ModuleCompressor(Compressor):
     def change(
         self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Callable[[], None] | None]:
-        """Change the net in place; ``inventory`` is what it consists of before.
+        """Change the net in place; ``inventory`` describes the net before the change.
 
         Returns:
-            Provenance, and what keeps the change through training (None: nothing has to).
+            The provenance, and a function that restores the change after each training step (None: not needed).
         """
 
 
@@ -66,7 +66,7 @@ def run_key(
 
 
 def keep_zeros(net: Net, inventory: Inventory) -> Callable[[], None]:
-    """What is zero now stays zero."""
+    """Return a function that resets the weights that are zero now to zero."""
     masks = [(value, value != 0) for value in inventory.weights(net.module).values()]
 
     def project() -> None:

@@ -1,7 +1,7 @@
-"""Weight sharing in PyTorch models: each layer's weights become one of n values.
+"""Weight sharing in PyTorch models: each weight of a layer becomes one of n values.
 
-The file packs well (zip) and is as large and as fast as before. With ``epochs`` the shared values are trained: after
-each step the weights of a cluster become their mean again.
+The file compresses well (zip); its size and speed do not change. With ``epochs`` the shared values are trained: after
+each step, all weights of a cluster are set to their mean.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _N = Parameter("n", "int", default=16, minimum=2, maximum=256, help="distinct va
 
 
 class Cluster(ModuleCompressor):
-    """Each layer's weights become the ``n`` values of a codebook, of a module or an exported program."""
+    """Replaces each layer's weights with the ``n`` values of a codebook, in a module or an exported program."""
 
     name = "cluster"
     changes = ("values",)
@@ -57,7 +57,7 @@ class Cluster(ModuleCompressor):
 
 
 class ClusterScript(Compressor):
-    """The same for TorchScript, whose layers cannot be trained."""
+    """Replaces each layer's weights with codebook values in TorchScript, whose layers cannot be trained."""
 
     name = "cluster"
     changes = ("values",)
@@ -79,8 +79,8 @@ def cluster(module: Any, inventory: Inventory, n: int) -> tuple[dict[str, Any], 
     """Share weights in place.
 
     Returns:
-        Provenance, and for each weight: itself, the number of each value's cluster (flat), how many clusters, and which
-        of them is zero.
+        The provenance, and for each weight: the tensor, the cluster index of each value (flat), the number of clusters,
+        and the index of the zero cluster (None where there is none).
     """
     sqnr: dict[str, float | None] = {}
     assigned: list[tuple[Any, Any, int, int | None]] = []

@@ -1,4 +1,4 @@
-"""Training of PyTorch models: a student that learns from a teacher, and plain fine-tuning as a step of its own."""
+"""Training of PyTorch models: distillation of a teacher into a student, and fine-tuning as a separate step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class FineTune(ModuleCompressor):
-    """Trains what is there; weights that are zero stay zero."""
+    """Trains the model; weights that are zero stay zero."""
 
     name = "fine-tune"
     changes = ("weights",)
@@ -42,7 +42,7 @@ class FineTune(ModuleCompressor):
 
 
 class Distill(Compressor):
-    """The student is trained on α·T²·KL(teacher/T ‖ student/T) + (1 − α)·cross entropy (Hinton et al. 2015, §2)."""
+    """Trains a student on α·T²·KL(teacher/T ‖ student/T) + (1 − α)·cross entropy (Hinton et al. 2015, §2)."""
 
     name = "distill"
     changes = ("weights",)
@@ -124,7 +124,7 @@ class Distill(Compressor):
 
 
 def _with_width(source: Path, width: float, seed: int) -> Any:
-    """A new module of the source's own factory, if that takes a width."""
+    """A new module from the source's factory, if the factory takes a width; else None."""
     spec = str(source)
     if recognise(spec).format != "python":
         return None
@@ -152,7 +152,7 @@ def _content_hash(spec: str) -> str:
 
 
 def _teacher_answers(torch: Any, teacher: Net, samples: torch_train.Samples) -> Any:
-    """The teacher's outputs for all samples, told once: they do not change."""
+    """The teacher's outputs for all samples, computed once because they do not change."""
     parts = []
     with torch.no_grad():
         for start in range(0, len(samples), 64):

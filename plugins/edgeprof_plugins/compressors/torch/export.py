@@ -1,4 +1,4 @@
-"""From PyTorch to a file that other runtimes load: ONNX, TorchScript, torch.export; steps of a chain as any other."""
+"""Exports PyTorch models to files that other runtimes load: ONNX, TorchScript, torch.export. Each is a chain step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
 
-#: Fields of an ONNX model in which the exporter writes where in the user's source a node came from.
+#: Fields of an ONNX model in which the exporter records the place of a node in the user's source.
 _TRACED = ("metadata_props", "doc_string")
 
 
 class ExportPt2(Compressor):
-    """A factory's module as a torch.export program: a file of its own, without the code that made it."""
+    """Exports the module of a factory as a torch.export program, which does not need the code of the factory."""
 
     name = "export-pt2"
     version = "1"
@@ -36,7 +36,7 @@ class ExportPt2(Compressor):
 
 
 class ExportTorchScript(Compressor):
-    """Traced and frozen TorchScript, for runtimes that know nothing newer."""
+    """Exports traced TorchScript, for runtimes that support nothing newer."""
 
     name = "export-torchscript"
     version = "1"
@@ -57,7 +57,7 @@ class ExportTorchScript(Compressor):
                 examples = net.examples
             try:
                 with _fresh_names(torch):
-                    # Its own check would trace it a second time; the outputs are compared below.
+                    # PyTorch's check would trace the module a second time; the outputs are compared below.
                     traced = torch.jit.trace(net.module, examples, strict=False, check_trace=False)
                 answered, wanted = torch_model.outputs(traced, examples), torch_model.outputs(net.module, examples)
             except Exception as error:
@@ -72,15 +72,16 @@ class ExportTorchScript(Compressor):
 
 @contextlib.contextmanager
 def _fresh_names(torch: Any) -> Iterator[None]:
-    """TorchScript numbers the types of a process (___torch_mangle_7): a register of its own makes the file the same
-    each time.
+    """Use a new compilation unit, so that the file is the same each time.
+
+    TorchScript numbers types throughout the process (___torch_mangle_7).
     """
     state: Any = getattr(torch.jit, "_state", None)
     before = getattr(state, "_python_cu", None)
-    if before is None:  # another version: the file differs from run to run, its content does not
+    if before is None:  # another version: the bytes differ from run to run, but not the model
         yield
         return
-    state._python_cu = torch._C.CompilationUnit()  # noqa: SLF001 - there is no public way to it
+    state._python_cu = torch._C.CompilationUnit()  # noqa: SLF001 - there is no public API
     try:
         yield
     finally:
@@ -88,7 +89,7 @@ def _fresh_names(torch: Any) -> Iterator[None]:
 
 
 class ExportOnnx(Compressor):
-    """Through torch.export; the quantised operators of torchao's programs become QDQ nodes, which runtimes fuse."""
+    """Exports ONNX through torch.export; torchao's quantised operators become QDQ nodes, which runtimes fuse."""
 
     name = "export-onnx"
     version = "1"
@@ -128,7 +129,7 @@ class ExportOnnx(Compressor):
 
 
 def _innermost_cause(error: BaseException) -> str:
-    """The innermost reason, in one line: the exporter wraps it into pages."""
+    """The innermost cause in one line, because the exporter wraps it in pages of text."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
@@ -143,7 +144,7 @@ def _forget_source(model: Any) -> None:
 
 
 def _name_batch(graph: Any) -> None:
-    """torch.export calls the open dimension s77 or so; people and runtimes look for batch."""
+    """Rename the open dimension to ``batch``; torch.export gives it a name such as ``s77``."""
     values = [*graph.input, *graph.output, *graph.value_info]
     first = next((d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim[:1] if d.dim_param), None)
     for value in values:

@@ -1,6 +1,6 @@
-"""PyTorch models in half precision: half the file, and faster only where the device computes in it.
+"""PyTorch models in half precision: half the file size, and faster only where the device computes in half precision.
 
-Inputs and outputs stay float32; what crosses the border is converted inside.
+Inputs and outputs stay float32; the model converts them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Fp16(ModuleCompressor):
-    """IEEE half precision: 11 bits of mantissa, ±65504; larger weights are clipped to that."""
+    """Converts to IEEE half precision: 11 bits of mantissa, range ±65504; larger weights are clipped."""
 
     name = "fp16"
     changes = ("precision",)
@@ -57,17 +57,17 @@ class Fp16(ModuleCompressor):
             for parameter in floats:
                 clipped += int((parameter.abs() > largest).sum())
                 parameter.clamp_(-largest, largest)
-        # The whole module is converted, and what is excluded gets back what it had.
+        # The whole module is converted; excluded layers are then restored.
         retained = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in excluded]
         net.module.to(kind)
-        if isinstance(net.module, torch.fx.GraphModule):  # torch.export goes through its graph, past its hooks
+        if isinstance(net.module, torch.fx.GraphModule):  # torch.export follows the graph and ignores hooks
             _convert_graph(torch, net.module, kind)
         else:
             _convert_module(torch, net.module, kind, torch.float32)
         for layer, state in zip(excluded, retained, strict=True):
             layer.float().load_state_dict(state)
             _convert_module(torch, layer, torch.float32, kind)
-        # What multiplies two activations does so in half precision too, unless all around it is excluded.
+        # Products of two activations are also computed in half precision, unless layers are excluded.
         touched += [part.name for part in inventory.parts if part.family.endswith(" of activations") and not excluded]
         touched += [name for name, value in net.module.named_buffers() if value.dtype == kind and name not in touched]
         facts = {"weights": sum(p.numel() for p in floats), "clipped": clipped, "excluded_layers": len(excluded)}
@@ -75,7 +75,7 @@ class Fp16(ModuleCompressor):
 
 
 class Bf16(Fp16):
-    """bfloat16: float32's range with 8 bits of mantissa."""
+    """Converts to bfloat16: the range of float32 with 8 bits of mantissa."""
 
     name = "bf16"
     changes = ("precision",)
@@ -84,7 +84,7 @@ class Bf16(Fp16):
 
 
 def _convert_module(torch: Any, module: Any, inside: Any, outside: Any) -> None:
-    """Have a module compute in one type and answer in another."""
+    """Make a module compute in one type and return outputs in another."""
 
     def into(kind: Any, values: Any) -> Any:
         return torch.utils._pytree.tree_map(  # noqa: SLF001 - see torch_model.outputs
@@ -96,14 +96,14 @@ def _convert_module(torch: Any, module: Any, inside: Any, outside: Any) -> None:
 
 
 def _convert_graph(torch: Any, module: Any, kind: Any) -> None:
-    """As ``_convert``, from and to float32, by nodes after the inputs and before the outputs."""
+    """Do the same as ``_convert_module`` for a graph, with cast nodes after the float inputs and before the outputs."""
     graph, cast = module.graph, torch.ops.aten.to.dtype
 
     def floating(node: Any) -> bool:
         value = node.meta.get("val")
         return isinstance(value, torch.Tensor) and value.is_floating_point()
 
-    for node in graph.nodes:  # what is made on the way, as the first state of an LSTM, names its type
+    for node in graph.nodes:  # tensors created in the graph (such as the first state of an LSTM) have an explicit dtype
         if node.kwargs.get("dtype") == torch.float32:
             node.update_kwarg("dtype", kind)
     for node in [candidate for candidate in graph.nodes if candidate.op == "placeholder" and floating(candidate)]:

@@ -1,10 +1,10 @@
-"""int8 for PyTorch models by torchao's PT2E: static, dynamic, and trained with quantisation in the loop (QAT).
+"""int8 for PyTorch models with torchao's PT2E: static, dynamic, and quantisation-aware training (QAT).
 
-What comes out is a torch.export program with quantise and dequantise operators around float ones. Run eagerly, that is
-slower than the float model; ``--option compile=1`` of the pytorch runtime fuses it into int8 kernels, and
-``+export-onnx`` makes QDQ nodes of it, which ONNX Runtime and TensorRT fuse.
+The output is a torch.export program with quantise and dequantise operators around float operators. Run eagerly, it is
+slower than the float model. ``--option compile=1`` of the pytorch runtime fuses it into int8 kernels, and
+``+export-onnx`` converts it to QDQ nodes, which ONNX Runtime and TensorRT fuse.
 
-torch.ao.quantization.quantize_pt2e was taken out of PyTorch; torchao has had it since 0.12.
+torch.ao.quantization.quantize_pt2e was removed from PyTorch; torchao has had it since 0.12.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ _BACKEND = Parameter(
 _EXCLUDE = Parameter(
     "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
 )
-#: Calibration samples that go through the network at once.
+#: Calibration samples in one batch.
 _AT_ONCE = 16
-#: Operators that join the outputs of layers, or take their mean; what comes next is a layer again.
+#: Operators that join the outputs of layers, or take their mean; the next operator is a layer again.
 _JOINTS = frozenset({"aten.add.Tensor", "aten.add_.Tensor", "aten.mul.Tensor", "aten.mul_.Tensor", "aten.mean.dim"})
-#: What runtimes fuse into the layer before it.
+#: Operators that runtimes fuse into the preceding layer.
 _FOLDED = ("aten.batch_norm", "aten.relu", "aten.hardtanh", "aten.clamp")
-#: Below this the quantised model is no approximation of the float one (ao#4292 had one of that kind).
+#: Below this SQNR, the quantised model does not approximate the float model (ao#4292 is an example).
 _HOPELESS_DB = 3.0
 
 
 class _Int8(Compressor):
-    """What all three methods share: which models they take, and what they say of the model that they write."""
+    """The common parts of all three methods: loading the float model, and writing the program and its facts."""
 
     changes: Sequence[Change] = ("precision",)
     weight_bits = 8
@@ -64,10 +64,10 @@ class _Int8(Compressor):
     for_target = True
 
     def _load_net(self, source: Path, data: Dataset | None, seed: int) -> tuple[Net, Inventory]:
-        """The float model, and the layers and weights that it has before anything is quantised.
+        """Load the float model, and record its layers and weights before anything is quantised.
 
         Raises:
-            InputError: it has weights of float64.
+            InputError: the model has float64 weights.
         """
         net = torch_model.load(source, data, seed=seed)
         _require_float32(self.name, net)
@@ -75,7 +75,7 @@ class _Int8(Compressor):
 
     @staticmethod
     def _write(net: Net, quantised: Any, target: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the program, and return which rules it follows and how it was saved."""
+        """Write the program, and return the backend whose rules it follows and how it was saved."""
         return {
             "backend": _target_backend(parameters),
             **_activation_range(parameters),
@@ -84,7 +84,7 @@ class _Int8(Compressor):
 
 
 class Int8Static(_Int8):
-    """Weights and activations are 8-bit integers, with ranges that calibration samples gave."""
+    """Makes weights and activations 8-bit integers, with ranges from calibration samples."""
 
     name = "int8-static"
     needs_data = "calibration"
@@ -115,7 +115,7 @@ class Int8Static(_Int8):
 
 
 class Int8Dynamic(_Int8):
-    """Dense layers only: their inputs' ranges are taken while running. Of a convolutional network, next to nothing."""
+    """Quantises dense layers only, with input ranges found at run time; few weights in a convolutional network."""
 
     name = "int8-dynamic"
     version = "1"
@@ -126,7 +126,7 @@ class Int8Dynamic(_Int8):
     ) -> dict[str, Any]:
         net, inventory = self._load_net(source, data, seed)
         feeds = [_noise_inputs(torch_model.require(), net, seed)]
-        # Of convolutions no engine has a dynamic int8 kernel here: quantised, they would only be slower.
+        # No engine has a dynamic int8 kernel for convolutions here: quantising them would only make them slower.
         quantizer = _make_quantizer(net, parameters, dense_only=True, is_dynamic=True)
         quantised = _quantise(_export_program(net)[0], quantizer, feeds)
         remedy = "Use int8-static, with calibration data."
@@ -140,7 +140,7 @@ class Int8Dynamic(_Int8):
 
 
 class Qat(_Int8):
-    """Quantisation-aware training: int8's rounding in the forward pass, straight through in the backward one."""
+    """Quantisation-aware training: int8 rounding in the forward pass, straight-through gradients backwards."""
 
     name = "qat"
     changes = ("precision", "weights")
@@ -163,7 +163,7 @@ class Qat(_Int8):
             prepared = tools.prepare_qat_pt2e(program, quantizer)
             tools.allow_exported_model_train_eval(prepared)
             prepared.train()
-            # The first samples give the fake quantisers their shapes and ranges; a checkpoint is loaded over them.
+            # The first samples set the shapes and ranges of the fake quantisers; a checkpoint then overwrites them.
             before = {name: value.clone() for name, value in prepared.state_dict().items() if "running" in name}
             with torch.no_grad():
                 prepared(*[x[:64] for x in samples.inputs])
@@ -185,13 +185,13 @@ class Qat(_Int8):
 
 
 def _quantise(program: Any, quantizer: Any, feeds: Sequence[tuple[Any, ...]], *, label: str = "") -> Any:
-    """Watch an exported program on the samples, and put quantised operators in place of those that were watched.
+    """Observe the ranges of an exported program on the samples, and replace the observed operators with quantised ones.
 
     Args:
         program: From ``_export_program``.
         quantizer: From ``_make_quantizer``.
         feeds: The arguments of each call.
-        label: What the progress line says; "" for a step that is too short to be shown.
+        label: The text of the progress line; "" for a step that is too short to show.
     """
     tools = _load_torchao()
     with torch_model.quiet(), torch_model.require().no_grad():
@@ -241,7 +241,7 @@ def _too_old() -> UnavailableError:
 
 def _make_quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool = False, **mode: bool) -> Any:
     torch = torch_model.require()
-    _load_torchao()  # says which version is needed, where the installed one is too old to have a quantiser
+    _load_torchao()  # reports the required version where the installed one is too old to have a quantiser
     kinds = (torch.nn.Linear,) if dense_only else (torch.nn.modules.conv._ConvNd, torch.nn.Linear)  # noqa: SLF001 - the class that all convolutions share
     layers = {name: layer for name, layer in net.module.named_modules() if isinstance(layer, kinds)}
     excluded = torch_model.names(
@@ -264,21 +264,21 @@ def _make_quantizer(net: Net, parameters: Mapping[str, Any], *, dense_only: bool
 
 
 def _target_backend(parameters: Mapping[str, Any]) -> str:
-    """Whose rules: ``x86`` or ``arm``."""
+    """The backend whose rules apply: ``x86`` or ``arm``."""
     given: str = parameters["backend"]
     return current_target().architecture if given == "auto" else given
 
 
 def _activation_range(parameters: Mapping[str, Any]) -> dict[str, bool]:
-    """Activations of 7 bits where the target's kernels saturate with 8; Arm's quantiser has no such choice."""
+    """7-bit activations where the target's kernels saturate with 8 bits; the Arm quantiser has no such option."""
     return {"reduce_range": True} if _target_backend(parameters) == "x86" and current_target().saturates else {}
 
 
 def _joining_quantizer(maker: Any, activation: Any) -> Any:
-    """Inductor's quantiser, which also has sums, products and means take and give integers.
+    """Create Inductor's quantiser, extended so that sums, products and means also take and return integers.
 
-    Its own rules leave what is added or multiplied in float: Inductor fuses that into the convolution before it. ONNX
-    Runtime and TensorRT do not: there such a convolution, and each layer beside it, would run in float.
+    Its default rules leave operands of sums and products in float, because Inductor fuses the sum into the preceding
+    convolution. ONNX Runtime and TensorRT do not: there, such a convolution and its neighbours would run in float.
     """
     annotation = torch_model.require("torchao", "torchao.quantization.pt2e.quantizer").QuantizationAnnotation
 
@@ -301,9 +301,10 @@ def _joining_quantizer(maker: Any, activation: Any) -> Any:
 
 @contextlib.contextmanager
 def _patched_torchao() -> Iterator[None]:
-    """Let torchao join layers, norms, sums and activations one after the other as far as they are connected.
+    """Make torchao join layers, norms, sums and activations step by step, and only where they are connected.
 
-    By itself it tries every combination of all of them: fine for MobileNetV2's, more than anybody waits for NASNet's.
+    By default torchao tries every combination of them, which is fast enough for MobileNetV2 but far too slow for
+    NASNet.
     """
     utils = torch_model.require("torchao", "torchao.quantization.pt2e.graph_utils")
     original = getattr(utils, "itertools", None)
@@ -319,7 +320,7 @@ def _patched_torchao() -> Iterator[None]:
             ]
         return rows
 
-    if original is not None:  # else another torchao, which looks for them in another way
+    if original is not None:  # another version of torchao searches in another way
         utils.itertools = SimpleNamespace(product=joined, chain=itertools.chain)
     try:
         yield
@@ -329,7 +330,7 @@ def _patched_torchao() -> Iterator[None]:
 
 
 def _is_quantised(node: Any) -> bool:
-    """Whether what gives this value is quantised: the node, or the one whose norm or activation it is."""
+    """Whether the source of this value is quantised: the node, or the layer whose norm or activation it is."""
     annotation = node.meta.get("quantization_annotation")
     if annotation is not None and annotation.input_qspec_map:
         return True
@@ -338,13 +339,13 @@ def _is_quantised(node: Any) -> bool:
 
 
 def _batch_samples(torch: Any, net: Net, calibration: Calibration, *, open_batch: bool) -> list[tuple[Any, ...]]:
-    """The calibration's samples in batches: an observer's histogram costs the same for one sample and for many."""
+    """The calibration samples in batches: the histogram of an observer costs the same for one sample and for many."""
     if not open_batch:
         batches = calibration.batches(int(net.examples[0].shape[0]))
         return [tuple(torch.from_numpy(batch[name]) for name in net.names) for batch in batches]
     single = calibration.batches(1)
     if len(single) == 1:
-        single *= 2  # an open batch begins at two
+        single *= 2  # an open batch has at least two samples
     parts = np.array_split(np.arange(len(single)), math.ceil(len(single) / _AT_ONCE))
     return [
         tuple(torch.from_numpy(np.concatenate([single[i][name] for i in part])) for name in net.names) for part in parts
@@ -352,7 +353,7 @@ def _batch_samples(torch: Any, net: Net, calibration: Calibration, *, open_batch
 
 
 def _export_program(net: Net) -> tuple[Any, bool]:
-    """The net as torchao wants it: an exported module, and whether its batch is open (it is where that can be)."""
+    """The net as an exported module for torchao, and whether its batch is open (it is where the network allows it)."""
     torch = torch_model.require()
     batch = torch.export.Dim("batch")
     shapes = {name: {0: batch} if value.dim() else None for name, value in zip(net.names, net.examples, strict=True)}
@@ -373,7 +374,7 @@ def _export_program(net: Net) -> tuple[Any, bool]:
 
 
 def _without_guards() -> dict[str, Any]:
-    """Newer versions put a node before the graph that asserts shapes; torchao's passes do not expect it."""
+    """Options that omit the node that asserts shapes in newer versions, because torchao's passes do not expect it."""
     import inspect
 
     torch = torch_model.require()
@@ -390,10 +391,10 @@ def _noise_inputs(torch: Any, net: Net, seed: int) -> tuple[Any, ...]:
 
 
 def _compare_outputs(net: Net, quantised: Any, feeds: list[tuple[Any, ...]]) -> dict[str, Any]:
-    """How near the quantised model's outputs are to the float one's, and what share of the work became int8.
+    """Return how close the outputs are to those of the float model, and the share of MACs that are int8.
 
     Raises:
-        VariantError: they have nothing to do with one another.
+        VariantError: the SQNR of the outputs is below ``_HOPELESS_DB``, or the outputs are not finite.
     """
     torch = torch_model.require()
     signal = noise = 0.0
@@ -424,14 +425,14 @@ def _compare_outputs(net: Net, quantised: Any, feeds: list[tuple[Any, ...]]) -> 
 
 
 def int8_share(quantised: Any, net: Net) -> float:
-    """Multiplications with int8 weights and inputs over all of convolutions and dense layers, 0 to 1."""
+    """Return the share of MACs of convolutions and dense layers that have int8 weights and inputs, 0 to 1."""
     layers = _weighted_layers(quantised, net)
     total = sum(macs for _, macs, _ in layers)
     return round(sum(macs for _, macs, quantised in layers if quantised) / total, 6) if total else 0.0
 
 
 def _weighted_layers(quantised: Any, net: Net) -> list[tuple[tuple[int, ...], int, bool]]:
-    """Convolutions and dense layers in order: the shape of the weights, multiply-accumulates, whether in integers."""
+    """Convolutions and dense layers in order: the shape of the weights, the MACs, and whether they run in integers."""
     torch = torch_model.require()
     layers: list[tuple[tuple[int, ...], int, bool]] = []
     base: Any = torch.fx.Interpreter
@@ -455,7 +456,7 @@ _NOT_COVERED = "torchao's quantiser leaves it in float: excluded, or no layer th
 
 
 def _integer_account(inventory: Inventory, program: Any, net: Net) -> dict[str, Any]:
-    """What share became integers. The program keeps the layers' order, not their names: they are found by shape."""
+    """The coverage in integers; the program keeps the order of layers but not their names, so shapes identify them."""
     waiting: dict[tuple[int, ...], list[str]] = {}
     shapes = {name: tuple(value.shape) for name, value in net.module.named_parameters()}
     for part in inventory.parts:

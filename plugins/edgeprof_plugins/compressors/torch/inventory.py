@@ -1,7 +1,8 @@
-"""What a PyTorch model multiplies with what: seen while it runs on its example inputs, whatever its layers' classes.
+"""Which parameters a PyTorch model multiplies with, observed while it runs on its example inputs.
 
-A layer's class does not tell: weights are also used by functions (``x @ self.weight``), and a torch.export program has
-an LSTM as an operator. So the operators that PyTorch dispatches are watched, and their operands traced to parameters.
+The classes of the layers do not show this: weights are also used by functions (``x @ self.weight``), and a torch.export
+program has an LSTM as an operator. The operators that PyTorch dispatches are therefore observed, and their operands
+traced to parameters.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Used:
     """A parameter that the model multiplies with.
 
     Attributes:
-        macs: Multiply-accumulates with it, on the example inputs.
-        inner: Its dimension that products are summed over; None where that cannot be told.
+        macs: Multiply-accumulate operations with it, on the example inputs.
+        inner: The dimension over which products are summed; None where it cannot be determined.
         op: The operator.
     """
 
@@ -42,12 +43,12 @@ class Used:
 
 @dataclass
 class Inventory:
-    """What a model consists of, before a method changes it.
+    """The layers and parameters of a model before a method changes it.
 
     Attributes:
-        used: Parameter → how it is multiplied with.
-        parts: Layers and parameters, for the account.
-        known: Whether the model could be run, so that the arithmetic is known.
+        used: Parameter → how it is used in products.
+        parts: Layers and parameters, for the coverage.
+        known: Whether the model was run, so that the arithmetic is known.
     """
 
     used: dict[str, Used] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Inventory:
 
     @classmethod
     def of(cls, module: Any, examples: tuple[Any, ...] | None) -> Inventory:
-        """Run the module on its example inputs; without them its layers are told by their classes."""
+        """Run the module on its example inputs; without them, layers are recognised by their classes."""
         inventory = cls(known=examples is not None)
         tensors = _float_tensors(module)
         products: dict[str, int] = {}
@@ -86,10 +87,10 @@ class Inventory:
         return used.macs if self.known else None
 
     def weights(self, module: Any) -> dict[str, Any]:
-        """The float weights (not the biases) that the module multiplies with, by name; a shared one once.
+        """Return the float weights (not the biases) that the module multiplies with, by name, shared weights once.
 
         Raises:
-            InputError: there are none.
+            InputError: there are no such weights.
         """
         layers = {part.name for part in self.parts if part.family not in _LOOSE}
         weights = {
@@ -105,7 +106,7 @@ class Inventory:
         return weights
 
     def account(self, changed: Iterable[str], why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
-        """The account of a method that changed these parameters."""
+        """Return the coverage of a method that changed these parameters."""
         account = coverage(self.parts, whole(changed), why, otherwise)
         if not self.known:
             account["macs"]["reason"] = "the model does not say what its inputs are"
@@ -113,7 +114,7 @@ class Inventory:
 
 
 def _float_tensors(module: Any) -> dict[str, Any]:
-    """Floating-point parameters and buffers by name; a shared one once."""
+    """Floating-point parameters and buffers by name, shared ones once."""
     seen: set[int] = set()
     floats = {}
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
@@ -137,7 +138,7 @@ def _parameter_owners(module: Any) -> dict[str, tuple[str, bool]]:
 
 
 def _watch_products(module: Any, examples: tuple[Any, ...], tensors: Mapping[str, Any], into: Any) -> None:
-    """Run the module and note each product of two tensors."""
+    """Run the module and record each product of two tensors."""
     torch = require()
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -179,7 +180,7 @@ def _watch_products(module: Any, examples: tuple[Any, ...], tensors: Mapping[str
 
 @contextlib.contextmanager
 def _plain_kernels(torch: Any) -> Iterator[None]:
-    """Without kernels that do a whole recurrent or attention layer in one operator."""
+    """Disable kernels that compute a whole recurrent or attention layer in one operator."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -190,7 +191,7 @@ def _plain_kernels(torch: Any) -> Iterator[None]:
 
 
 def _summed_dimension(op: str, weight: Any, seen: Any, second: bool, args: Any) -> int | None:
-    """The dimension of a parameter that a product sums over, by the strides of what the operator was given."""
+    """The dimension of a parameter that a product sums over, from the strides of the operand."""
     if op == "convolution":
         return 0 if args[6] else 1
     if weight.dim() != 2 or seen.dim() < 2:
@@ -216,7 +217,7 @@ def _attention_operands(args: Any, result: Any) -> tuple[Any, Any, int]:
     return None, None, int(2 * query.numel() * key.shape[-2])
 
 
-#: Operator → its two factors and its multiply-accumulates.
+#: Operator → a function that gives its two factors and its multiply-accumulate operations.
 _PRODUCTS: dict[str, Any] = {
     "mm": lambda args, result: _matrix_product(args[0], args[1], result),
     "bmm": lambda args, result: _matrix_product(args[0], args[1], result),

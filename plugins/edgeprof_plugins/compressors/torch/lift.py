@@ -1,7 +1,7 @@
-"""Layers for an exported program: torch.export keeps functions and weights, compressors want Conv2d and Linear.
+"""Restores layers in an exported program: torch.export keeps functions and weights, but compressors need modules.
 
-Each call of a convolution, dense layer, batch norm or dropout whose weights are the program's own becomes the layer
-that it came from; everything else stays the function that it is.
+Each call of a convolution, dense layer, batch norm or dropout whose weights belong to the program becomes a layer
+(``Conv2d``, ``Linear``, …) again; everything else stays a function call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def lift(torch: Any, program: Any) -> Any:
-    """The program as an fx GraphModule with layers, in eval mode; its weights are the program's."""
+    """Return the program as an fx GraphModule with layers, in eval mode, with the weights of the program."""
     module = program.module()
     graph = module.graph
     layers: dict[tuple[str, ...], str] = {}
@@ -32,13 +32,13 @@ def lift(torch: Any, program: Any) -> Any:
         graph.erase_node(node)
     graph.eliminate_dead_code()
     for node in graph.nodes:
-        # Exporting the module again keeps these, and quantisers look there for the layer that a function belongs to.
+        # A later export keeps this metadata, and quantisers use it to find the layer that a function belongs to.
         kind = type(module.get_submodule(node.target)) if node.op == "call_module" else torch.nn.Module
         name = node.target if node.op == "call_module" else ""
         node.meta["nn_module_stack"] = {name: (name, f"{kind.__module__}.{kind.__qualname__}")}
         node.meta.pop("torch_fn", None)
     module.recompile()
-    # An exported module forbids eval() and train(); with layers of its own it can do both.
+    # An exported module forbids eval() and train(); with restored layers both work.
     for name in ("train", "eval"):
         module.__dict__.pop(name, None)
     torch.nn.Module.train(module, mode=False)
@@ -46,7 +46,7 @@ def lift(torch: Any, program: Any) -> Any:
 
 
 def _layer_of_call(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, ...]] | None:
-    """The layer of a call and the names of its weights; None for whatever is no such call."""
+    """The layer for a call and the names of its weights; None for any other node."""
     if node.op != "call_function" or not hasattr(node.target, "overloadpacket"):
         return None
     name = str(node.target.overloadpacket).partition(".")[2] or str(node.target.overloadpacket)
@@ -63,10 +63,10 @@ def _layer_of_call(torch: Any, module: Any, node: Any) -> tuple[Any, tuple[str, 
 
 
 def _argument_of(node: Any, position: int, default: Any = None) -> Any:
-    """An argument by position or, where it was left out, the schema's default."""
+    """An argument by position or keyword or, where it was omitted, the default of the schema."""
     if position < len(node.args):
         return node.args[position]
-    argument = node.target._schema.arguments[position]  # noqa: SLF001 - the only place where an operator tells them
+    argument = node.target._schema.arguments[position]  # noqa: SLF001 - only the schema has the default values
     return node.kwargs.get(argument.name, argument.default_value if argument.has_default_value() else default)
 
 
@@ -153,10 +153,10 @@ def _per_dimension(value: Any, rank: int) -> tuple[int, ...]:
 
 
 def _layer_place(module: Any, layer: Any, sources: tuple[str, ...], number: int) -> str:
-    """Where the layer goes: the place that its weight had, if that is free for a layer."""
+    """Add the layer to the module and return its name: the place of its weight, if that is free for a layer."""
     owner, _, key = sources[0].rpartition(".")
     holder = module.get_submodule(owner) if owner and key == "weight" else None
-    free = holder is not None and not list(holder.children()) and set(holder._parameters) <= {"weight", "bias"}  # noqa: SLF001 - what it holds, with None where a bias is left out
+    free = holder is not None and not list(holder.children()) and set(holder._parameters) <= {"weight", "bias"}  # noqa: SLF001 - includes None for an omitted bias
     name = owner if free else f"layer_{number}"
     if not free:
         module.add_module(name, layer)

@@ -1,6 +1,6 @@
-"""Low-rank factors of PyTorch layers: two small layers for a large one.
+"""Low-rank factors of PyTorch layers: two small layers replace a large one.
 
-It pays only where the rank r is below m·n / (m + n); other layers stay as they are.
+This saves weights only where the rank r is below m·n / (m + n); other layers stay unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LowRank(ModuleCompressor):
-    """A layer becomes two smaller ones whose product is nearest to its weights (``shared.factors``)."""
+    """Replaces a layer with two smaller ones whose product is nearest to its weights (``shared.factors``)."""
 
     name = "low-rank"
     changes = ("rank",)
@@ -63,13 +63,13 @@ _NOT_SPLIT = "low-rank splits dense layers and convolutions that are not grouped
 
 
 def _is_factorable(torch: Any, layer: Any) -> bool:
-    # Exactly these: a subclass may use its weight in a way of its own (as MultiheadAttention does its projection's).
+    # Exactly these types: a subclass may use its weight differently (as MultiheadAttention uses its projection's).
     nn = torch.nn
     return type(layer) in {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d} and getattr(layer, "groups", 1) == 1
 
 
 def _split_layer(torch: Any, layer: Any, left: Any, right: Any) -> Any:
-    """Two layers: the first has the geometry, the second the bias."""
+    """Return two layers: the first has the geometry, the second the bias."""
     size = left.shape[1]
     if isinstance(layer, torch.nn.Linear):
         first = torch.nn.Linear(layer.in_features, size, bias=False)

@@ -1,8 +1,8 @@
-"""PyTorch models as modules whose weights and layers can be changed, and back into a file.
+"""Loads PyTorch models as modules whose weights and layers can be changed, and writes them to a file.
 
-A factory's module is taken as it is. A torch.export program keeps its weights and loses its layers; they are found
-again (``torch_lift``), so that whatever works on a module works on a ``.pt2`` too. What comes out is a ``.pt2``: it
-holds the network and the weights, needs none of the user's code, and can be the start of the next step.
+The module of a factory is used unchanged. A torch.export program has weights but no layers; the layers are restored
+(``lift``), so that whatever works on a module also works on a ``.pt2``. The output is a ``.pt2``: it holds the network
+and the weights, needs none of the user's code, and can be the input of the next step.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
 
-#: What nodes of an exported program remember of the source that they came from: paths of the exporting machine, and
-#: object numbers that differ from run to run.
+#: Metadata of exported nodes about their source: paths of the exporting machine, and object numbers that differ
+#: from run to run.
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 
-#: Layers whose weights are multiplied with inputs, by the names of their classes (TorchScript keeps only these).
+#: Layers whose weights are multiplied with inputs, by class name (TorchScript keeps only the names).
 WEIGHTED = frozenset(
     {
         "Conv1d",
@@ -61,10 +61,10 @@ class Net:
     """A model that can be changed.
 
     Attributes:
-        module: In eval mode; replace it freely.
-        examples: Its inputs, by position.
-        names: Theirs.
-        spec: What it was loaded from, for messages.
+        module: The module in eval mode; it may be replaced.
+        examples: Example inputs, by position.
+        names: Names of the inputs.
+        spec: The source that the model was loaded from, for messages.
     """
 
     module: Any
@@ -73,7 +73,7 @@ class Net:
     spec: str
 
     def inputs(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
-        """For ``Calibration``: name → (shape with an open batch, dtype)."""
+        """Return the inputs as ``Calibration`` takes them: name → (shape with an open batch, dtype)."""
         return {
             name: ((None, *value.shape[1:]), str(value.dtype).rpartition(".")[2])
             for name, value in zip(self.names, self.examples, strict=True)
@@ -81,10 +81,10 @@ class Net:
 
 
 def require(package: str = "torch", module: str = "", *, extra: str = "torch-compress") -> Any:
-    """An optional library.
+    """Import and return an optional library.
 
     Raises:
-        UnavailableError: it is not installed or does not work.
+        UnavailableError: the library is not installed or cannot be imported.
     """
     import importlib
 
@@ -102,7 +102,7 @@ def require(package: str = "torch", module: str = "", *, extra: str = "torch-com
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What these libraries tell their own authors, a user cannot act on."""
+    """Suppress warnings and logging of these libraries, on which a user cannot act."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -114,15 +114,15 @@ def quiet() -> Iterator[None]:
 
 
 def load(source: Path, data: Dataset | None = None, *, seed: int = 0) -> Net:
-    """A factory (``FILE.py:attribute``, ``package.module:attribute``) or a ``.pt2``, ready to be changed.
+    """Load a factory (``FILE.py:attribute``, ``package.module:attribute``) or a ``.pt2`` as a model to change.
 
     Args:
-        source: The model; a factory's spec, written as a path.
-        data: Shows what the inputs are where the factory's module has no ``example_inputs``.
-        seed: For factories that make random weights.
+        source: The path of the model, or the spec of a factory as a path.
+        data: Supplies example inputs where the factory's module has no ``example_inputs``.
+        seed: The random seed, for factories that make random weights.
 
     Raises:
-        InputError: it cannot be loaded, is no module, or its inputs cannot be told.
+        InputError: the source cannot be loaded, is not a module, or its inputs cannot be determined.
     """
     torch = require()
     spec = os.fspath(source)
@@ -132,14 +132,14 @@ def load(source: Path, data: Dataset | None = None, *, seed: int = 0) -> Net:
 
 
 def made_by(spec: str, wanted: str = "") -> tuple[Any, Any]:
-    """What a factory's spec names, and the module that it makes (itself, if it is one).
+    """Return the object that a factory's spec names, and the module that it makes (the object itself if it is one).
 
     Args:
         spec: ``FILE.py:attribute`` or ``package.module:attribute``.
-        wanted: ``width=0.5``: what to give the factory.
+        wanted: An argument for the factory, such as ``width=0.5``.
 
     Raises:
-        InputError: it cannot be imported, or fails.
+        InputError: the factory cannot be imported, or fails.
     """
     from edgeprof_plugins.runtimes.targets import import_target
 
@@ -214,7 +214,7 @@ def _from_program(torch: Any, spec: str) -> Net:
         program = embedded_code.load_program(torch, spec)
     except LoadError as error:
         raise InputError(error.message, remedy=error.remedy) from None
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are readers inside
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise the errors of several readers
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"PyTorch does not load {spec}: {first}",
@@ -232,19 +232,19 @@ def _from_program(torch: Any, spec: str) -> Net:
 
 
 def named(layers: Mapping[str, Any], patterns: str, kind: str) -> list[Any]:
-    """The layers that ``exclude`` names, by their names in the module; ``block*`` for several.
+    """Return the layers that ``exclude`` names by their names in the module; ``block*`` matches several.
 
     Raises:
-        InputError: a pattern names none.
+        InputError: a pattern matches no layer.
     """
     return [layers[name] for name in names(layers, patterns, kind)]
 
 
 def names(layers: Mapping[str, Any], patterns: str, kind: str) -> list[str]:
-    """As ``named``, their names.
+    """Return the names of the layers that ``named`` would return.
 
     Raises:
-        InputError: a pattern names none.
+        InputError: a pattern matches no layer.
     """
     chosen: list[str] = []
     for pattern in filter(None, re.split(r"[\s|]+", patterns)):
@@ -259,16 +259,16 @@ def names(layers: Mapping[str, Any], patterns: str, kind: str) -> list[str]:
 
 
 def outputs(module: Any, arguments: tuple[Any, ...]) -> list[Any]:
-    """Its output tensors, flat."""
+    """Run a module and return its output tensors as a flat list."""
     torch = require()
-    return [v for v in torch.utils._pytree.tree_leaves(module(*arguments)) if isinstance(v, torch.Tensor)]  # noqa: SLF001 - the pytree has no public door that old and new versions share
+    return [v for v in torch.utils._pytree.tree_leaves(module(*arguments)) if isinstance(v, torch.Tensor)]  # noqa: SLF001 - old and new versions share no public pytree API
 
 
 def export(net: Net) -> tuple[Any, bool]:
-    """The torch.export program of a net, and whether its batch is open (it is where the network allows it).
+    """Return the torch.export program of a net, and whether its batch is open (it is where the network allows it).
 
     Raises:
-        VariantError: torch.export cannot follow the network, or the program's outputs are not the module's.
+        VariantError: torch.export cannot follow the network, or the outputs of the program differ from the module's.
     """
     torch = require()
     _forget_unused(torch, net.module)
@@ -294,7 +294,7 @@ def export(net: Net) -> tuple[Any, bool]:
 
 
 def save(net: Net, target: Path) -> dict[str, Any]:
-    """Write it as ``.pt2``: the same bytes for the same weights."""
+    """Write a net as ``.pt2``; the same weights give the same bytes."""
     torch = require()
     program, open_batch = export(net)
     buffer = io.BytesIO()  # a file's name would be part of its content
@@ -305,7 +305,7 @@ def save(net: Net, target: Path) -> dict[str, Any]:
 
 
 def count(module: Any) -> int:
-    """Parameters, of whatever type."""
+    """Return the number of parameter values, of any type."""
     return sum(int(p.numel()) for p in module.parameters())
 
 
@@ -318,12 +318,12 @@ def _export_program(torch: Any, net: Net, *, dynamic: bool) -> Any:
 
 
 def _dynamic_shapes(net: Net, shapes: tuple[Any, ...]) -> Any:
-    """A lifted module's forward takes what the program took; others take their arguments by name."""
+    """Dynamic shapes by position for a lifted module, whose forward is generic, and by argument name for others."""
     return dict(zip(net.names, shapes, strict=True)) if not hasattr(net.module, "graph") else shapes
 
 
 def twice(torch: Any, examples: tuple[Any, ...]) -> tuple[Any, ...]:
-    """At least two samples: torch.export takes a dimension of 1 for a constant, batch norms cannot train on it."""
+    """Return at least two samples: torch.export treats a size of 1 as constant, and batch norms cannot train on it."""
     return tuple(torch.cat([v, v]) if v.dim() and v.shape[0] == 1 else v for v in examples)
 
 
@@ -343,7 +343,7 @@ def _compare_outputs(torch: Any, net: Net, program: Any) -> None:
 
 
 def _forget_unused(torch: Any, module: Any) -> None:
-    """Parameters of a lifted graph that no node uses any more (the float originals of folded int8 weights)."""
+    """Delete parameters of a lifted graph that no node uses any more (the float originals of folded int8 weights)."""
     if not isinstance(module, torch.fx.GraphModule):
         return
     used = {str(node.target) for node in module.graph.nodes if node.op in {"get_attr", "call_module"}}

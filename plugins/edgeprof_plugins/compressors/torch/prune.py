@@ -1,6 +1,6 @@
 """Zeros in the weights of PyTorch models: the smallest magnitudes anywhere, or two of every four in a row.
 
-Dense kernels multiply zeros like any number: they shrink the packed file and make nothing faster.
+Zeros shrink the compressed file but make nothing faster, because dense kernels multiply them like any other number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AMOUNT = (
 
 
 class Prune(ModuleCompressor):
-    """The share ``amount`` of the weights with the smallest magnitudes becomes zero, and stays so in training."""
+    """Sets the share ``amount`` of the weights, those with the smallest magnitudes, to zero, also during training."""
 
     name = "prune"
     changes = ("sparsity",)
@@ -47,7 +47,7 @@ class Prune(ModuleCompressor):
 
 
 class Prune24(ModuleCompressor):
-    """Of every four neighbouring input weights the two with the smaller magnitudes become zero."""
+    """Sets the two smaller magnitudes of every four neighbouring input weights to zero."""
 
     name = "prune-2:4"
     changes = ("sparsity",)
@@ -82,7 +82,7 @@ class Prune24(ModuleCompressor):
 
 
 class PruneScript(Compressor):
-    """TorchScript keeps its weights where they can be reached, and its layers where they cannot."""
+    """Prunes TorchScript, whose weights can be changed but whose layers cannot be trained."""
 
     name = "prune"
     changes = ("sparsity",)
@@ -104,7 +104,7 @@ _ENOUGH = "it has as many zeros already"
 
 
 def prune(module: Any, inventory: Inventory, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Zero the smallest weights in place; of equal ones the first."""
+    """Set the smallest weights to zero in place; ties go to the first values."""
     weights = inventory.weights(module)
     pruning = Pruning.of(parameters, lambda: map(to_numpy, weights.values()))
     for name, value in weights.items():
@@ -114,23 +114,23 @@ def prune(module: Any, inventory: Inventory, parameters: Mapping[str, Any]) -> d
 
 
 def to_numpy(value: Any) -> Any:
-    """A copy of a tensor's values, in a type of numpy's that holds each exactly."""
+    """Return a copy of a tensor's values in a numpy type that holds each value exactly."""
     torch = require()
     return value.detach().to(torch.float64 if value.dtype == torch.float64 else torch.float32).numpy().copy()
 
 
 def set_values(value: Any, array: Any) -> None:
-    """Copy an array's values into a tensor, which keeps its type and its place."""
+    """Copy the values of an array into a tensor, which keeps its type and device."""
     torch = require()
     with torch.no_grad():
         value.copy_(torch.from_numpy(array))
 
 
 def load_script(source: Path) -> Any:
-    """A TorchScript module.
+    """Load a TorchScript module in eval mode on the CPU.
 
     Raises:
-        InputError: it is none that this PyTorch can load.
+        InputError: this PyTorch cannot load the file.
     """
     torch = require()
     refusal = embedded_code.code_refusal(str(source))
@@ -139,18 +139,18 @@ def load_script(source: Path) -> Any:
     try:
         with quiet():
             return torch.jit.load(str(source), map_location="cpu").eval()
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in as many ways as there are readers inside
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise the errors of several readers
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"PyTorch does not load {source}: {first}", remedy="Export it again.") from None
 
 
 def save_script(module: Any, target: Path) -> None:
-    """Write it; the same bytes for the same module, whatever the file is called."""
+    """Write a TorchScript module; the same module gives the same bytes, whatever the name of the file."""
     torch = require()
     written, repacked = io.BytesIO(), io.BytesIO()
     with quiet():
         torch.jit.save(module, written)
-    # The archive without its debug records: they hold paths of this machine and numbers that differ from run to run.
+    # The debug records are left out: they hold paths of this machine and numbers that differ from run to run.
     reader = torch._C.PyTorchFileReader(io.BytesIO(written.getvalue()))  # noqa: SLF001 - the library's own archives
     writer = torch._C.PyTorchFileWriter(repacked)  # noqa: SLF001
     for name in reader.get_all_records():

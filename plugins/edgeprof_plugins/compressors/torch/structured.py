@@ -1,4 +1,4 @@
-"""Whole channels out of PyTorch models (Torch-Pruning's dependency graph): what dense kernels really get faster by."""
+"""Removes whole channels from PyTorch models, which makes dense kernels faster (Torch-Pruning's dependency graph)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PruneStructured(ModuleCompressor):
-    """The channels with the smallest norms are taken out of the network, with all that depends on them."""
+    """Removes the channels with the smallest norms, with everything that depends on them."""
 
     name = "prune-structured"
     changes = ("channels",)
@@ -42,10 +42,10 @@ _KEPT = "its channels are the model's outputs, excluded, too few to be rounded, 
 
 
 def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dict[str, Any]:
-    """Take the channels with the smallest L2 norm (summed over all layers that share them) out of a net, in place.
+    """Remove the channels with the smallest L2 norm (summed over all layers that share them) from a net, in place.
 
     Raises:
-        InputError: a layer named in ``exclude`` does not exist, nothing can be taken out, or the network cannot be
+        InputError: a layer named in ``exclude`` does not exist, no channel can be removed, or the network cannot be
             followed.
     """
     torch = require()
@@ -59,7 +59,7 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
         shapes = [value.shape for value in outputs(net.module, net.examples)]
     try:
         for parameter in net.module.parameters():
-            parameter.requires_grad_(requires_grad=True)  # the dependencies are read from the gradients' graph
+            parameter.requires_grad_(requires_grad=True)  # the dependencies are read from the autograd graph
         with quiet():
             pruning.pruner.BasePruner(
                 net.module,
@@ -102,17 +102,17 @@ def narrow(net: Net, amount: float, round_to: int = 8, exclude: str = "") -> dic
 
 
 def _fitting_batch(torch: Any, net: Net, examples: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Two samples, or what a program with a fixed batch takes."""
+    """The given examples, or the net's own where a program has a fixed batch."""
     try:
         with torch.no_grad():
             net.module(*examples)
-    except Exception:  # noqa: BLE001 - whatever it says, the other way is the one that it was exported for
+    except Exception:  # noqa: BLE001 - whatever the error, the program was exported for these inputs
         return net.examples
     return examples
 
 
 def _output_layers(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]:
-    """The layers that make the outputs: those met first on the way back from them in the gradients' graph."""
+    """The layers that produce the outputs: the first ones found going back from the outputs in the autograd graph."""
     owners = {id(layer.weight): layer for layer in layers.values()}
     for parameter in net.module.parameters():
         parameter.requires_grad_(requires_grad=True)
@@ -134,7 +134,7 @@ def _output_layers(torch: Any, net: Net, layers: Mapping[str, Any]) -> list[Any]
 
 
 def _variable_parameter(step: Any) -> Any:
-    """The parameter that a step takes, itself or transposed (as dense layers take theirs)."""
+    """The parameter that a step of the autograd graph reads, directly or transposed (as in dense layers)."""
     if hasattr(step, "variable"):
         return step.variable
     inner = [child for child, _ in step.next_functions if child is not None]

@@ -1,6 +1,7 @@
-"""From PyTorch to TFLite by litert-torch, Google's converter (formerly ai-edge-torch): no TensorFlow, but JAX.
+"""Exports PyTorch models to TFLite with litert-torch, Google's converter (formerly ai-edge-torch).
 
-It pins versions of its own and weighs some hundred megabytes: an extra of its own.
+The converter needs JAX, but not TensorFlow. It is a separate extra, because it pins versions and takes several hundred
+megabytes.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
 
-#: How far the file's outputs may be from the module's, of the largest of them.
+#: The largest allowed difference between outputs of the file and of the module, as a share of the largest output.
 _TOLERANCE = 1e-3
 
 
 class ExportTflite(Compressor):
-    """The batch is fixed: XNNPACK takes no graph whose shapes are open."""
+    """Exports TFLite with a fixed batch, because XNNPACK does not accept graphs with open shapes."""
 
     name = "export-tflite"
     version = "1"
@@ -68,21 +69,21 @@ class ExportTflite(Compressor):
 
 
 def _sample_batch(torch: Any, net: torch_model.Net, size: int) -> tuple[Any, ...]:
-    """So many samples, or what a program with a fixed batch takes."""
+    """A batch of ``size`` samples, or the example inputs where a program has another fixed batch."""
     wanted = tuple(torch.cat([v[:1]] * size) if v.dim() else v for v in net.examples)
     try:
         with torch.no_grad():
             net.module(*wanted)
-    except Exception:  # noqa: BLE001 - whatever it says, the other way is the one that it was exported for
+    except Exception:  # noqa: BLE001 - whatever the error, the program was exported for the example inputs
         return net.examples
     return wanted
 
 
 def _largest_difference(net: torch_model.Net, interpreter: Any, seed: int) -> float:
-    """The largest difference between the outputs, over the largest output.
+    """Return the largest difference between the outputs, divided by the largest output.
 
     Raises:
-        VariantError: it is above 1e-3, or no number.
+        VariantError: the result is above 1e-3, or NaN.
     """
     torch = torch_model.require()
     generator = torch.Generator().manual_seed(seed)
@@ -90,7 +91,7 @@ def _largest_difference(net: torch_model.Net, interpreter: Any, seed: int) -> fl
         torch.randn(v.shape, generator=generator, dtype=v.dtype) if v.is_floating_point() else v for v in net.examples
     ]
     interpreter.allocate_tensors()
-    # Inputs are called args_0, args_1, … in their order.
+    # The inputs are named args_0, args_1, … in order.
     places = {
         detail["name"].rpartition("args_")[2].partition(":")[0]: detail for detail in interpreter.get_input_details()
     }
@@ -114,7 +115,7 @@ def _largest_difference(net: torch_model.Net, interpreter: Any, seed: int) -> fl
 
 
 def _ordered_outputs(interpreter: Any) -> list[Any]:
-    """In the order of the module's; the interpreter's own is the file's."""
+    """The output details in the module's order; the interpreter lists them in file order."""
     details = {detail["name"]: detail for detail in interpreter.get_output_details()}
     runner = interpreter.get_signature_runner("serving_default")
     names = sorted(runner.get_output_details(), key=lambda name: int(name.rpartition("_")[2]))
@@ -123,7 +124,7 @@ def _ordered_outputs(interpreter: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _silence_stderr() -> Iterator[None]:
-    """Silence stderr: the converter's C++ part writes messages there that no user can act on."""
+    """Silence stderr: the C++ part of the converter writes messages there on which a user cannot act."""
     sys.stderr.flush()
     saved_stderr = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)

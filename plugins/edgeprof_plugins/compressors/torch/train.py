@@ -1,7 +1,7 @@
-"""Training for compressors: a loop that shows where it is, writes a checkpoint after every epoch and resumes from it.
+"""Training for compressors: a loop that reports progress, writes a checkpoint after every epoch and can resume from it.
 
-The order of the samples, the learning rate and the random numbers of an epoch follow from the seed and the epoch's
-number alone, so that a run that was killed and resumed ends with the weights of one that was not.
+The order of the samples, the learning rate and the random numbers of an epoch depend only on the seed and the epoch
+number. A run that was killed and resumed therefore ends with the same weights as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def parameters(epochs: int, rate: float = 1e-3) -> tuple[Parameter, ...]:
-    """What can be set about training, with a method's own defaults."""
+    """Return the training parameters with the defaults of a method."""
     return (
         Parameter("epochs", "int", default=epochs, minimum=0, maximum=10_000, help="passes over the training data"),
         Parameter("lr", "float", default=rate, minimum=1e-8, maximum=10.0, help="highest learning rate of Adam"),
@@ -51,10 +51,10 @@ class Samples:
     """A dataset in memory.
 
     Attributes:
-        inputs: Tensors by position, ``(n, …)`` each.
-        labels: Class indices, ``(n,)``.
-        facts: Where they are from, for the provenance.
-        digest: Of the content.
+        inputs: Tensors by position, each of shape ``(n, …)``.
+        labels: Class indices, shape ``(n,)``.
+        facts: The origin of the samples, for the provenance.
+        digest: A SHA-256 digest of the content.
     """
 
     inputs: list[Any]
@@ -67,10 +67,10 @@ class Samples:
 
 
 def samples(net: Net, method: str, given: Mapping[str, Any], data: Dataset | None) -> Samples:
-    """The training data, checked: those of ``data=SPEC`` where that is given, else those of ``--dataset``.
+    """Return the checked training samples: from ``data=SPEC`` where that is given, else from ``--dataset``.
 
     Raises:
-        InputError: there are none, they do not fit the model, have NaN or no class labels, or are too many for memory.
+        InputError: there are no samples, they do not fit the model or memory, have NaN, or have no class labels.
     """
     torch = require()
     if given.get("data"):
@@ -99,7 +99,7 @@ def samples(net: Net, method: str, given: Mapping[str, Any], data: Dataset | Non
 
 
 def _training_facts(data: Dataset) -> dict[str, Any]:
-    """For the variant's provenance, which outlives the data's folder and name."""
+    """Facts for the provenance of the variant; they stay valid if the data is moved or renamed."""
     return {
         "trained_on": data.name,
         "samples": len(data),
@@ -110,18 +110,18 @@ def _training_facts(data: Dataset) -> dict[str, Any]:
 
 
 def key(*parts: Any) -> str:
-    """The name of a run's checkpoint: the same for the same model, data, parameters and library."""
+    """Return the name of a run's checkpoint: the same for the same model, data, parameters and library."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def checkpoint_path(name: str) -> Path:
-    """Return where the checkpoint of a run is kept."""
+    """Return the path of the checkpoint of a run."""
     return data_dir() / "checkpoints" / f"{name}.pt"
 
 
 def cross_entropy(logits: Any, rows: Any, labels: Any) -> Any:
-    """The loss of a classifier."""
+    """Return the cross-entropy loss of a classifier."""
     del rows
     return require().nn.functional.cross_entropy(logits, labels)
 
@@ -140,21 +140,21 @@ def train(
     """Train a net in place.
 
     Args:
-        net: Left in eval mode.
+        net: The net, which is in eval mode afterwards.
         samples: The training samples.
         given: ``epochs``, ``lr`` and ``batch``.
         label: The method, for the progress line.
-        run: The checkpoint's name (``key``).
-        seed: Of the order of samples and of dropout.
-        loss: Of logits, the rows' numbers and labels.
-        project: Called after each step: puts the weights back to where the method wants them.
+        run: The name of the checkpoint (``key``).
+        seed: The seed for the order of the samples and for dropout.
+        loss: A function of logits, row indices and labels.
+        project: Called after each step to restore the constraints of the method on the weights.
 
     Returns:
-        Provenance: epochs, loss of each, what it was trained on.
+        The provenance: the epochs, the loss of each, and the training data.
 
     Raises:
         InputError: labels and outputs do not fit, or the checkpoint cannot be written.
-        VariantError: the loss is no longer a number.
+        VariantError: the loss is NaN or infinite.
     """
     torch = require()
     epochs, batch = int(given["epochs"]), min(int(given["batch"]), len(samples))
@@ -203,12 +203,12 @@ def train(
 
 
 def finish(run: str) -> None:
-    """The variant is written: its checkpoint is not needed any more."""
+    """Delete the checkpoint of a run whose variant is written."""
     checkpoint_path(run).unlink(missing_ok=True)
 
 
 def accuracy(net: Net, samples: Samples) -> float:
-    """Share of the training samples whose class the net tells."""
+    """Return the share of the training samples that the net classifies correctly, 0 to 1."""
     torch = require()
     with torch.no_grad():
         right = sum(
@@ -226,12 +226,12 @@ def _model_logits(torch: Any, module: Any, inputs: list[Any]) -> Any:
 
 
 def logits(net: Net, inputs: list[Any]) -> Any:
-    """A net's first output."""
+    """Return the first output of a net."""
     return _model_logits(require(), net.module, inputs)
 
 
 def _check_batch(torch: Any, net: Net, samples: Samples) -> None:
-    """One batch through the net, before an hour is spent."""
+    """Run one batch through the net, so that errors appear before a long training run."""
     try:
         with torch.no_grad():
             scores = _model_logits(torch, net.module, [x[:2] for x in samples.inputs])
@@ -251,7 +251,7 @@ def _check_batch(torch: Any, net: Net, samples: Samples) -> None:
 
 
 def _set_rate(optimizer: Any, highest: float, done: float) -> None:
-    """From the highest rate to nothing along half a cosine (Loshchilov and Hutter 2017, without restarts)."""
+    """Lower the rate from the highest value to zero along half a cosine (Loshchilov and Hutter 2017, no restarts)."""
     for group in optimizer.param_groups:
         group["lr"] = highest * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -280,14 +280,14 @@ def _keep_checkpoint(torch: Any, path: Path, state: dict[str, Any], net: Net, op
 
 
 def _resume_from(torch: Any, path: Path, net: Net, optimizer: Any) -> tuple[int, list[float]]:
-    """The next epoch and the losses so far; a checkpoint that cannot be used is left out of account."""
+    """The next epoch and the losses so far; a checkpoint that cannot be used is deleted."""
     if not path.is_file():
         return 0, []
     try:
         state = torch.load(path, weights_only=True)
         net.module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
-    except Exception:  # noqa: BLE001 - half a file, another version's: whatever it is, training can start anew
+    except Exception:  # noqa: BLE001 - a truncated file or another version: in any case training can restart
         path.unlink(missing_ok=True)
         return 0, []
     return int(state["epoch"]), list(state["losses"])

@@ -1,7 +1,7 @@
 """The part of CUDA that runtimes need: memory, copies, streams, events, graphs.
 
-It is reached through libcudart by ctypes (part of JetPack, of a CUDA installation and of NVIDIA's wheels), cuda-python
-or pycuda, in this order. Addresses and stream handles are integers, host buffers are pinned numpy arrays, times are in
+It is accessed through libcudart with ctypes (part of JetPack, CUDA installations and NVIDIA's wheels), cuda-python or
+pycuda, in this order. Addresses and stream handles are integers, host buffers are pinned numpy arrays, and times are in
 seconds.
 
 Python 3.6 grammar, numpy. Sources: CUDA Runtime API reference (signatures, attribute and flag numbers); the docstrings
@@ -16,16 +16,16 @@ import numpy as np
 #: Values of cudaMemcpyKind and cudaStreamCaptureMode, the same in every version of the C API.
 H2D, D2H = 1, 2
 CAPTURE_THREAD = 1
-#: cudaDeviceScheduleSpin, …Yield, …BlockingSync
+#: How the CPU waits → the flag: cudaDeviceScheduleAuto, …Spin, …Yield, …BlockingSync.
 WAITS = {"auto": 0, "spin": 1, "yield": 2, "block": 4}
 
 
 class CudaError(RuntimeError):
-    """A call of CUDA failed; the message contains CUDA's own ("out of memory")."""
+    """A CUDA call failed; the message contains CUDA's own message (such as "out of memory")."""
 
 
 class Cuda:
-    """One GPU through one of the libraries. Every method may raise CudaError with the name of the call."""
+    """One GPU, accessed through one of the libraries. Every method may raise CudaError with the name of the call."""
 
     name = ""
 
@@ -46,7 +46,7 @@ class Cuda:
         raise NotImplementedError
 
     def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
-        """Return a function that queues a copy of the whole array to the device in the stream."""
+        """Return a function that queues, in the stream, a copy of the whole array to the device."""
         raise NotImplementedError
 
     def copy_out(self, array: Any, address: int, stream: Any) -> Callable[[], None]:
@@ -56,7 +56,7 @@ class Cuda:
         raise NotImplementedError
 
     def handle(self, stream: Any) -> int:
-        """The stream in the form that TensorRT takes."""
+        """Return the stream as the integer handle that TensorRT takes."""
         raise NotImplementedError
 
     def close_stream(self, stream: Any) -> None:
@@ -78,15 +78,15 @@ class Cuda:
         raise NotImplementedError
 
     def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds between two recorded events that have completed (resolution about 0.5 µs)."""
+        """Return the seconds between two recorded events that have completed (resolution about 0.5 µs)."""
         raise NotImplementedError
 
     def memory(self) -> Tuple[int, int]:
-        """Free and total bytes of the device."""
+        """Return the free and the total memory of the device in bytes."""
         raise NotImplementedError
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """Capture the work that ``work`` queues in the stream, as a graph that ``launch`` starts."""
+        """Capture the work that ``work`` queues in the stream; return a graph that ``launch`` can start."""
         raise NotImplementedError
 
     def launch(self, graph: Any, stream: Any) -> None:
@@ -97,13 +97,13 @@ class Cuda:
 
 
 class RuntimeApi(Cuda):
-    """CUDA by the names of the C API's functions, which libcudart and cuda-python have in common."""
+    """CUDA through the function names of the C API, which libcudart and cuda-python share."""
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """Call a function of the runtime API.
 
         Returns:
-            The library's results without the error; None if results are written through pointers.
+            The results of the function without the error code; None if results are written through pointers.
 
         Raises:
             CudaError: the call returned an error.
@@ -111,7 +111,7 @@ class RuntimeApi(Cuda):
         raise NotImplementedError
 
     def _create(self, function: str, *arguments: Any) -> Any:
-        """Call a function that creates something, and return its handle or address."""
+        """Call a function that creates an object or allocates memory, and return its handle or address."""
         raise NotImplementedError
 
     def malloc(self, size: int) -> int:

@@ -1,4 +1,4 @@
-"""CUDA for runtimes: its interface (``api``) through libcudart by ctypes, cuda-python or pycuda."""
+"""CUDA for runtimes: the interface (``api``) through libcudart with ctypes, cuda-python or pycuda."""
 
 import sys
 from typing import Callable, Dict, List, Optional
@@ -19,13 +19,14 @@ def choose(wanted: Optional[str], device: int, wait: str, driver: Driver) -> Cud
     """Open a GPU through the requested library, or the first one that is installed.
 
     Args:
-        wanted: One of BACKENDS; None: the first one that is installed.
+        wanted: One of BACKENDS; None for the first one that is installed.
         device: Number of the GPU.
-        wait: A key of WAITS: how the CPU waits for the GPU.
+        wait: How the CPU waits for the GPU: a key of WAITS.
         driver: The driver, as ``ask_driver`` returned it.
 
     Raises:
-        LoadError: no library is installed, or the driver is too old for it.
+        LoadError: no library is installed, or the driver is too old for the library.
+        CudaError: CUDA does not start for another reason.
     """
     makers: Dict[str, Callable[[int, int], Cuda]] = {"ctypes": Cudart, "cuda-python": CudaPython, "pycuda": PyCuda}
     reasons: List[str] = []

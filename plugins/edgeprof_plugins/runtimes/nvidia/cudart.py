@@ -1,4 +1,4 @@
-"""CUDA through libcudart by ctypes; JetPack, a CUDA installation and NVIDIA's wheels contain libcudart.
+"""CUDA through libcudart with ctypes; JetPack, CUDA installations and NVIDIA's wheels contain libcudart.
 
 Python 3.6 grammar, numpy. Source: CUDA Runtime API reference (signatures).
 """
@@ -13,7 +13,7 @@ from .api import CAPTURE_THREAD, D2H, H2D, CudaError, RuntimeApi
 
 
 class Cudart(RuntimeApi):
-    """libcudart by ctypes."""
+    """CUDA through libcudart with ctypes."""
 
     name = "ctypes on libcudart"
 
@@ -48,7 +48,7 @@ class Cudart(RuntimeApi):
             getattr(self._lib, function).argtypes = arguments
         self._lib.cudaGetErrorString.argtypes = [ctypes.c_int]
         self._lib.cudaGetErrorString.restype = ctypes.c_char_p
-        # This fails (error 708) if the process has used CUDA before; the flags then stay as they are.
+        # This fails (error 708) if the process has already used CUDA; the flags then stay unchanged.
         self._lib.cudaSetDeviceFlags(flags)
         self._call("cudaSetDevice", device)
         self._call("cudaFree", None)  # creates the context now
@@ -60,7 +60,7 @@ class Cudart(RuntimeApi):
             raise CudaError("{}: {} (CUDA error {})".format(function, message.decode("utf-8", "replace"), code))
 
     def _create(self, function: str, *arguments: Any) -> int:
-        """Call a function, and return the value that it writes to its first argument."""
+        """Call a function, and return the value that it writes through its first argument."""
         value = ctypes.c_void_p()
         self._call(function, ctypes.byref(value), *arguments)
         return value.value or 0
@@ -111,7 +111,7 @@ class Cudart(RuntimeApi):
         graph = ctypes.c_void_p()
         try:
             work()
-        finally:  # a stream that stays in capture mode refuses everything else
+        finally:  # a stream that stays in capture mode cannot be used for anything else
             ended = self._lib.cudaStreamEndCapture(stream, ctypes.byref(graph))
         if ended != 0 or not graph.value:
             raise CudaError("cudaStreamEndCapture: the work cannot be captured (CUDA error {})".format(ended))
@@ -134,7 +134,7 @@ def _load_libcudart() -> Any:
     """Load the CUDA runtime library from the linker's paths, NVIDIA's wheels or a CUDA installation.
 
     Raises:
-        ImportError: it is in none of these places.
+        ImportError: the library is in none of these places.
     """
     versions = ("", ".13", ".12", ".11.0", ".10.2")
     names = ["libcudart.so" + version for version in versions]

@@ -1,4 +1,4 @@
-"""The version and the GPUs of NVIDIA's driver, found out in another process.
+"""The version and the GPUs of NVIDIA's driver, queried in a separate process.
 
 Python 3.6 grammar, the standard library. Source: CUDA Driver API reference (cuDeviceGetAttribute 75 and 76: compute
 capability).
@@ -13,7 +13,7 @@ from edgeprof.worker.runtime import LoadError
 
 _NO_DRIVER = "Install NVIDIA's driver; in a container, start it with --gpus all (on a Jetson: --runtime nvidia)."
 
-#: Program that asks the driver; it runs in a separate process, since a broken driver may crash its caller.
+#: The program that queries the driver; it runs in a separate process, because a broken driver may crash its caller.
 _ASK = """
 import ctypes, json
 found = {}
@@ -44,15 +44,15 @@ Driver = NamedTuple("Driver", [("version", Optional[int]), ("gpus", Tuple[Gpu, .
 
 
 def version_text(number: Optional[int]) -> str:
-    """Write CUDA's number of a version as text: 12040 is ``12.4``."""
+    """Return the text for a version number of CUDA: 12040 is ``12.4``."""
     return "unknown" if not number else "{}.{}".format(number // 1000, number % 1000 // 10)
 
 
 def ask_driver() -> Driver:
-    """Find out the driver's version and its GPUs, in another process.
+    """Query the version of the driver and its GPUs, in a separate process.
 
     Raises:
-        LoadError: there is no libcuda, it does not start, or it has no GPU.
+        LoadError: libcuda is missing, the driver does not start or answer, or it has no GPU.
     """
     try:
         done = subprocess.run(

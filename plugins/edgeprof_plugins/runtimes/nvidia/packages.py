@@ -12,7 +12,7 @@ from .api import CAPTURE_THREAD, D2H, H2D, Cuda, CudaError, RuntimeApi
 
 
 class CudaPython(RuntimeApi):
-    """NVIDIA's cuda-python: each function returns its error and then its values."""
+    """CUDA through NVIDIA's cuda-python, whose functions return an error code followed by the values."""
 
     name = "cuda-python"
 
@@ -80,7 +80,7 @@ class CudaPython(RuntimeApi):
 
 
 class PyCuda(Cuda):
-    """pycuda: it has objects instead of handles, and uses the GPU's primary context, as TensorRT does."""
+    """CUDA through pycuda, which has objects instead of handles and uses the GPU's primary context, like TensorRT."""
 
     name = "pycuda"
 
@@ -115,7 +115,7 @@ class PyCuda(Cuda):
         return self._driver.pagelocked_empty(size, np.uint8)
 
     def host_free(self, array: Any) -> None:
-        """Do nothing: pycuda frees the memory with its last reference."""
+        """Do nothing: pycuda frees the memory when the last reference to it is gone."""
 
     def copy_in(self, address: int, array: Any, stream: Any) -> Callable[[], None]:
         def run() -> None:
@@ -136,7 +136,7 @@ class PyCuda(Cuda):
         return int(stream.handle)
 
     def close_stream(self, stream: Any) -> None:
-        """Pycuda destroys it with its last reference."""
+        """Do nothing: pycuda destroys the stream when the last reference to it is gone."""
 
     def wait(self, stream: Any) -> None:
         stream.synchronize()
@@ -145,7 +145,7 @@ class PyCuda(Cuda):
         return self._driver.Event()
 
     def close_event(self, event: Any) -> None:
-        """Pycuda destroys it with its last reference."""
+        """Do nothing: pycuda destroys the event when the last reference to it is gone."""
 
     def record(self, event: Any, stream: Any) -> None:
         event.record(stream)
@@ -163,7 +163,7 @@ class PyCuda(Cuda):
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:  # noqa: ARG002 - graphs are not supported
         raise CudaError("CUDA graphs are not supported through pycuda")
 
-    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ARG002 - there are none
+    def launch(self, graph: Any, stream: Any) -> None:  # noqa: ARG002 - graphs are not supported
         raise CudaError("CUDA graphs are not offered through pycuda")
 
     def close_graph(self, graph: Any) -> None:

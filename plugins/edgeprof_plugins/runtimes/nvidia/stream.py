@@ -1,7 +1,7 @@
-"""Inferences in a CUDA stream: each one awaited, queued behind another, or timed in parts; and the memory in use.
+"""Inferences in a CUDA stream, each awaited, queued behind the previous one, or timed in parts; and the memory in use.
 
-Python 3.6 grammar, numpy. Source: NVIDIA's trtexec for what is timed (H2D, compute and D2H by CUDA events, enqueue by
-the host's clock).
+Python 3.6 grammar, numpy. The timed parts are those of NVIDIA's trtexec: H2D, compute and D2H by CUDA events, and
+enqueue by the host clock.
 """
 
 import time
@@ -14,10 +14,10 @@ Steps = Tuple[Sequence[Callable[[], None]], Callable[[], Any], Sequence[Callable
 
 
 class Stream:
-    """A separate stream, and the events in it.
+    """A separate CUDA stream and its events.
 
-    ``steps`` is called before each inference, since the buffers may have changed meanwhile. Each method repeats the
-    code that queues an inference, because a further function call would be part of the measured time.
+    ``steps`` is called before each inference, because the buffers may have changed in the meantime. Each method repeats
+    the code that queues an inference, because an additional function call would be part of the measured time.
     """
 
     def __init__(self, cuda: Cuda) -> None:
@@ -26,7 +26,7 @@ class Stream:
         self._events: List[Any] = []
 
     def waiting(self, steps: Callable[[], Steps]) -> Callable[[], None]:
-        """Return a call of one complete inference: it copies inputs in, computes, copies outputs out, and waits."""
+        """Return a function for one whole inference: it copies inputs in, computes, copies outputs out, and waits."""
         wait, stream = self._cuda.wait, self.stream
 
         def call() -> None:
@@ -41,7 +41,7 @@ class Stream:
         return call
 
     def queued(self, steps: Callable[[], Steps]) -> Callable[[], None]:
-        """As ``waiting``, but a call waits only for the inference before it, so that the GPU always has work queued."""
+        """Do as ``waiting``, but wait only for the previous inference, so that the GPU always has work queued."""
         cuda, stream = self._cuda, self.stream
         events = [self._event(), self._event()]
         state = [0]
@@ -62,7 +62,7 @@ class Stream:
         return call
 
     def timed(self, steps: Callable[[], Steps]) -> Callable[[], Dict[str, float]]:
-        """As ``waiting``, but the call returns the seconds of its parts (``Session.bind_timed``)."""
+        """Do as ``waiting``, but the function returns the seconds of each part (see ``Session.bind_timed``)."""
         cuda, stream, clock = self._cuda, self.stream, time.monotonic
         begin, fed, computed, end = (self._event() for _ in range(4))
 
@@ -110,7 +110,7 @@ class Stream:
 
 
 class Usage:
-    """The peak of the device's memory in use since this object was created; other processes change it too."""
+    """The peak of the device memory in use since this object was created; other processes affect it too."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
@@ -118,7 +118,7 @@ class Usage:
         self._before, self._most = total - free, 0
 
     def most(self) -> int:
-        """Read the present use, and return the peak so far beyond the memory in use at first (bytes)."""
+        """Read the current use, and return the peak so far beyond the initial use, in bytes."""
         free, total = self._cuda.memory()
         self._most = max(self._most, total - free - self._before)
         return self._most

@@ -1,6 +1,6 @@
-"""ONNX Runtime on an NVIDIA GPU, with inputs and outputs bound to device memory, in a CUDA stream of edgeprof.
+"""ONNX Runtime on an NVIDIA GPU, with inputs and outputs bound to device memory, in a CUDA stream created by edgeprof.
 
-This way an inference copies from and to pinned memory, can be queued behind another, and is timed by CUDA events.
+An inference can therefore copy from and to pinned memory, be queued behind another, and be timed by CUDA events.
 
 Python 3.6 grammar, numpy. Sources: onnxruntime.ai, CUDA and TensorRT execution providers (user_compute_stream,
 enable_cuda_graph, trt_cuda_graph_enable) and "I/O binding"; onnxruntime_run_options_config_keys.h.
@@ -19,11 +19,11 @@ from ..nvidia.stream import Steps, Stream, Usage
 PROVIDERS = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 #: ONNX Runtime's name of the device whose memory is bound.
 MEMORY = "cuda"
-#: First release that accepts a stream from Python, and first one in which a captured graph is surely asynchronous.
+#: The first release that accepts a stream from Python, and the first in which captured graphs are surely asynchronous.
 TAKES_STREAM, QUEUES_GRAPHS = (1, 18), (1, 28)
 #: Options of providers that capture the computation as a CUDA graph.
 GRAPH_OPTIONS = ("enable_cuda_graph", "trt_cuda_graph_enable")
-#: Runs until a graph is captured and replayed once.
+#: Number of runs until a graph has been captured and replayed once.
 CAPTURE_RUNS = 3
 
 
@@ -48,17 +48,17 @@ class Gpu:
         self._line = Stream(self._cuda)
         self._freeing: List[Callable[[], None]] = []
         self._session: Any = None
-        #: Why there are no times of the device; None: there are.
+        #: Why there are no device times; None where there are.
         self.reason: Optional[str] = None
         if version_of(ort) < TAKES_STREAM:
             self.reason = "ONNX Runtime {} accepts no CUDA stream, {}.{} does".format(ort.__version__, *TAKES_STREAM)
 
     def settings(self) -> Dict[str, str]:
-        """The provider's options that make it compute in this stream."""
+        """Return the options that make the provider compute in this stream."""
         return {} if self.reason else {"user_compute_stream": str(self._line.handle())}
 
     def attach(self, session: Any, provider: str) -> None:
-        """Check that the session really computes in this stream: the times of another stream would mean nothing."""
+        """Check that the session really computes in this stream; otherwise the measured times would be meaningless."""
         self._session = session
         taken = session.get_provider_options().get(provider, {}).get("user_compute_stream")
         if self.reason is None and taken != str(self._line.handle()):
@@ -77,11 +77,11 @@ class Gpu:
 
     @property
     def queues(self) -> bool:
-        """Whether a run returns before it is complete."""
+        """Whether a run may return before it is complete."""
         return not self._graph or version_of(self._ort) >= QUEUES_GRAPHS
 
     def run_options(self) -> Any:
-        """Options for runs with the caller's arrays, since a captured graph reads and writes its own memory."""
+        """Return options for runs with the caller's arrays, because a captured graph uses its own memory."""
         if not self._graph:
             return None
         options = self._ort.RunOptions()
@@ -160,7 +160,7 @@ class Gpu:
         self._line.close()
 
     def _memory(self, size: int) -> Tuple[Any, int]:
-        """Allocate pinned memory of the host, and as much on the device; return the bytes and the address."""
+        """Allocate pinned host memory and the same size on the device; return the host bytes and the device address."""
         host, address = self._cuda.host(max(size, 1)), self._cuda.malloc(max(size, 1))
         self._freeing.append(lambda: self._cuda.host_free(host))
         self._freeing.append(lambda: self._cuda.free(address))
@@ -168,10 +168,10 @@ class Gpu:
 
 
 def captures(options: Dict[str, str]) -> bool:
-    """Whether these options of a provider ask for a CUDA graph."""
+    """Return whether these provider options request a CUDA graph."""
     return any(options.get(key, "0") in ("1", "True", "true") for key in GRAPH_OPTIONS)
 
 
 def version_of(ort: Any) -> Tuple[int, ...]:
-    """The version of ONNX Runtime as numbers: "1.18.0" is (1, 18)."""
+    """Return the version of ONNX Runtime as numbers: "1.18.0" is (1, 18)."""
     return tuple(int(number) for number in re.findall(r"\d+", str(ort.__version__))[:2])

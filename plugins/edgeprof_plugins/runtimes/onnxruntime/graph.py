@@ -1,6 +1,6 @@
 """The graph that ONNX Runtime executes, as ONNX Runtime itself optimises and writes it.
 
-It is read in edgeprof's own process and never in the worker, since it needs onnx as well as onnxruntime.
+It is read in the main process of edgeprof and never in the worker, because reading needs onnx as well as onnxruntime.
 """
 
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -44,8 +44,8 @@ def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
 
     Args:
         path: The file.
-        inputs: As for ``Runtime.inspect_with_inputs``. Without them an open batch is 1, and if other sizes are open, no
-            arithmetic is counted.
+        inputs: As for ``Runtime.inspect_with_inputs``. Without inputs an open batch is 1, and if other sizes are open,
+            no arithmetic is counted.
     """
     written = onnx.load(path)
     training = [
@@ -168,12 +168,12 @@ def _optimised_model(path: str, folder: Any) -> Any:
 def taps(source: Any, names: Iterable[str], feeds: Iterable[Feeds]) -> Iterator[Dict[str, Array]]:
     """Yield the values of chosen tensors inside a graph, for each set of inputs.
 
-    A model that computes in floats is run as it is written, in which every tensor exists; fusions do not change its
-    values. A quantised model is run as ONNX Runtime fuses it, so that its integer kernels run and saturate as in use;
-    their integers are converted back to real numbers by their scale.
+    A float model is run without optimisation, so that every tensor exists; fusions do not change its values. A
+    quantised model is run as ONNX Runtime fuses it, so that its integer kernels run and saturate as in normal use;
+    their integers are converted back to real numbers with their scale.
 
     Args:
-        source: Path of the model; or a ModelProto, which is run as it is written.
+        source: Path of the model, or a ModelProto, which is run without optimisation.
         names: Names of the tensors; those that do not exist in the graph are left out.
         feeds: Sets of inputs by name.
     """
@@ -233,9 +233,9 @@ def _dequantised_sources(graph: Any) -> Dict[str, Tuple[str, float, int]]:
 
 
 def _seen_as(graph: Any) -> Dict[str, str]:
-    """Map each tensor to the tensor that its readers use.
+    """Map each quantised tensor to the tensor that its readers use.
 
-    If the tensor is quantised, that is the output of the DequantizeLinear behind it: the values clipped and rounded.
+    That is the output of the DequantizeLinear behind it, which has the clipped and rounded values.
     """
     ends = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     pairs = ((n.input[0], ends.get(n.output[0])) for n in graph.node if n.op_type == "QuantizeLinear")

@@ -1,6 +1,6 @@
-"""The multiplying nodes of an executed ONNX graph, counted by the shapes of their tensors when the graph is run.
+"""The multiplying nodes of an executed ONNX graph, with MACs from the tensor shapes when the graph is run.
 
-Branches and bodies are run as separate models, on the values that reach them.
+Branches and bodies are run as separate models, with the values that reach them.
 """
 
 import functools
@@ -21,9 +21,9 @@ class _Operator(NamedTuple):
     """An operator that multiplies.
 
     Attributes:
-        macs: Computes its multiply-accumulates from the node, the shapes of its inputs and that of its output.
+        macs: Computes the multiply-accumulate operations from the node, its input shapes and its output shape.
         second: Position of the second factor, the weights.
-        precision: Precision of its arithmetic; "": that of its first input.
+        precision: Precision of the arithmetic; "" means the precision of the first input.
     """
 
     macs: Callable[[Any, Sequence[Shape], Shape], int]
@@ -59,13 +59,16 @@ def _packed_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _recurrent_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """Every step of every sample is multiplied by both matrices of each direction."""
+    """The MACs of a recurrent layer: each step of each sample is multiplied by both matrices of each direction."""
     del node, output
     return _size_product(inputs[0][:2]) * (_size_product(inputs[1]) + _size_product(inputs[2]))
 
 
 def _einsum_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """The product of all letters' sizes, for each factor except the first; "..." is counted from the right."""
+    """The MACs of an Einsum: the product of the sizes of all letters, once per factor except the first.
+
+    The axes of "..." are counted from the right.
+    """
     equation = next(a.s for a in node.attribute if a.name == "equation").decode().replace(" ", "")
     sizes = {}  # type: Dict[Any, int]
     for term, shape in zip(equation.partition("->")[0].split(","), inputs):
@@ -79,13 +82,13 @@ def _einsum_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _projection_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """The projections of one input to queries, keys and values (com.microsoft.Attention)."""
+    """The MACs of the projections of one input to queries, keys and values (com.microsoft.Attention)."""
     del node, output
     return _size_product(inputs[0]) * inputs[1][-1]
 
 
 def _attention_macs(node: Any, inputs: Sequence[Shape], output: Shape) -> int:
-    """The products of queries with keys, and of the resulting weights with values."""
+    """The MACs of the products of queries with keys, and of the resulting weights with values."""
     del output
     queries, keys, values = inputs[:3]
     if len(queries) == 4:  # batch × heads × steps × size
@@ -124,7 +127,7 @@ _UNCOUNTED = frozenset({
 })  # fmt: skip
 _STORED = {1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 10: "float16", 11: "float64",
            16: "bfloat16"}  # fmt: skip
-#: Most tensors of a graph that are read in one run.
+#: The most tensors of a graph that are read in one run.
 _READ_AT_ONCE = 64
 
 
@@ -133,7 +136,7 @@ def read_layers(model: Any, feeds: Optional[Mapping[str, Array]]) -> List[Layer]
 
     Args:
         model: A ModelProto.
-        feeds: One set of inputs; None: sizes are open, and nothing is counted.
+        feeds: One set of inputs; None where sizes are open, so that nothing is counted.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     return list(_Reader(model).layers(model.graph, feeds, weights, 1))
@@ -156,12 +159,12 @@ class _Reader:
 
         Args:
             graph: The GraphProto.
-            feeds: Its inputs, and the values that it takes from enclosing graphs; None: unknown.
-            weights: Initializers by name, of this graph and of enclosing ones.
-            times: Number of its runs for one sample; None: unknown.
+            feeds: Its inputs, and the values that it takes from enclosing graphs; None where they are not known.
+            weights: Initializers by name, from this graph and enclosing graphs.
+            times: Number of its runs for one sample; None where it is not known.
         """
         weights = {**weights, **{tensor.name: tensor for tensor in graph.initializer}, **_constant_tensors(graph)}
-        for node in graph.node:  # weights that a node converts to floats are still those of the file
+        for node in graph.node:  # weights that a node converts to floats are still weights of the file
             if node.op_type in {"DequantizeLinear", "Cast", "Identity"} and node.input[0] in weights:
                 weights.setdefault(node.output[0], weights[node.input[0]])
         held = self._known_values(graph, feeds, weights)
@@ -184,7 +187,7 @@ class _Reader:
         produced = {name for node in graph.node for name in node.output if name}
         try:
             computed = self._run_graph(graph, feeds, weights, [name for name in wanted if name in produced])
-        except Exception:  # whatever ONNX Runtime raises for a graph that it cannot run
+        except Exception:  # ONNX Runtime raises many types of errors for a graph that it cannot run
             return None
         return {**feeds, **computed}
 
@@ -228,7 +231,7 @@ class _Reader:
         weights: Mapping[str, Any],
         times: Optional[int],
     ) -> Iterator[Layer]:
-        """Yield the layers in a node's branches or body; of an If's branches only the costliest counts."""
+        """Yield the layers in a node's branches or body; only the branch of an If with the most MACs counts."""
         repeated = _body_repetitions(node, held, weights)
         total = None if times is None or repeated is None else times * repeated
         branches = [list(self.layers(g, _inner_feeds(node, g, held, weights), weights, total)) for g in inner]
@@ -288,7 +291,7 @@ def _known_value(name: str, held: Mapping[str, Array], weights: Mapping[str, Any
 
 
 def _is_own(name: str, weights: Mapping[str, Any]) -> bool:
-    """Whether a tensor is an initializer itself, and not one that a node has converted."""
+    """Whether a tensor is itself an initializer, not the output of a node that converts one."""
     return name in weights and weights[name].name == name
 
 

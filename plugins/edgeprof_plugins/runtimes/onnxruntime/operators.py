@@ -1,4 +1,4 @@
-"""Profile the operators of an ONNX model by ONNX Runtime's profiler, which writes a file. Python 3.6 grammar."""
+"""Profile the operators of an ONNX model with ONNX Runtime's profiler, which writes a file. Python 3.6 grammar."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from edgeprof.worker.runtime import OperatorProfile, OperatorTime
 
-#: Inferences before the profiled ones.
+#: Number of inferences before the profiled ones.
 WARM_UP = 3
-#: Most profiled inferences, since the profiler keeps a million events and drops later ones.
+#: The most inferences to profile: the profiler keeps a million events and drops later ones.
 MOST_CALLS = 300
 _SUFFIX = "_kernel_time"
 
@@ -21,7 +21,7 @@ def profile(options: Any, make: Callable[[Any], Tuple[Callable[[], Any], Any]], 
 
     Args:
         options: ONNX Runtime's SessionOptions, in which the profiler is enabled.
-        make: Makes from options a function that runs one inference, and the InferenceSession.
+        make: Creates, from options, a function that runs one inference, and the InferenceSession.
         calls: Number of inferences to profile.
     """
     calls = min(calls, MOST_CALLS)

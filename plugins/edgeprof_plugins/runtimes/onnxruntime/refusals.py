@@ -1,4 +1,4 @@
-"""Why ONNX Runtime does not load a model, and what to do about it, by what its message says."""
+"""Explains why ONNX Runtime does not load a model and what to do about it, based on its error message."""
 
 import os
 import re
@@ -6,10 +6,10 @@ import shlex
 
 from edgeprof.worker.runtime import LoadError
 
-#: ONNX Runtime promises operators from opset 7 on (onnxruntime.ai, Compatibility); what old models are converted to.
+#: ONNX Runtime guarantees operators from opset 7 (onnxruntime.ai, Compatibility); older models are converted to OPSET.
 OLDEST_OPSET, OPSET = 6, 17
 
-#: What the message has → the sentence and the remedy; {0} … are its groups, {line} is what it says.
+#: Pattern of the message, the sentence and the remedy; {0} … are groups of the pattern, {line} is the message.
 _KNOWN = (
     (
         r"([\w.]*:?\w+)\(-?\d+\) is not a registered function/op",
@@ -40,12 +40,12 @@ _KNOWN = (
 
 
 def load_error(path: str, error: Exception, device: str) -> LoadError:
-    """What ONNX Runtime's own error means for the user.
+    """Translate an error of ONNX Runtime for the user.
 
     Args:
-        path: The model's file.
-        error: What was raised.
-        device: The provider's short name; "" for the CPU.
+        path: The model file.
+        error: The error that was raised.
+        device: The short name of the provider; "" for the CPU.
     """
     text, name = str(error), os.path.basename(path)
     kernel = re.search(r"(?:Could not find an implementation|Failed to find kernel) for (\w+)\((\d+)\)", text)
@@ -63,7 +63,7 @@ def load_error(path: str, error: Exception, device: str) -> LoadError:
 
 
 def _no_kernel(path: str, operator: str, version: int, message: str) -> LoadError:
-    """An operator that ONNX Runtime does not run here: its version is too old, or its types are not for this device."""
+    """The error for an operator whose version is too old, or whose types this device does not support."""
     name = os.path.basename(path)
     if version <= OLDEST_OPSET:
         code = "import onnx, onnx.version_converter as v; onnx.save(v.convert_version(onnx.load({!r}), {}), {!r})"
@@ -79,7 +79,7 @@ def _no_kernel(path: str, operator: str, version: int, message: str) -> LoadErro
 
 
 def first_line(error: Exception) -> str:
-    """The error's message without ONNX Runtime's own prefixes, places in its source and signatures of its functions."""
+    """Return an error message without ONNX Runtime's prefixes, source locations and function signatures."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
     text = re.sub(r"/\S+\.(cc|h):\d+ ", "", text)
     text = re.sub(r"^.*?\bonnxruntime::\S+\(.*?\) (?=[\[A-Z])", "", text)

@@ -1,7 +1,7 @@
-"""ONNX Runtime: .onnx and .ort models; its execution providers are the devices.
+"""ONNX Runtime for .onnx and .ort models; its execution providers are the devices.
 
-Devices: ``cpu``, ``cuda``, ``cuda:1``, ``tensorrt``, ``openvino``, ``openvino:GPU``, ``xnnpack``, ``dml`` … or a
-provider's own name.
+Devices: ``cpu``, ``cuda``, ``cuda:1``, ``tensorrt``, ``openvino``, ``openvino:GPU``, ``xnnpack``, ``dml`` … or the full
+name of a provider.
 Options: ``graph_optimization`` (disable, basic, extended, all), ``inter_op_threads``, ``spinning`` (0 or 1),
 ``custom_ops`` (the path of a library), and ``provider.KEY`` for an option of the execution provider.
 """
@@ -57,11 +57,11 @@ OPTIMIZATIONS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-#: Provider → the providers that take the nodes that it cannot run, in order of preference.
+#: Provider → the providers that run the nodes that it cannot run, in order of preference.
 FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
 #: Providers whose tensors are in the host's memory, so that outputs can be allocated in advance.
 HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExecutionProvider", "DnnlExecutionProvider")
-#: Provider with its own threads → the option that sets their number.
+#: Provider with its own thread pool → the option that sets the number of threads.
 THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
 
 
@@ -126,14 +126,14 @@ class OnnxRuntime(Runtime):
 
 
 class OnnxSession(Session):
-    """One InferenceSession.
+    """A session with one InferenceSession.
 
     Args:
         ort: The module onnxruntime.
         session: The InferenceSession.
-        options: The options that it was made with.
-        gpu: The NVIDIA GPU that it computes on; None for any other device.
-        again: Makes another session of the same model from options.
+        options: The options with which it was created.
+        gpu: The NVIDIA GPU on which it computes; None for any other device.
+        again: Creates another session for the same model from options.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class OnnxSession(Session):
         return {name: as_array(outputs[name]) for name in self._names}
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
-        """Bind the inputs, and outputs whose shapes follow from those of the inputs, to memory that is allocated once.
+        """Bind the inputs, and outputs whose shapes follow from the input shapes, to memory that is allocated once.
 
         On a device with its own memory, every call copies inputs to it and outputs back, as in an application: on an
         NVIDIA GPU from and to pinned memory, elsewhere as ONNX Runtime does it.
@@ -206,10 +206,10 @@ class OnnxSession(Session):
         return rebind_and_run
 
     def _bind_outputs(self, binding: Any, results: Dict[str, Any]) -> List[str]:
-        """Bind outputs to our memory if the file declares their shapes correctly.
+        """Bind outputs to preallocated memory if the file declares their shapes correctly.
 
-        ONNX Runtime runs a model whose output has another shape than the declared one, but writes it only into its own
-        memory. If a shape depends on the data, it must allocate memory in an application too.
+        ONNX Runtime runs a model whose output has another shape than the declared one, but writes that output only to
+        memory that it allocates itself. If a shape depends on the data, it must do so in an application too.
 
         Returns:
             The outputs whose declared shape is wrong.
@@ -259,10 +259,10 @@ class OnnxSession(Session):
         return self._gpu.timed(steps) if self._gpu is not None and steps is not None else None
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """Profile by ONNX Runtime's profiler, which must be enabled when a session is made.
+        """Profile with ONNX Runtime's profiler, which must be enabled when a session is created.
 
         Raises:
-            LoadError: the device computes asynchronously, and the profiler would see only the starts of operators.
+            LoadError: the device computes asynchronously, and the profiler would record only the starts of operators.
         """
         if not self._host:
             raise LoadError("on this device ONNX Runtime's profiler sees only the starts of operators, not their times")
@@ -282,7 +282,7 @@ class OnnxSession(Session):
             self._gpu.wait()
 
     def gpu_peak_bytes(self) -> Optional[int]:
-        """Peak of device memory beyond that in use before loading (bytes); other processes change it too."""
+        """Return the peak of device memory beyond the use before loading, in bytes; other processes affect it too."""
         return self._gpu.most() if self._gpu is not None else None
 
     def close(self) -> None:
@@ -304,7 +304,7 @@ class OnnxSession(Session):
 
 
 def _find_gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
-    """Find the GPU of a provider; without this check ONNX Runtime would fail silently.
+    """Find the GPU of a provider; without this check, ONNX Runtime would fail silently.
 
     Raises:
         LoadError: there is no such GPU, or CUDA does not start.
@@ -312,7 +312,7 @@ def _find_gpu(ort: Any, settings: Dict[str, str]) -> Gpu:
     driver, wanted = ask_driver(), settings.get("device_id", "0")
     if not wanted.isdigit() or int(wanted) >= len(driver.gpus):
         raise LoadError("there is no cuda:{}: this machine has {} GPU(s)".format(wanted, len(driver.gpus)))
-    if hasattr(ort, "preload_dlls"):  # CUDA and cuDNN of NVIDIA's wheels, which the linker does not find
+    if hasattr(ort, "preload_dlls"):  # loads CUDA and cuDNN from NVIDIA's wheels, which the linker does not find
         with contextlib.suppress(Exception):
             ort.preload_dlls()
     try:
@@ -380,7 +380,7 @@ def _milder_optimisation(ort: Any, path: str, options: Any, providers: List[Any]
 
 
 def _missing_library(ort: Any, provider: str) -> Optional[str]:
-    """The library that a provider lacks, as "libcublasLt.so.12: cannot open shared object file …"; None: none."""
+    """The library that a provider lacks: "libcublasLt.so.12: cannot open shared object file …"; None if none."""
     name = "libonnxruntime_providers_{}.so".format(_short_name(provider))
     try:
         ctypes.CDLL(os.path.join(os.path.dirname(ort.__file__), "capi", name))
@@ -390,7 +390,7 @@ def _missing_library(ort: Any, provider: str) -> Optional[str]:
 
 
 def _node_placement(session: Any) -> str:
-    """The number of nodes on each provider, as "openvino 158, cpu 2"; empty if ONNX Runtime does not report it."""
+    """The number of nodes on each provider, such as "openvino 158, cpu 2"; "" if ONNX Runtime does not report it."""
     counts: Dict[str, int] = {}
     with contextlib.suppress(Exception):  # since 1.24, and only if recording was enabled
         for part in session.get_provider_graph_assignment_info():
@@ -414,7 +414,7 @@ def _short_name(provider: str) -> str:
 
 
 def _device_names(ort: Any) -> List[str]:
-    """The short names of the execution providers, "cpu" first; Azure's is left out, since it is a service."""
+    """The short names of the execution providers, "cpu" first, without Azure, which is a remote service."""
     names = {_short_name(name) for name in ort.get_available_providers()} - {"azure"}
     return sorted(names, key=lambda name: (name != "cpu", name))
 

@@ -1,4 +1,4 @@
-"""What goes into ONNX Runtime and comes out of it: tensors of all types, sequences, maps and optionals."""
+"""Conversion of the inputs and outputs of ONNX Runtime: tensors of all types, sequences, maps and optionals."""
 
 import ctypes
 import re
@@ -10,7 +10,7 @@ from edgeprof.worker.dtypes import bits_per_element, carrier_dtype, decode_bytes
 from edgeprof.worker.runtime import ANY_SHAPE, LoadError, TensorSpec
 from edgeprof.worker.tensors import object_array
 
-#: ONNX Runtime's names of element types → numpy's, where they differ.
+#: ONNX Runtime's names of element types → numpy names, where they differ.
 DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 #: TensorProto.DataType of the types that numpy lacks (onnx.proto).
 _CODES = {
@@ -29,9 +29,9 @@ _CODES = {
 
 
 def spec_of(node: Any) -> TensorSpec:
-    """What ONNX Runtime tells of an input or output.
+    """Return the spec of an input or output of ONNX Runtime.
 
-    What is no tensor has a dtype that begins with sequence, map or optional: ``sequence of float32``.
+    The dtype of a value that is not a tensor begins with sequence, map or optional, such as ``sequence of float32``.
     """
     kind = str(node.type)
     match = re.match(r"tensor\((\w+)\)$", kind)
@@ -48,13 +48,13 @@ def spec_of(node: Any) -> TensorSpec:
 
 
 def as_fed(ort: Any, value: Any, spec: TensorSpec, kind: str) -> Any:
-    """An array as ONNX Runtime takes it for this input: a list for a sequence, an OrtValue for what numpy lacks.
+    """Convert an array for an input: to a list for a sequence, and to an OrtValue for types that numpy lacks.
 
     Args:
         ort: The library.
         value: An array.
-        spec: Of the input.
-        kind: ONNX Runtime's name of its type: ``seq(tensor(float))``.
+        spec: The spec of the input.
+        kind: ONNX Runtime's name of the type, such as ``seq(tensor(float))``.
 
     Raises:
         LoadError: this ONNX Runtime cannot take the type from Python.
@@ -71,14 +71,14 @@ def as_fed(ort: Any, value: Any, spec: TensorSpec, kind: str) -> Any:
         )
     wide = bits_per_element(spec.dtype) == 16
     raw = np.frombuffer(encode_values(value, spec.dtype), np.uint16 if wide else np.uint8)
-    # One byte an element is asked for; of two elements in a byte, only the first half of the memory is looked at.
+    # ONNX Runtime expects one byte per element; where a byte holds two elements, it reads only the first half.
     memory = np.zeros(value.size, raw.dtype)
     memory[: raw.size] = raw
     return make(memory.reshape(value.shape), _CODES[spec.dtype])
 
 
 def from_bits(value: Any, spec: TensorSpec) -> Any:
-    """The numbers of an OrtValue of a type that numpy lacks."""
+    """Return the values of an OrtValue whose type numpy lacks."""
     shape = tuple(value.shape())
     count = int(np.prod(shape, dtype=np.int64))
     size = (count * bits_per_element(spec.dtype) + 7) // 8
@@ -88,7 +88,7 @@ def from_bits(value: Any, spec: TensorSpec) -> Any:
 
 
 def as_array(value: Any) -> Any:
-    """An output as an array: a sequence as one of objects, a map or nothing (of an optional) as one with one object."""
+    """Return an output as an array: a sequence as an object array, a map or an empty optional as one object."""
     if isinstance(value, np.ndarray):
         return value
     return object_array(value if isinstance(value, list) else [value])

@@ -1,4 +1,4 @@
-"""Names, shapes and dtypes of an ONNX model's inputs and outputs, which OpenCV does not tell. Python 3.6 grammar.
+"""Names, shapes and dtypes of an ONNX model's inputs and outputs, which OpenCV does not report. Python 3.6 grammar.
 
 Layout: onnx/onnx.proto, in the wire format of protocol buffers.
 """
@@ -9,7 +9,7 @@ from typing import Any, Iterator, List, NamedTuple, Set, Tuple
 
 from edgeprof.worker.runtime import LoadError, TensorSpec
 
-#: onnx.TensorProto.DataType → numpy's name.
+#: onnx.TensorProto.DataType → numpy name of the type.
 _NAMES = "- float32 uint8 int8 uint16 int16 int32 int64 - bool float16 float64 uint32 uint64"
 _DTYPES = {number: name for number, name in enumerate(_NAMES.split()) if name != "-"}
 _VARINT, _LENGTH = 0, 2
@@ -20,9 +20,10 @@ Signature = NamedTuple("Signature", [("inputs", List[TensorSpec]), ("outputs", L
 
 
 def read(path: str) -> Signature:
-    """
+    """Read the inputs and outputs of an ONNX file.
+
     Raises:
-        LoadError: it is no whole ONNX model.
+        LoadError: the file is not a whole ONNX model.
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -84,10 +85,10 @@ def _text(data: Any, start: int, end: int) -> str:
 
 
 def _fields(data: Any, at: int, end: int) -> Iterator[Tuple[int, int, Any]]:
-    """Number, wire type and value of each field: a number, or where the bytes begin and end.
+    """Yield number, wire type and value of each field; the value is a number, or the start and end of the bytes.
 
     Raises:
-        ValueError: the bytes are no message, or go on beyond the end.
+        ValueError: the bytes are not a message, or a field extends beyond the end.
     """
     while at < end:
         key, at = _varint(data, at, end)

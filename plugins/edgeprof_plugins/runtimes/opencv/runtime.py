@@ -1,8 +1,8 @@
-"""OpenCV's dnn module: .onnx models and frozen TensorFlow graphs (.pb), on the CPU, by OpenCL or by CUDA.
+"""OpenCV's dnn module for .onnx models and frozen TensorFlow graphs (.pb), on the CPU, with OpenCL or with CUDA.
 
-Devices: ``cpu``, ``opencl``, ``cuda`` (a build of OpenCV with CUDA).
-Options: ``engine`` (auto, new or classic; OpenCV 5 has both, 4 the classic one alone), ``winograd`` (0 or 1).
-``--threads`` is of the whole process: OpenCV has one pool.
+Devices: ``cpu``, ``opencl``, ``cuda`` (needs a build of OpenCV with CUDA).
+Options: ``engine`` (auto, new or classic; OpenCV 5 has both, OpenCV 4 only the classic one), ``winograd`` (0 or 1).
+``--threads`` applies to the whole process, because OpenCV has one thread pool.
 """
 
 import os
@@ -91,14 +91,14 @@ class OpenCv(Runtime):
 
 
 class OpenCvSession(Session):
-    """One network.
+    """A session with one network.
 
     Args:
-        cv2: The module.
-        net: Loaded.
-        specs: What the file says of its inputs and outputs; nothing of a TensorFlow graph.
+        cv2: The module cv2.
+        net: The loaded network.
+        specs: The inputs and outputs that the file describes; empty for a TensorFlow graph.
         options: As given to ``Runtime.load``.
-        engine: The one that was asked for; None of an OpenCV that has but one.
+        engine: The requested engine; None for an OpenCV with only one engine.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class OpenCvSession(Session):
         output_names = [name if name in known else "output_{}".format(number) for number, name in enumerate(names)]
         if len(specs.outputs) == len(names) == 1:
             output_names = [specs.outputs[0].name]
-        # OpenCV's own shapes and types of outputs are not always those of the file.
+        # The shapes and types of OpenCV's outputs are not always those in the file.
         self.outputs = tuple(TensorSpec(name, ANY_SHAPE, "any", None) for name in output_names)
         self.version = str(cv2.__version__)
         self.facts = {
@@ -137,10 +137,10 @@ class OpenCvSession(Session):
         return lambda: forward(names)
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By OpenCV's own times of layers, which it takes in every inference.
+        """Profile with the times of layers that OpenCV measures in every inference.
 
         Raises:
-            LoadError: this engine gives none.
+            LoadError: this engine reports no times.
         """
         call = self.bind(feeds)
         for _ in range(3):
@@ -177,7 +177,7 @@ class OpenCvSession(Session):
 
 
 def _kind(net: Any, name: str) -> str:
-    """The type of a layer; of the new engine's layers the name says it (``onnx_node!Conv_0``)."""
+    """The type of a layer; for the new engine, it is the part of the layer's name before the last "!"."""
     try:
         return str(net.getLayer(net.getLayerId(name)).type)
     except Exception:
@@ -185,7 +185,7 @@ def _kind(net: Any, name: str) -> str:
 
 
 def _settings(cv2: Any, options: LoadOptions) -> Optional[str]:
-    """The engine; None where this OpenCV has but one."""
+    """The engine; None where this OpenCV has only one."""
     for key, value in options.options.items():
         if (
             key not in OPTIONS
@@ -205,7 +205,7 @@ def _settings(cv2: Any, options: LoadOptions) -> Optional[str]:
 
 
 def _has(cv2: Any, device: str) -> bool:
-    """Whether a device can be used: OpenCV would go on with the CPU without a word."""
+    """Whether a device can be used; without this check, OpenCV would silently use the CPU."""
     backend, target = (getattr(cv2.dnn, name, None) for name in DEVICES[device])
     if backend is None or target is None:
         return False
@@ -226,7 +226,7 @@ def _load_error(path: str, error: Exception, engine: Optional[str]) -> LoadError
 
 
 def _reason(error: Exception) -> str:
-    """What an error says without its place: ``OpenCV(5.0.0) /io/….cpp:12: error: (-2:Unspecified error) …``."""
+    """The message of an error without a prefix like ``OpenCV(5.0.0) /io/….cpp:12: error: (-2:Unspecified error)``."""
     text = " ".join(str(error).split())
     text = re.sub(r"^OpenCV\(\S+\) \S+ error: \(-?\d+:[^)]*\) ", "", text)
     return re.sub(r" in function '.*$", "", text)[:300]

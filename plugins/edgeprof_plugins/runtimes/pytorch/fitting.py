@@ -1,10 +1,10 @@
-"""What a PyTorch graph shows of its inputs' values: indices into a table, classes."""
+"""Value ranges of inputs that a PyTorch graph implies: indices into a table, and classes."""
 
 import contextlib
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Set, Tuple
 
-#: Operator → which argument holds indices, the table, and the dimension that they count along (a constant if negative:
-#: dimension 0).
+#: Operator → the positions of the arguments with the indices, the table, and the dimension that is indexed (negative:
+#: always dimension 0).
 _INDEXED = {
     "embedding": (1, 0, -1),
     "embedding_bag": (1, 0, -1),
@@ -13,18 +13,18 @@ _INDEXED = {
     "scatter": (2, 0, 1),
     "scatter_add": (2, 0, 1),
 }
-#: Operators whose result is their first argument's values in another form.
+#: Operators whose result has the values of their first argument in another form.
 _SAME_VALUES = {
     *("to", "_to_copy", "type_as", "long", "int", "view", "reshape", "unsqueeze", "squeeze", "expand", "clone"),
     *("contiguous", "alias", "detach", "flatten", "permute", "transpose", "t", "slice", "select"),
 }
 
-#: An operator: its name, what it reads, and what it gives; values are anything that can be a key.
+#: An operator: its name, its arguments and its result. Values may be any hashable objects.
 _Operator = Tuple[str, Sequence[Any], Any]
 
 
 def of_program(program: Any) -> Dict[str, Sequence[Any]]:
-    """Of a torch.export program: input name → what suits it."""
+    """Return, for a torch.export program, input name → the values that fit, as ``("below", limit)``."""
 
     def operators() -> Iterator[_Operator]:
         for node in program.graph.nodes:
@@ -42,7 +42,7 @@ def of_program(program: Any) -> Dict[str, Sequence[Any]]:
 
 
 def of_script(module: Any) -> Dict[str, Sequence[Any]]:
-    """Of a TorchScript module: input name → what suits it."""
+    """Return, for a TorchScript module, input name → the values that fit, as ``("below", limit)``."""
 
     def operators(block: Any) -> Iterator[_Operator]:
         for node in block.nodes():
@@ -76,7 +76,7 @@ def of_script(module: Any) -> Dict[str, Sequence[Any]]:
 
 
 def _attribute(module: Any, value: Any) -> Any:
-    """The tensor or module that a value of a graph is: an attribute of an attribute … of the module, or a constant."""
+    """The tensor or module behind a value of a graph: a (nested) attribute of the module, or a constant."""
     node = value.node()
     if node.kind() == "prim::GetAttr":
         return getattr(_attribute(module, next(iter(node.inputs()))), node.s("name"))
@@ -89,13 +89,13 @@ def _fits(
     size: Callable[[Any, int], Optional[int]],
     number: Callable[[Any], Optional[int]],
 ) -> Dict[str, Sequence[Any]]:
-    """What operators show of inputs.
+    """The limits of inputs that the operators imply.
 
     Args:
-        operators: In order.
-        inputs: Value → the input that it is.
-        size: Of a table along a dimension.
-        number: A value as a constant.
+        operators: The operators, in order.
+        inputs: Value → the name of the input.
+        size: Returns the size of a table along a dimension.
+        number: Returns a value as a constant integer; None where it is not one.
     """
     source = dict(inputs)
     limits: Dict[str, Set[int]] = {}
@@ -105,7 +105,7 @@ def _fits(
             if len(given) > indices and _is_key(given[indices]) and given[indices] in source:
                 along = 0 if dimension < 0 else number(given[dimension])
                 limit = None
-                with contextlib.suppress(Exception):  # a table that is computed, or another input
+                with contextlib.suppress(Exception):  # the table is computed, or is another input
                     limit = None if along is None else size(given[table], along)
                 if limit:
                     limits.setdefault(source[given[indices]], set()).add(limit)

@@ -1,7 +1,7 @@
-"""The graph of a torch.export program (``.pt2``), as PyTorch runs it eagerly: one operator after the other.
+"""The graph of a torch.export program (``.pt2``), as PyTorch runs it eagerly, one operator after the other.
 
-Quantised programs (PT2E) dequantise before each layer, so that eager layers compute in floats, whatever is stored; a
-compiler (``compile=1``) or ONNX Runtime, after ``export-onnx``, fuses the pairs into integer layers.
+Quantised programs (PT2E) dequantise before each layer, so layers that run eagerly compute in float, whatever the stored
+type. A compiler (``compile=1``), or ONNX Runtime after ``export-onnx``, fuses the pairs into integer layers.
 """
 
 import functools
@@ -16,7 +16,7 @@ from edgeprof.worker.graph import Graph, Layer
 Array = Any
 Shape = Tuple[Optional[int], ...]
 
-#: Operator → where its output channels are in the weight.
+#: Operator → the axis of the output channels in the weight.
 _LAYERS = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "linear"), 0),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), 1),
@@ -25,9 +25,9 @@ _LAYERS = {
 #: Operators that multiply two activations, or in several steps.
 _COMPOSED = ("lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention", "einsum")
 _CONVERSIONS = ("quantize_", "dequantize_", "choose_qparams")
-#: What is in the graph and computes nothing.
+#: Prefixes of operators that compute nothing.
 _NOTHING = ("getitem", "_assert", "sym_")
-#: Operator → the position of its flag for training.
+#: Operator → the position of its argument for training mode.
 _TRAINS = {"batch_norm": 5, "native_batch_norm": 5, "_native_batch_norm_legit": 5, "dropout": 2, "feature_dropout": 2}
 _INTEGERS = (
     "PyTorch, run eagerly, turns them into floats first: export it (+export-onnx), or bench it with --option compile=1."
@@ -35,11 +35,11 @@ _INTEGERS = (
 
 
 def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Graph:
-    """The graph of a program; it can be pickled, with its weights.
+    """Read the graph of a program; the result can be pickled, with its weights.
 
     Args:
         path: The file.
-        inputs: As ``Runtime.inspect_with_inputs`` takes them.
+        inputs: As for ``Runtime.inspect_with_inputs``.
 
     Raises:
         ImportError: torch is not installed.
@@ -84,7 +84,7 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Graph:
 
 
 def _operator_name(node: Any) -> str:
-    """``conv2d`` of ``aten.conv2d.default``."""
+    """The name of an operator: ``conv2d`` for ``aten.conv2d.default``."""
     name = str(getattr(node.target, "__name__", node.target))
     return name.partition(".")[0]
 
@@ -94,7 +94,7 @@ def _flag_argument(node: Any, position: int) -> bool:
 
 
 def _read_layers(name: str, node: Any, constants: Dict[str, Any], sizes: "_Sizes") -> Iterator[Layer]:
-    """The layer; one of two activations has no weights."""
+    """Yield the layer of a node; a product of two activations has no weights."""
     position = 2 if name in {"addmm", "baddbmm"} else 1
     source = node.args[position]  # type: Any
     zero = None  # type: Any
@@ -127,7 +127,7 @@ def _read_layers(name: str, node: Any, constants: Dict[str, Any], sizes: "_Sizes
 
 
 def _group_count(name: str, node: Any) -> int:
-    """An argument of convolutions, at the place that each of their three signatures has for it."""
+    """The number of groups of a convolution; its position differs between the three signatures of convolutions."""
     if not name.startswith("conv"):
         return 1
     place = {"convolution": 8}.get(name, 7 if "transpose" in name else 6)
@@ -139,10 +139,10 @@ def _dtype_name(value: Any) -> str:
 
 
 class _Sizes:
-    """Sizes for one sample: what the program leaves open is what was given, the batch 1.
+    """Sizes for one sample: open sizes have the given values, and an open batch is 1.
 
     Attributes:
-        declared: Input → its shape; None for a size that is open.
+        declared: Input → its shape, with None for an open size.
     """
 
     def __init__(self, program: Any, inputs: Mapping[str, Any]) -> None:
@@ -163,7 +163,7 @@ class _Sizes:
                     self._known.setdefault(size.node.expr, 1 if axis == 0 else int(given_shape[axis]))
 
     def of(self, shape: Any) -> Optional[List[int]]:
-        """A shape as numbers; None where one is open."""
+        """Return a shape as numbers; None where a size is open."""
         sizes = []
         for size in shape:
             value = size if isinstance(size, int) else size.node.expr.subs(self._known)
@@ -173,7 +173,7 @@ class _Sizes:
         return sizes
 
     def macs(self, name: str, weight: Sequence[Any], first: Any, output: Any) -> Optional[int]:
-        """Of one sample; None where a size is open."""
+        """Return the multiply-accumulate operations of a layer for one sample; None where a size is open."""
         sized = first if "transpose" in name else output
         shape = None if sized is None else self.of(sized.shape)
         known = self.of(weight)
@@ -183,12 +183,12 @@ class _Sizes:
         return self.sample(int(np.prod(shape)) * inner)
 
     def sample(self, count: int) -> int:
-        """Of a batch, what falls to one sample."""
+        """Return the share of one sample in a count for the whole batch."""
         return count // self._batch
 
 
 def _composed_layers(name: str, node: Any, sizes: _Sizes) -> Iterator[Layer]:
-    """A recurrent layer, attention, or Einstein's sum."""
+    """Yield the layer of a recurrent network, an attention, or an Einstein summation."""
     first = node.args[0] if name != "einsum" else None
     values = [
         getattr(argument, "meta", {}).get("val") for argument in node.args[: 3 if name.startswith("scaled") else 1]

@@ -1,24 +1,24 @@
-"""What a PyTorch module keeps from one call to the next, and how it forgets. Python 3.6 grammar."""
+"""The state that a PyTorch module keeps from one call to the next, and how to reset it. Python 3.6 grammar."""
 
 import copy
 import warnings
 from typing import Any, Callable, Dict, List, Optional
 
-#: What TorchScript does to values that outlive a call, beside writing into tensors.
+#: TorchScript operators that can change values that outlive a call, besides writing into tensors.
 _KEEPING = ("prim::SetAttr", "aten::append", "aten::_set_item", "aten::extend", "aten::insert", "aten::Delete")
-#: Values that nobody can change: whether they are the same object tells whether they are the same.
+#: Immutable types, whose values need not be copied.
 _CONSTANT = (type(None), bool, int, float, complex, str, bytes)
 
 
 def changes(tensor: Any) -> int:
-    """How often a tensor's values were changed in place: autograd counts it."""
-    return int(tensor._version)  # noqa: SLF001 - torch's documentation names it, and there is no public name
+    """Return how often the values of a tensor were changed in place, as counted by autograd."""
+    return int(tensor._version)  # noqa: SLF001 - documented by torch, but there is no public name
 
 
 class ModuleMemory:
-    """The state of an eager module as it was when this was made: buffers, and plain attributes of all its modules.
+    """The initial state of an eager module: buffers, and plain attributes of all its submodules.
 
-    Weights are not copied (they would fill the memory twice), only watched.
+    Weights are not copied, because that would double the memory; changes to them are only detected.
 
     Args:
         torch: The library.
@@ -28,7 +28,7 @@ class ModuleMemory:
     def __init__(self, torch: Any, module: Any) -> None:
         self._torch = torch
         self._modules = list(module.modules())
-        # What is shared stays shared: a list of layers or of weights is copied as a list of the same ones.
+        # Shared objects stay shared: a list of layers or weights is copied as a list of the same objects.
         self._shared = {id(submodule): submodule for submodule in self._modules}
         self._shared.update((id(parameter), parameter) for parameter in module.parameters())
         self._weights = [(name, parameter, changes(parameter)) for name, parameter in module.named_parameters()]
@@ -48,7 +48,7 @@ class ModuleMemory:
         self._builtin = builtin
 
     def restore(self) -> Optional[str]:
-        """Bring the module back; what cannot be brought back, as a sentence."""
+        """Restore the module; return a sentence about state that cannot be restored, or None."""
         for module, plain, buffers in zip(self._modules, self._plain, self._buffers):
             for key in [key for key in module.__dict__ if key not in plain and key not in self._builtin]:
                 del module.__dict__[key]
@@ -78,11 +78,11 @@ class ModuleMemory:
 
 
 class ScriptMemory:
-    """The state of a TorchScript module, which forgets by being replaced with a copy of what the file holds.
+    """The initial state of a TorchScript module, which is reset by replacing it with a fresh copy from the file.
 
     Args:
-        module: That has not run yet.
-        load: Reads it from the file once more.
+        module: The module, which has not run yet.
+        load: Reads the module from the file again.
     """
 
     def __init__(self, module: Any, load: Callable[[], Any]) -> None:
@@ -91,25 +91,25 @@ class ScriptMemory:
         self._fresh: Any = None
 
     def restored(self) -> Any:
-        """A module that has not run; the same one where running leaves nothing in it."""
+        """Return a module that has not run, or the same module where running does not change it."""
         if self._fresh is None:
             graph = self._module.inlined_graph
             keeps = any(graph.findAllNodes(kind) for kind in _KEEPING)
             if not keeps and _tensor_versions(self._module) == self._versions:
                 return self._module
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that TorchScript is deprecated
+                warnings.simplefilter("ignore")  # ignore the warning that TorchScript is deprecated
                 self._fresh = self._load()
         return copy.deepcopy(self._fresh)
 
 
 class ProgramMemory:
-    """The tensors of an exported program; those that running changes are read from the file once more.
+    """The tensors of an exported program; tensors that running changes are read from the file again.
 
     Args:
         torch: The library.
-        module: The program's module, which has not run yet.
-        load: Makes the module of the file once more.
+        module: The module of the program, which has not run yet.
+        load: Creates the module from the file again.
     """
 
     def __init__(self, torch: Any, module: Any, load: Callable[[], Any]) -> None:
@@ -119,7 +119,7 @@ class ProgramMemory:
         self._kept: Dict[str, Any] = {}
 
     def restore(self) -> None:
-        """Bring the tensors back that were changed since."""
+        """Restore the tensors that have changed."""
         changed = [name for name, tensor in self._tensors.items() if changes(tensor) != self._versions[name]]
         if any(name not in self._kept for name in changed):
             with warnings.catch_warnings():

@@ -1,13 +1,13 @@
 """PyTorch: TorchScript (.pt), torch.export programs (.pt2) and eager modules (``package.module:factory``).
 
 A factory is a callable without arguments that returns an ``nn.Module``, or the module itself. The module (or the
-factory) may carry ``example_inputs``: a tensor, a tuple of them, a dict by argument name, or a callable that returns
-one of these; they give the shapes and are what is fed where the user gives nothing.
+factory) may have an attribute ``example_inputs``: a tensor, a tuple of tensors, a dict by argument name, or a callable
+that returns one of these. They define the shapes, and are the inputs where the user gives none.
 
-Devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``. Options: ``interop_threads``; ``freeze`` (1: torch.jit.freeze
-a TorchScript model first); ``cudnn_benchmark`` (1); ``cuda_graph`` (1: windows repeat a CUDA graph); ``compile`` (1:
-torch.compile an exported program, which fuses the quantised ones of torchao into int8 kernels; needs a C++ compiler,
-and half a minute in the first inference).
+Devices: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``. Options: ``interop_threads``; ``freeze`` (1: apply
+torch.jit.freeze to a TorchScript model); ``cudnn_benchmark`` (1); ``cuda_graph`` (1: windows repeat a CUDA graph);
+``compile`` (1: apply torch.compile to an exported program, which fuses torchao's quantised programs into int8 kernels;
+it needs a C++ compiler, and half a minute in the first inference).
 """
 
 import contextlib
@@ -43,10 +43,10 @@ from .session import TorchSession
 
 REMEDY = install_command("torch", "torch")
 OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "cuda_graph", "compile")
-#: TorchScript's types of arguments that are no tensors → the dtype of the rank-0 input that stands for them.
+#: TorchScript's types of arguments that are not tensors → the dtype of the rank-0 input that represents them.
 SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}
 
-#: A module that doubles what it is given.
+#: A module that doubles its input.
 _DOUBLE = b"""
 import torch
 
@@ -87,7 +87,7 @@ class PyTorch(Runtime):
         _configure_torch(torch, options)
         suffix = path.rpartition(":")[2] if not os.path.exists(path) else ""
         with warnings.catch_warnings():
-            # torch.jit and torch.export tell their own authors' plans; a user who profiles a file cannot act on them.
+            # torch.jit and torch.export warn about future changes, on which a user who profiles a file cannot act.
             warnings.simplefilter("ignore")
             if suffix:
                 session = _load_eager(torch, path, device, options)
@@ -104,7 +104,7 @@ class PyTorch(Runtime):
 
     def inspect_with_inputs(self, path: str, inputs: Dict[str, Any]) -> Optional[Graph]:
         if not zipfile.is_zipfile(path) or _is_torchscript(path):
-            return None  # only a torch.export program says what it computes
+            return None  # only a torch.export program has a readable graph
         from . import graph
 
         return graph.read(path, inputs)
@@ -188,7 +188,7 @@ def _load_torchscript(torch: Any, path: str, device: Any, options: LoadOptions) 
     inputs, scalars = [], []
     for argument in module.forward.schema.arguments[1:]:
         if argument.has_default_value() and argument.name not in options.shapes:
-            break  # inputs go by position: nothing after the first one that is left out can be given
+            break  # inputs are positional, so none can be given after the first omitted one
         kind = str(argument.type)
         if kind in SCALARS:
             scalars.append(argument.name)
@@ -266,13 +266,14 @@ def _compile_module(torch: Any, module: Any) -> Any:
     if not hasattr(torch, "compile"):
         raise LoadError("compile=1 needs PyTorch 2.0 or newer; this is {}".format(torch.__version__))
     inductor = importlib.import_module("torch._inductor.config")
-    setattr(inductor, "freezing", True)  # noqa: B010 - a module for mypy; it folds the weights' dequantisation
+    setattr(inductor, "freezing", True)  # noqa: B010 - mypy sees a module; this folds the dequantisation of weights
     return torch.compile(module)
 
 
 def register_quantised(path: str) -> None:
-    """Make torch know the quantise and dequantise operators of a program that has them; each library that brings them
-    does so when it is imported.
+    """Register the quantise and dequantise operators of torch if a program uses them.
+
+    Each library that provides these operators registers them when it is imported.
     """
     with zipfile.ZipFile(path) as archive:
         models = [name for name in archive.namelist() if name.endswith("model.json")]
@@ -285,7 +286,7 @@ def register_quantised(path: str) -> None:
 
 
 def _batch_symbol(program: Any, values: Dict[str, Any]) -> Optional[str]:
-    """torch.export renames dimensions to s17; the first one of the first input is taken for the batch."""
+    """The symbol of the batch (such as s17, from torch.export): the first open leading dimension of an input."""
     for name in program.graph_signature.user_inputs:
         shape: Any = getattr(values.get(name), "shape", ())
         if len(shape) and not isinstance(shape[0], int):
@@ -366,7 +367,7 @@ def _example_inputs(torch: Any, target: str, examples: Any, parameters: Sequence
 
 
 def _example_spec(name: str, tensor: Any) -> TensorSpec:
-    """The example's shape; a first dimension of 1 is taken for the batch."""
+    """The spec of an example input, in which a first dimension of 1 is treated as the batch."""
     shape: Tuple[Dim, ...] = tuple(tensor.shape)
     if len(shape) > 1 and shape[0] == 1:
         shape = ("batch", *shape[1:])

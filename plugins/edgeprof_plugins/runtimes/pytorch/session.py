@@ -1,4 +1,4 @@
-"""A PyTorch module that is loaded: its inputs, its runs and its times by CUDA events. Python 3.6 grammar."""
+"""A session with a loaded PyTorch module: its inputs, its runs, and its times from CUDA events. Python 3.6 grammar."""
 
 import re
 import time
@@ -15,14 +15,15 @@ from .memory import changes
 
 
 class TorchSession(Session):
-    """One loaded module.
+    """A session with one loaded module.
 
     Args:
-        kind: For the facts: TorchScript, torch.export or eager.
+        kind: The kind for the facts: TorchScript, torch.export or eager.
         call: Takes the inputs by position, in the order of ``inputs``, on the device.
-        outputs: As far as the file tells; others are named output, or output_0, output_1 …
+        outputs: The outputs that the file describes; others are named output, or output_0, output_1 …
         scalars: The inputs that the model takes as Python numbers.
-        forget: Brings the module back to what it was before it ran, as far as it can; says what stays.
+        forget: Restores the module to its state before the first run, as far as possible; returns a sentence about
+            what remains, or None.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class TorchSession(Session):
             torch.cuda.reset_peak_memory_stats(device)
 
     def use_graph(self) -> None:
-        """From now on what is bound computes as a CUDA graph.
+        """Compute as a CUDA graph in all later calls of ``bind`` and ``bind_timed``.
 
         Raises:
-            LoadError: the device is no CUDA one, or this PyTorch has no graphs.
+            LoadError: the device is not a CUDA device, or this PyTorch has no CUDA graphs.
         """
         if self._device.type != "cuda" or not hasattr(self._torch.cuda, "CUDAGraph"):
             raise LoadError(
@@ -82,8 +83,10 @@ class TorchSession(Session):
         return None if self._forget is None else self._forget()
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
-        """On the CPU the inputs are turned into tensors here, once; on a device with memory of its own, every call
-        copies inputs to it and outputs back, which also waits for them.
+        """Bind the inputs.
+
+        On the CPU the inputs are converted to tensors here, once. On a device with separate memory, every call copies
+        the inputs to the device and the outputs back, which also waits for the outputs.
         """
         tensors, call, guard = self._tensors(feeds), self._call, self._guard
         if self._host:
@@ -115,7 +118,7 @@ class TorchSession(Session):
         return on_device
 
     def _translated_error(self, error: Exception) -> Exception:
-        """The error, or what it means where the model belongs on a GPU."""
+        """The error, or an explanation where the model needs a GPU."""
         text = str(error)
         if not self._host or not re.search(r"\bCUDA\b|'cuda|cuda:\d|NVIDIA driver", text):
             return error
@@ -125,7 +128,7 @@ class TorchSession(Session):
         )
 
     def _written(self, arguments: List[Any]) -> List[Tuple[Any, Any]]:
-        """The inputs that the module writes into, with copies of what they held: found by one run."""
+        """The inputs that the module writes into, found by one run, with copies of their original values."""
         tensors = [argument for argument in arguments if hasattr(argument, "copy_")]
         before = [(tensor, changes(tensor), tensor.clone()) for tensor in tensors]
         with self._guard():
@@ -136,7 +139,7 @@ class TorchSession(Session):
         return changed
 
     def bind_timed(self, feeds: Dict[str, Any]) -> Optional[Callable[[], Dict[str, float]]]:
-        """CUDA events around the copies in, the module and the copies out; None on the CPU."""
+        """Time the copies in, the module and the copies out with CUDA events; None without a CUDA device."""
         if self._event() is None:
             return None
         guard, clock = self._guard, time.monotonic
@@ -168,13 +171,13 @@ class TorchSession(Session):
         return call
 
     def profile_operators(self, feeds: Dict[str, Any], calls: int) -> Optional[OperatorProfile]:
-        """By torch.profiler: the time that each kind of operator itself takes on the CPU.
+        """Profile with torch.profiler: the time that each kind of operator itself takes on the CPU.
 
-        Operators are those of PyTorch (``aten::conv2d``), of which a model may have many of one kind.
+        The operators are PyTorch's (such as ``aten::conv2d``); a model may have many operators of one kind.
 
         Raises:
-            LoadError: this PyTorch is too old, or the model computes on a GPU, where the profiler counts an operator
-                and its kernels both.
+            LoadError: this PyTorch is too old, or the model computes on a GPU, where the profiler counts both an
+                operator and its kernels.
         """
         if not hasattr(self._torch, "profiler") or not self._host:
             raise LoadError("torch.profiler is read for models on the CPU, with PyTorch 1.8.1 or newer")
@@ -196,7 +199,7 @@ class TorchSession(Session):
         return OperatorProfile(operators, seconds)
 
     def _parts(self, tensors: List[Any]) -> Tuple[Callable[[], List[Any]], Callable[[List[Any]], Any]]:
-        """What puts the inputs onto the device, and what computes with them there."""
+        """Return a function that copies the inputs to the device, and a function that computes with them there."""
         if not self._graph_wanted:
             return lambda: self._arguments(tensors), lambda arguments: self._call(*arguments)
         with self._guard(), self._torch.cuda.device(self._device):
@@ -222,8 +225,10 @@ class TorchSession(Session):
         return feed, compute
 
     def _captured(self, fixed: List[Any]) -> Tuple[Any, Any]:
-        """A graph that computes with these tensors, and what it leaves its outputs in (torch.cuda.graph's own way:
-        some runs in a side stream first, in which libraries allocate and choose).
+        """Capture a CUDA graph that computes with these tensors; return the graph and its output tensors.
+
+        As the documentation of torch.cuda.graph describes, some runs in a side stream come first, in which libraries
+        allocate memory and choose kernels.
         """
         cuda = self._torch.cuda
         side = cuda.Stream()
@@ -238,7 +243,7 @@ class TorchSession(Session):
         return graph, value
 
     def _event(self) -> Any:
-        """An event on the GPU's own clock; None on other devices."""
+        """Create a CUDA event; None on other devices."""
         return self._torch.cuda.Event(enable_timing=True) if self._device.type == "cuda" else None
 
     def synchronize(self) -> None:
@@ -256,7 +261,7 @@ class TorchSession(Session):
             self._torch.cuda.empty_cache()
 
     def _tensors(self, feeds: Dict[str, Any]) -> List[Any]:
-        """The inputs in order, in host memory; what the model has a default for and nobody feeds is left out."""
+        """The inputs in order, in host memory, up to the first one that is not fed and has a default in the model."""
         arguments = []
         for spec in self.inputs:
             if spec.name not in feeds:
@@ -265,7 +270,7 @@ class TorchSession(Session):
             if spec.name in self._scalars:
                 arguments.append(value.item())
             else:
-                # In host memory a copy, because a module may write into its inputs.
+                # On the CPU a copy is needed, because a module may write into its inputs.
                 given = np.array(value) if self._host else np.ascontiguousarray(value).reshape(value.shape)
                 tensor = self._torch.from_numpy(given)
                 arguments.append(tensor.to(getattr(self._torch, spec.dtype)) if is_foreign(spec.dtype) else tensor)
@@ -277,7 +282,7 @@ class TorchSession(Session):
         return [t if not hasattr(t, "to") else t.to(self._device, non_blocking=True) for t in tensors]
 
     def _results(self, value: Any) -> Any:
-        """Outputs in host memory: that they have arrived is the proof that the inference is complete."""
+        """Copy the outputs to host memory; once they have arrived, the inference is complete."""
         if isinstance(value, dict):
             return {key: self._results(item) for key, item in value.items()}
         if isinstance(value, (tuple, list)):
@@ -290,13 +295,13 @@ def _closed_call(*_: Any) -> Any:
 
 
 def _named_outputs(result: Any, names: Sequence[str]) -> Dict[str, Any]:
-    """The outputs by name: a dict's own keys, else the file's names, else output or output_0, output_1 …
+    """The outputs by name: the keys of a dict, else the names in the file, else output or output_0, output_1 …
 
-    What is nested in a dict has the path to it for a name: ``past_key_values.0.1``.
+    A value nested in a dict is named after its path: ``past_key_values.0.1``.
     """
     if isinstance(result, dict):
         return dict(leaf for key, value in result.items() for leaf in nested_arrays(str(key), value))
-    if hasattr(result, "to_tuple"):  # transformers' ModelOutput that is no dict
+    if hasattr(result, "to_tuple"):  # a ModelOutput of transformers that is not a dict
         result = result.to_tuple()
     if not isinstance(result, (tuple, list)):
         return {names[0] if len(names) == 1 else "output": result}
@@ -318,6 +323,6 @@ def _to_numpy(torch: Any, value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return np.asarray(value)
     value = value.detach().cpu()
-    if is_foreign(str(value.dtype).rpartition(".")[2]):  # bfloat16, float8: numpy has none
+    if is_foreign(str(value.dtype).rpartition(".")[2]):  # numpy lacks bfloat16 and float8
         value = value.float()
     return np.array(value.numpy())
