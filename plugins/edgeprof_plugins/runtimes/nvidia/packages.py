@@ -98,7 +98,9 @@ class PyCuda(Cuda):
         self._allocations: Dict[int, Any] = {}
 
     def runtime_version(self) -> int:
-        return int(self._driver.get_driver_version())
+        # pycuda uses the driver alone; the CUDA that it was compiled against takes the place of a runtime's version.
+        major, minor = self._driver.get_version()[:2]
+        return int(1000 * major + 10 * minor)
 
     def malloc(self, size: int) -> int:
         try:

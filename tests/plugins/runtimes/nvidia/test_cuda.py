@@ -153,7 +153,7 @@ def test_without_any_library_all_three_are_named(monkeypatch):
     with pytest.raises(LoadError) as caught:
         nvidia_cuda.choose(None, 0, "auto", Driver(12040, (Gpu("GPU", "8.7"),)))
     assert caught.value.message.startswith(
-        "there is no CUDA runtime library (ctypes: no libcudart.so is found; cuda-py"
+        "there is no CUDA runtime library (ctypes: libcudart.so was not found; cuda-py"
     )
     assert "pycuda: " in caught.value.message
     assert "pip install cuda-python" in (caught.value.remedy or "")
@@ -178,8 +178,8 @@ class PyCudaDriver:
         context = SimpleNamespace(push=lambda: self.contexts.append(1), pop=self.contexts.pop)
         return SimpleNamespace(retain_primary_context=lambda: context)
 
-    def get_driver_version(self) -> int:
-        return 13000
+    def get_version(self) -> tuple[int, int, int]:
+        return 12, 6, 0
 
     def mem_get_info(self) -> tuple[int, int]:
         return self.free, 1 << 20
@@ -228,6 +228,7 @@ def test_pycuda_is_used_as_it_wants_and_its_context_is_taken_back_at_the_end(mon
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
     monkeypatch.setattr(nvidia_packages.atexit, "register", ends.append)
     cuda = nvidia_cuda.choose("pycuda", 0, "auto", Driver(13000, ()))
+    assert cuda.runtime_version() == 12060
     free = cuda.memory()[0]
     stream, address, first, last = cuda.stream(), cuda.malloc(64), cuda.event(), cuda.event()
     source, target = cuda.host(64), cuda.host(64)
