@@ -59,7 +59,7 @@ def _identify_names(archive: zipfile.ZipFile) -> tuple[str | None, str | None]:
 
 
 def _torch_kind(names: list[str], inner: set[str]) -> str | None:
-    """Recognise PyTorch's archives of programs (torch/export/pt2_archive/constants.py, torch/csrc/jit/serialization)."""
+    """Recognise PyTorch's program archives (torch/export/pt2_archive/constants.py, torch/csrc/jit/serialization)."""
     if any(n.startswith(("serialized_exported_program", "models/")) for n in (*names, *inner)):
         return "pt2"
     if "archive_format" in inner:

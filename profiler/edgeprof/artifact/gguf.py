@@ -161,7 +161,7 @@ def read_model(paths: Sequence[Path]) -> GgufHeader:
 
 
 def merge_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
-    """Return one header for all parts of a split model, with the facts of the first part and the weights of all parts."""
+    """Return one header for all parts of a split model: the facts of the first part, and the weights of all."""
     first = headers[0]
     sizes: dict[str, int | None] = {}
     for header in headers:

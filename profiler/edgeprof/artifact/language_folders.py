@@ -171,7 +171,7 @@ def _check_index(spec: str, folder: Path, names: set[str]) -> None:
 
 
 def _check_weights(spec: str, path: Path) -> None:
-    """Check that a safetensors file has the size that its header implies (huggingface/safetensors, README, "Format")."""
+    """Check that a safetensors file has the size that its header implies (huggingface/safetensors README, "Format")."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

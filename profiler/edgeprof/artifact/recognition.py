@@ -264,7 +264,7 @@ def _recognise_callable(spec: str, where: str, attribute: str) -> Artifact:
 
 
 def _top_level(source: bytes, name: str) -> set[str] | None:
-    """Return the names that a program defines at its top level, without running it; None if they cannot be determined."""
+    """Return the names that a program defines at its top level, without running it; None if they are unknown."""
     if len(source) > _PROGRAM_BYTES:
         return None
     try:
