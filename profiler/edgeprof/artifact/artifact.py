@@ -63,7 +63,7 @@ class Artifact:
 
 
 def checksum(files: Iterable[Path], base: Path) -> str:
-    """Return the SHA-256 of one file's content; of several files, of each name relative to ``base``, size and content."""
+    """Return the SHA-256 of one file's content; of several, of each name relative to ``base``, size and content."""
     files = list(files)
     digest = hashlib.sha256()
     for path in files:

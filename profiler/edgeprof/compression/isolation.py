@@ -150,8 +150,8 @@ def _run_child(
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     faulthandler.enable(dump, all_threads=False)
-    # A timer is used instead of faulthandler.dump_traceback_later, whose thread is not copied by the fork: if the parent
-    # uses it, the call in the child would wait for that thread forever.
+    # A timer is used instead of faulthandler.dump_traceback_later, whose thread is not copied by the fork: if the
+    # parent uses it, the call in the child would wait for that thread forever.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, file=dump, chain=True)  # writes the stacks, then ends the process
     if "torch" in sys.modules:  # the fork did not copy OpenMP's threads, and torch would wait for them

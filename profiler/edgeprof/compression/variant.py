@@ -181,7 +181,7 @@ def make_variant(
         isolated: If False, the chain runs in this process, which a crash in a library or in the user's code then ends.
         begun: A variant to which the first steps of the chain, those in its recipe, were already applied.
         device: The processor for which the variant is made; None for this machine's.
-        least_share: Share of the weights or of the multiply-accumulates that each step must change; 0 allows any change.
+        least_share: Share of the weights or of the multiply-accumulates that each step must change; 0 allows any.
 
     Returns:
         The variant, and its recipe: one entry per step with name, version, parameters, input and output checksums and

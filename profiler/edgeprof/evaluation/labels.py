@@ -35,8 +35,8 @@ class Boxes(NamedTuple):
 
 
 def detection(images: Sequence[Boxes]) -> npt.NDArray[Any]:
-    """Return labels for detection, shape ``(n,)``, with the fields ``boxes`` (m, 4), ``classes`` (m,) with −1 for no box,
-    ``crowd`` (m,) and ``size`` (2,); m is the largest number of boxes in an image.
+    """Return labels for detection, shape ``(n,)``, with the fields ``boxes`` (m, 4), ``classes`` (m,) with −1 for no
+    box, ``crowd`` (m,) and ``size`` (2,); m is the largest number of boxes in an image.
     """
     most = max((len(image.classes) for image in images), default=0) or 1
     fields = [("boxes", "f8", (most, 4)), ("classes", "i8", (most,)), ("crowd", "?", (most,)), ("size", "i8", (2,))]

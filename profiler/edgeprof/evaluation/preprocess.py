@@ -7,7 +7,7 @@ Each step is applied only if it is declared, in this order:
    side) or ``letterbox`` (the longer side fits, grey bars fill the rest), ``crop`` (centre, pixels);
 3. numbers: y = (x · ``scale`` − ``mean``) / ``std``, the last two per channel or one for all;
 4. ``layout``: from height × width (× channels), as images are stored, to NCHW or NHWC;
-5. ``dtype``, or ``quantise=input``: q = round(y / s + z) with scale s and zero point z of the model's own input.
+5. ``dtype``, or ``quantise=input``: q = round(y / s) + z with scale s and zero point z of the model's own input.
 """
 
 from __future__ import annotations

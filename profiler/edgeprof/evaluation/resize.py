@@ -1,7 +1,7 @@
 """Bilinear resizing of images; 8-bit results equal those of Pillow's ``Image.resize(…, BILINEAR)``, as models expect.
 
-Source: Pillow, src/libImaging/Resample.c (``precompute_coeffs``, ``normalize_coeffs_8bpc``). The filter is a triangle as
-wide as the step between output pixels, so that a reduced image is averaged and not sampled. Weights have 22 bits of
+Source: Pillow, src/libImaging/Resample.c (``precompute_coeffs``, ``normalize_coeffs_8bpc``). The filter is a triangle
+as wide as the step between output pixels, so that a reduced image is averaged and not sampled. Weights have 22 bits of
 fixed point. Resizing goes first along the width, then along the height, with rounding to 8 bits after each. Images of
 other types keep their precision: they are resized with the same weights in 64-bit floats.
 """

@@ -32,8 +32,8 @@ class Samples(Dataset):
         name: A name for messages.
         labels: Shape ``(n, …)``; ``labels.absent(n)`` if there are none.
         read: Number of a sample → its raw values; images as ``(height, width[, 3])`` uint8.
-        options: The preprocessing, and ``skip`` (how many samples to leave out at the beginning), ``limit`` (the largest
-            number of samples after them), ``label_offset`` (added to each label, such as 1 for a model with a
+        options: The preprocessing, and ``skip`` (how many samples to leave out at the beginning), ``limit`` (the
+            largest number of samples after them), ``label_offset`` (added to each label, such as 1 for a model with a
             background class) and ``accepts`` (see ``Dataset``; several joined by commas).
         does: The preprocessing by ``read`` itself, such as a crop; it becomes a part of the declared preprocessing.
         kind: Number of a sample → the facts that decide its form, such as mode and size of an image, without reading
