@@ -37,7 +37,7 @@ class Methods:
         })  # fmt: skip
 
     def chain(self, method: str, /, *, given: Mapping[str, Any] | None = None, **changes: Any) -> str | None:
-        """Return ``method:key=value`` for --with; None if the format has no such method, or the method no such parameter.
+        """Return ``method:key=value`` for --with; None if there is no such method for the format, or no such parameter.
 
         Args:
             method: The method's name.
