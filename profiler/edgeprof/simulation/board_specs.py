@@ -46,7 +46,7 @@ class ChipSpec:
         rails: Channels in order.
         samples: Averages per reading.
         conversion_s: Conversion time of one bus or shunt voltage, s.
-        update_interval_ms: The content of the driver's file of that name; kernels before 5.14 include the samples in it.
+        update_interval_ms: The content of the driver's file of that name; kernels before 5.14 include the samples.
     """
 
     part: str

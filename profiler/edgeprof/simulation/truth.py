@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = "edgeprof.truth/1"
-#: Files in the tree: the log is a JSON line that describes the simulation and one for each time; the other has the sums.
+#: Files in the tree: the log (a JSON line that describes the simulation, then one for each time), and the sums.
 LOG, SUMMARY = "truth.jsonl", "truth.json"
 
 
@@ -63,8 +63,8 @@ class TruthLog:
 class Truth:
     """The true joules of a virtual board, read from its tree.
 
-    If the board follows a load, its power is constant between two lines, so linear interpolation is exact; if it follows
-    a waveform, the integral is computed from the waveform.
+    If the board follows a load, its power is constant between two lines, so linear interpolation is exact; if it
+    follows a waveform, the integral is computed from the waveform.
 
     Args:
         directory: The tree that was given to ``edgeprof simulate --dir``.
