@@ -1,4 +1,4 @@
-"""The host's side of the connection: one ssh process per connection, and an error for each way in which ssh can fail."""
+"""The host's side of the connection: one ssh process per connection, and an error for each way ssh can fail."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class Link:
         """Return the device's description of itself.
 
         Raises:
-            LinkError: The device cannot be reached, is not answered by a door, or has another version of edgeprof.
+            LinkError: The device cannot be reached, has no door, or has another version of edgeprof.
         """
         return self._described(self.ask(protocol.Hello(), timeout_s=HELLO_S), protocol.Description)
 

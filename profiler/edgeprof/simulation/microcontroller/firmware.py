@@ -209,7 +209,7 @@ class Firmware:
         self._say_results()
 
     def _scores(self) -> list[float]:
-        """Return scores with 0.9 for one class; with a single class, the mean of the input's bytes, scaled to 0 to 1."""
+        """Return scores with 0.9 for one class; with a single class, the mean input byte, scaled to 0 to 1."""
         classes, total = self._network.classes, sum(self._input)
         if classes == 1:
             return [total / len(self._input) / 255]
