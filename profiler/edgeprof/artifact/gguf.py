@@ -127,7 +127,7 @@ def read_header(path: Path) -> GgufHeader:
 
 
 def describe(header: GgufHeader) -> str:
-    """Describe a header as a part of a sentence, such as ``llama, 135 M parameters, 5.8 bits a weight``."""
+    """What a header says, as part of a sentence: ``llama, 135 M parameters, 5.8 bits a weight``."""
     if not header.tensor_bytes:
         return f"{header.architecture or 'an unknown architecture'}, a vocabulary without weights"
     words = [header.architecture or "of unknown architecture", f"{header.parameters / 1e6:.4g} M parameters"]
