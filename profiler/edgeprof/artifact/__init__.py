@@ -1,4 +1,4 @@
-"""What a model file is, told by its content first and its suffix second, without loading it."""
+"""Recognise a model file by its content first and its suffix second, without loading it."""
 
 from edgeprof.artifact.artifact import Artifact
 from edgeprof.artifact.formats import FORMATS, Format

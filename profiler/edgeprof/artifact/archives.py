@@ -1,4 +1,4 @@
-"""What is inside a zip or a pickle, told without unpickling: loading a pickle runs whatever its author wrote."""
+"""Find out what is in a zip or a pickle without unpickling it, because loading a pickle runs its author's code."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 #: The first bytes of torch.save's format before 1.6: a pickled magic number (torch/serialization.py, MAGIC_NUMBER).
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-#: How far two small pickles may reach that stand before the object in that format: a version and sizes of types.
+#: The longest header in that format: two small pickles before the object, with a version and the sizes of types.
 _LEGACY_HEADER_BYTES = 4096
-#: Modules whose objects a state_dict is made of.
+#: The modules of the objects in a state_dict.
 _WEIGHT_MODULES = ("collections", "torch._utils", "torch.storage", "torch._tensor", "numpy", "builtins", "__builtin__")
 _NUMPY_PARTS = ("numpy.core.multiarray", "numpy._core.multiarray", "_codecs", "copyreg", "copy_reg")
 
 
 class BadArchiveError(Exception):
-    """A zip that cannot be read to its end, or is beyond the bounds; the text says which."""
+    """Raised if a zip cannot be read to its end or exceeds a limit; the text gives the reason."""
 
 
 def identify_zip(path: Path) -> tuple[str | None, str | None]:
-    """What a zip holds: a format's name, or None with what it is instead; and a detail for the message.
+    """Return the format of a zip's content, or None if it is not a model, and a detail for the message.
 
     Raises:
-        BadArchiveError: it is cut or damaged, or has too many entries.
+        BadArchiveError: The zip is cut off or damaged, or has too many entries.
     """
     try:
         with path.open("rb") as file:
@@ -59,7 +59,7 @@ def _identify_names(archive: zipfile.ZipFile) -> tuple[str | None, str | None]:
 
 
 def _torch_kind(names: list[str], inner: set[str]) -> str | None:
-    """PyTorch's archives of programs. Source: torch/export/pt2_archive/constants.py, torch/csrc/jit/serialization."""
+    """Recognise PyTorch's program archives (torch/export/pt2_archive/constants.py, torch/csrc/jit/serialization)."""
     if any(n.startswith(("serialized_exported_program", "models/")) for n in (*names, *inner)):
         return "pt2"
     if "archive_format" in inner:
@@ -70,7 +70,7 @@ def _torch_kind(names: list[str], inner: set[str]) -> str | None:
 
 
 def identify_pickle(path: Path) -> tuple[str, str | None]:
-    """``state_dict`` or ``pickle``, with the class of the object where it is told."""
+    """Return ``state_dict`` or ``pickle``, with the class of the object if it is known."""
     with path.open("rb") as file:
         if file.read(len(LEGACY_TORCH)) == LEGACY_TORCH:
             _skip_legacy_header(file)
@@ -80,7 +80,7 @@ def identify_pickle(path: Path) -> tuple[str, str | None]:
 
 
 def _skip_legacy_header(file: IO[bytes]) -> None:
-    """Move to the object, behind a version and the system's sizes; to their start where they are damaged."""
+    """Move to the object after the header (a version and sizes of types); move to the header if it is damaged."""
     start = file.tell()
     header = io.BytesIO(file.read(_LEGACY_HEADER_BYTES))
     try:

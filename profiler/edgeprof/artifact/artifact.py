@@ -1,4 +1,4 @@
-"""A model file, recognised: where it is, what it is, how big."""
+"""A recognised model file: its path, format and size."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Artifact:
     """A model.
 
     Attributes:
-        spec: As the user gave it.
+        spec: The text that the user gave.
         path: The file or folder; None for ``package.module:attribute``.
-        target: What ``Runtime.load`` gets: an absolute path, ``/abs/file.py:attribute`` or ``module:attribute``.
-        format: A key of FORMATS, or a format that a plugin recognises itself.
-        size_bytes: Of all its files; None for a Python callable, whose size says nothing of a model's.
-        sha256: Of its bytes, hexadecimal; of several files, over each one's name and content in order; None without a
-            file.
-        files: All files that belong to it, the named one first (an ONNX model may keep its weights beside it).
-        detail: What else the content told, as the custom operators of a TFLite model; for messages.
-        own_formats: The formats of plugins that were asked about it, by which files made of it are recognised too.
+        target: The argument for ``Runtime.load``: an absolute path, ``/abs/file.py:attribute`` or ``module:attribute``.
+        format: A key of FORMATS, or a format that a plugin itself recognises.
+        size_bytes: The size of all its files; None for a Python callable, whose size does not reflect the model's.
+        sha256: The hash of its bytes, hexadecimal; for several files, of each file's name, size and content in order;
+            None without a file.
+        files: All files that belong to it, the given one first (an ONNX model may store its weights in other files).
+        detail: Further facts from the content, such as the custom operators of a TFLite model; for messages.
+        own_formats: The formats of plugins that were tried; files that are made from this model are also tried.
     """
 
     spec: str
@@ -45,13 +45,13 @@ class Artifact:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """How files of its format usually end, the most usual first; of a plugin's format, as this one does."""
+        """The usual suffixes of its format, the most usual first; for a plugin's format, the suffix of this file."""
         return suffixes_of(self.format) or ((self.path.suffix,) if self.path is not None else ())
 
     def size_compressed(self) -> int | None:
-        """Bytes after deflate at level 6, as a download or an update would carry it; None where ``size_bytes`` is.
+        """Return the size in bytes after deflate at level 6, as in a download; None if ``size_bytes`` is None.
 
-        Reads and compresses the whole file (tens of megabytes a second), so ask once, and not while measuring.
+        This reads and compresses all files (tens of megabytes per second): call it once, and not while measuring.
         """
         if self.size_bytes is None:
             return None
@@ -63,7 +63,7 @@ class Artifact:
 
 
 def checksum(files: Iterable[Path], base: Path) -> str:
-    """SHA-256 of one file's content; of several, over each one's name relative to ``base``, size and content."""
+    """Return the SHA-256 of one file's content; of several, of each name relative to ``base``, size and content."""
     files = list(files)
     digest = hashlib.sha256()
     for path in files:

@@ -1,4 +1,4 @@
-"""What a file's bytes say it is: a format, or an error that names what it is instead of a model."""
+"""Recognise a file by its bytes: the result is a format, or an error that names what the file is instead of a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"7767517\n", "ncnn"),
 )
 
-#: (offset, bytes) → what it is, and what to do.
+#: (offset, bytes, description, remedy) of files that are not models.
 _NO_MODEL: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x1f\x8b", "a gzip archive", _UNPACK),
     (0, b"\xfd7zXZ\0", "an xz archive", _UNPACK),
@@ -57,34 +57,34 @@ _NO_MODEL: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 class Content(NamedTuple):
-    """A format, and what else the bytes told."""
+    """A format, and further facts from the bytes."""
 
     format: str
     detail: str | None = None
 
 
 def identify(path: Path, size: int) -> Content:
-    """What a file is.
+    """Recognise a file.
 
     Args:
         path: A readable, regular file that is not empty.
-        size: Its bytes.
+        size: The file's size in bytes.
 
     Raises:
-        InputError: it is no model, or only a part of one; the sentence says what it is.
+        InputError: The file is not a model, or only a part of one; the message says what it is.
     """
     with path.open("rb") as file:
         head = file.read(4096)
     content = _by_structure(path, head, size) or _by_magic(path, head) or _by_text(path, head) or _by_protobuf(path)
     if content is None and path.suffix.lower() == ".mnn" and _is_flatbuffer(head, size):
-        content = Content("mnn")  # its bytes have no mark of their own
+        content = Content("mnn")  # its bytes have no signature
     if content is None:
         raise _unknown_format_error(path, head)
     return content
 
 
 def _is_flatbuffer(head: bytes, size: int) -> bool:
-    """Whether the bytes can be a flatbuffer: they begin with where its first table is."""
+    """Return whether the bytes can be a flatbuffer, which begins with the offset of its root table."""
     return len(head) >= 8 and 4 <= int(struct.unpack("<I", head[:4])[0]) <= size - 4
 
 
@@ -156,7 +156,7 @@ def _gguf_detail(path: Path) -> str:
         raise InputError(f"{path} is a GGUF file, but {error}", remedy=AGAIN) from None
 
 
-#: Formats whose bytes tell more than their name.
+#: Formats whose bytes contain further facts, with the functions that read them.
 _DETAILS: dict[str, Callable[[Path], str | None]] = {"tensorrt": _plan_detail, "gguf": _gguf_detail}
 
 
@@ -166,7 +166,7 @@ def _by_text(path: Path, head: bytes) -> Content | None:
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else: only a character at the end is cut
+        if error.start < len(head) - 3:  # otherwise only the last character is cut off
             return None
         text = head[: error.start].decode("utf-8")
     start = text.lstrip("\ufeff \t\r\n")
@@ -218,10 +218,10 @@ def _too_many_fields(path: Path) -> InputError:
 
 
 def external_files(path: Path) -> list[str]:
-    """As ``protobuf.external_files``.
+    """Return the names of the files with an ONNX model's weights; see ``protobuf.external_files``.
 
     Raises:
-        InputError: the file has too many parts to be looked through.
+        InputError: The file has too many parts to be searched.
     """
     try:
         return protobuf.external_files(path)
@@ -246,6 +246,6 @@ def _unknown_format_error(path: Path, head: bytes) -> InputError:
 
 
 def _contains_text(path: Path, text: bytes) -> bool:
-    """Whether the first megabyte holds a text; an HDF5 file's attributes lie near its start."""
+    """Return whether the first megabyte contains a text; an HDF5 file's attributes are near its start."""
     with path.open("rb") as file:
         return text in file.read(1 << 20)

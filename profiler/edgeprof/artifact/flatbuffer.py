@@ -1,4 +1,4 @@
-"""Reading a TFLite file as the flatbuffer that it is: whether it is whole, and which custom operators it needs.
+"""Reading a TFLite file as a flatbuffer: whether it is complete, and which custom operators it needs.
 
 Source: google.github.io/flatbuffers (internals); tensorflow/lite/schema/schema.fbs (Model: operator_codes 1, buffers 4;
 OperatorCode: deprecated_builtin_code 0, custom_code 1, builtin_code 3; Buffer: data 0, offset 1, size 2).
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Tables of one vector that are looked at: a model has at most some thousand operators and a buffer for each tensor.
+#: The most tables of one vector: a model has at most some thousand operators and a buffer for each tensor.
 LIMIT_TABLES = 200_000
-#: Custom operators, and bytes of all their names: offsets may point to one long name many thousand times.
+#: The most custom operators, and bytes of all their names: many offsets may point to the same long name.
 LIMIT_CUSTOM = 1_000
 LIMIT_NAMES_BYTES = 64 << 10
 
@@ -24,8 +24,8 @@ EDGE_TPU_OPERATOR = "edgetpu-custom-op"
 
 
 def custom_operators(path: Path) -> list[str] | None:
-    """The names of the custom operators of a TFLite file, in order, each once; None where the file is cut, damaged, or
-    beyond the bounds of this module.
+    """Return the distinct names of the custom operators of a TFLite file, in order; None if the file is cut off, is
+    damaged, or exceeds a limit of this module.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
@@ -56,7 +56,7 @@ def _check_buffers(data: mmap.mmap, model: int) -> None:
 
 
 def _field_position(data: mmap.mmap, table: int, index: int) -> int:
-    """Where a field of a table is; 0 where it has its default."""
+    """Return the position of a table's field; 0 if the field has its default value."""
     vtable = table - _i32_at(data, table)
     size = int(struct.unpack_from("<H", data, vtable)[0])
     slot = 4 + 2 * index

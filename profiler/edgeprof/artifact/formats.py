@@ -1,4 +1,4 @@
-"""The formats that edgeprof can tell apart, with what to do about one that no installed runtime loads."""
+"""The formats that edgeprof recognises, each with a remedy if no installed runtime loads it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Format:
     """A kind of model file.
 
     Attributes:
-        name: The key that runtimes and compressors declare: ``onnx``.
-        suffixes: Usual endings of the file's name, lower case with the dot; the content decides, not they.
-        describe: What it is, with its article, for messages: ``an ONNX model``.
-        remedy: What can be done with the file itself where no runtime here loads it.
+        name: The key that runtimes and compressors declare, such as ``onnx``.
+        suffixes: Usual suffixes of the file name, lower case with the dot; the content decides, not the suffix.
+        describe: A description with its article, for messages, such as ``an ONNX model``.
+        remedy: What the user can do with the file if no installed runtime loads it.
     """
 
     name: str
@@ -186,6 +186,6 @@ FORMATS: dict[str, Format] = {
 
 
 def suffixes_of(name: str) -> tuple[str, ...]:
-    """Usual endings of a format's files, lower case with the dot; none of a format that a plugin brings."""
+    """Return the usual suffixes of a format, lower case with the dot; an empty tuple for a plugin's format."""
     known = FORMATS.get(name)
     return () if known is None else known.suffixes

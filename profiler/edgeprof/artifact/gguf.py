@@ -1,4 +1,4 @@
-"""Reading the header of a GGUF file: what the language model in it is, without its weights.
+"""Reading the header of a GGUF file: the facts of its language model, without the weights.
 
 Source: ggml-org/ggml, docs/gguf.md (the layout) and ggml-common.h (blocks of each tensor type). Everything is
 little-endian. Version 1 had 32-bit lengths; llama.cpp no longer reads it.
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-#: The most keys, tensors and strings of one array that are read: a large model has 60 keys, 2,000 tensors, and arrays
-#: of 600,000 strings (its vocabulary and its merges).
+#: The most keys, tensors, and strings of one array: a large model has 60 keys, 2,000 tensors, and arrays of 600,000
+#: strings (its vocabulary and its merges).
 LIMIT_KEYS = 10_000
 LIMIT_TENSORS = 100_000
 LIMIT_STRINGS = 4_000_000
-#: The longest text that is kept; the format allows keys of 65,535 bytes.
+#: The longest text that is read; the format allows keys of 65,535 bytes.
 LIMIT_TEXT_BYTES = 64 << 10
 
 #: Type number → (name, weights of one block, bytes of one block).
@@ -62,33 +62,33 @@ _TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
-#: Keys of architectures whose cache does not grow by the same for each token.
+#: Keys of architectures whose cache does not grow by a constant amount per token.
 _OTHER_CACHES = ("attention.sliding_window", "attention.kv_lora_rank", "ssm.state_size", "wkv.head_size")
 
 _PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
 class GgufError(Exception):
-    """Why a GGUF file is not read, as the rest of a sentence that begins with its name."""
+    """Raised if a GGUF file cannot be read; the text continues a sentence that begins with the file's name."""
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What the header of a GGUF file says.
+    """The facts in the header of a GGUF file.
 
     Attributes:
-        version: Of the format.
-        kind: ``general.type``: ``model``, ``adapter``, ``mmproj``, ``imatrix``; ``model`` where the file does not say.
-        architecture: ``llama``, ``qwen2`` …; None where the file does not say.
-        name: As its author called it.
-        parameters: Weights in all tensors of this file.
+        version: The version of the format.
+        kind: ``general.type``: ``model``, ``adapter``, ``mmproj``, ``imatrix``; by default ``model``.
+        architecture: ``llama``, ``qwen2`` …; None if the file does not state it.
+        name: The author's name for the model.
+        parameters: The number of weights in all tensors of this file.
         tensor_bytes: Bytes of all tensors of each type: ``{"Q4_0": …, "F32": …}``; a type that this module does not
-            know is called ``type 99`` and has None.
-        context_length: Tokens that it was trained for; None where the file does not say.
-        split: (number of this part from 1, number of parts) of a split file; None of a whole one.
-        cache_numbers_per_token: Keys and values that the attention of all layers caches for each token; None where the
-            file does not say, or where the cache is built otherwise (a sliding window, a state, latent attention).
-        is_random: Whether whoever wrote the file says that its weights are random (``edgeprof.random_weights``).
+            know has a name such as ``type 99`` and the value None.
+        context_length: The context in tokens for which the model was trained; None if the file does not state it.
+        split: (number of this part from 1, number of parts) for a split file; None for a whole one.
+        cache_numbers_per_token: How many keys and values the attention of all layers caches per token; None if the
+            file does not state it, or the cache is built differently (a sliding window, a state, latent attention).
+        is_random: Whether the file declares its weights as random (``edgeprof.random_weights``).
     """
 
     version: int
@@ -111,10 +111,10 @@ class GgufHeader:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """The header of a GGUF file; its tensors must lie within the file.
+    """Read the header of a GGUF file, and check that its tensors lie within the file.
 
     Raises:
-        GgufError: it is cut off or damaged, or of a version that is not read.
+        GgufError: The file is cut off or damaged, or its version is not supported.
     """
     size = path.stat().st_size
     with path.open("rb", buffering=1 << 18) as file:
@@ -141,7 +141,7 @@ def describe(header: GgufHeader) -> str:
 
 
 def shortcoming(header: GgufHeader) -> str | None:
-    """Why there is nothing to run in a whole GGUF file, as the rest of a sentence that begins with its name."""
+    """Return why a whole GGUF file holds nothing to run, as the rest of a sentence that begins with its name."""
     if not header.tensor_bytes:
         return "holds the vocabulary of a language model without its weights"
     if header.kind != "model":
@@ -152,16 +152,16 @@ def shortcoming(header: GgufHeader) -> str | None:
 
 
 def read_model(paths: Sequence[Path]) -> GgufHeader:
-    """The header of a model, over all its files.
+    """Read the header of a model from all its files.
 
     Raises:
-        GgufError: as ``read_header``.
+        GgufError: See ``read_header``.
     """
     return merge_headers([read_header(path) for path in paths])
 
 
 def merge_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
-    """One header for all parts of a split model: the first part's facts, the weights of all."""
+    """Return one header for all parts of a split model: the facts of the first part, and the weights of all."""
     first = headers[0]
     sizes: dict[str, int | None] = {}
     for header in headers:
@@ -183,10 +183,10 @@ def merge_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
 
 
 def part_names(name: str, count: int) -> list[str] | None:
-    """The names of all parts of a split model, the first one first, from one of them: ``model-00001-of-00003.gguf``.
+    """Derive the names of all parts of a split model, in order, from one such as ``model-00001-of-00003.gguf``.
 
     Returns:
-        None where the name is not written so, or says another number of parts than ``count``.
+        The names; None if the name does not have this form, or states another number of parts than ``count``.
     """
     match = _PART_NAME.fullmatch(name)
     if match is None or int(match["count"]) != count:
@@ -231,7 +231,7 @@ class _Reader:
         )
 
     def _tensors(self, count: int, alignment: int) -> tuple[int, dict[str, int | None]]:
-        """Weights and bytes by type, after a check that each tensor lies within the file."""
+        """Return the number of weights and the bytes by type, after checking that each tensor lies within the file."""
         parameters = 0
         sizes: dict[str, int | None] = {}
         end, last = 0, ""
@@ -258,14 +258,14 @@ class _Reader:
         return parameters, sizes
 
     def _tensor(self) -> tuple[str, int, int, int]:
-        """Name, weights, type number, offset."""
+        """Return a tensor's name, number of weights, type number and offset."""
         name = self._string()
         dimensions = self._number("I")
         if dimensions > 4:
             raise GgufError(f"is damaged: its tensor {name!r} has {dimensions} dimensions")
         shape = [self._number("Q") for _ in range(dimensions)]
         weights = math.prod(shape)
-        if weights > 8 * self._size * 8:  # no type has fewer than an eighth of a bit; it keeps the sums small
+        if weights > 8 * self._size * 8:  # no type has fewer than an eighth of a bit; this keeps the sums small
             raise GgufError(f"is cut off or damaged: its tensor {name!r} of shape {shape} cannot be in it")
         return name, weights, self._number("I"), self._number("Q")
 
@@ -318,7 +318,7 @@ def _text(facts: dict[str, Any], key: str) -> str | None:
 
 
 def bytes_of(kind: str, count: int) -> int | None:
-    """Bytes of so many numbers of a tensor type (``f16``, ``Q8_0``); None of a type that is not known."""
+    """Return the bytes of ``count`` numbers of a tensor type (``f16``, ``Q8_0``); None for an unknown type."""
     for name, numbers, size in _TENSOR_TYPES.values():
         if name == kind.upper():
             return -(-count // numbers) * size
@@ -340,7 +340,7 @@ def _cache_numbers(facts: dict[str, Any], architecture: str | None) -> int | Non
     kv_heads = count("attention.head_count_kv", heads)
     keys, values = count("attention.key_length", width // heads), count("attention.value_length", width // heads)
     if kv_heads is None or keys is None or values is None:
-        return None  # a list of one number for each layer, for one
+        return None  # for example a list with one number for each layer
     return layers * kv_heads * (keys + values)
 
 

@@ -1,7 +1,7 @@
-"""Folders of language models: which kind one is, which files belong to it, and what it lacks.
+"""Folders of language models: their format, the files that belong to the model, and missing parts.
 
-Nothing here is loaded: configurations are read as JSON, weights only as far as their header. Weights in pickles
-(``pytorch_model.bin``) and models that bring code of their own (``auto_map``) are refused.
+Nothing is loaded: configurations are read as JSON, and of the weights only the header is read. Weights in pickles
+(``pytorch_model.bin``) and models with their own code (``auto_map``) are rejected.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = "config.json"
-#: What only a folder of this format has, the most telling first.
+#: The files that identify a folder's format, in the order in which the formats are tried.
 _MARKS = {
     "onnxruntime-genai": ("genai_config.json",),
     "openvino-genai": ("openvino_model.xml", "openvino_model.bin"),
     "ctranslate2": (CONFIG, "model.bin"),
 }
-#: Files of which one holds a tokenizer.
+#: Names of files that hold a tokenizer; a model needs one of them.
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "openvino_tokenizer.xml")
-#: CTranslate2 keeps a vocabulary; the tokenizer itself may lie elsewhere.
+#: CTranslate2 stores a vocabulary; the tokenizer itself may be elsewhere.
 _VOCABULARIES = ("vocabulary.json", "vocabulary.txt", "shared_vocabulary.json", "shared_vocabulary.txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-#: The longest configuration, index and header of weights that is read, in bytes.
+#: The longest configuration, index or header of weights that is read, in bytes.
 _LIMIT = 64 << 20
 _DOWNLOAD = "Download the whole model again."
 
 
 def format_of(names: set[str]) -> str | None:
-    """The format of a folder by the names of its files; None of a folder that holds no language model."""
+    """Return the format of a folder by the names of its files; None for a folder without a language model."""
     for name, marks in _MARKS.items():
         if all(mark in names for mark in marks):
             return name
@@ -41,7 +41,7 @@ def format_of(names: set[str]) -> str | None:
 
 
 def files_of(folder: Path, model_format: str) -> list[Path]:
-    """The files that belong to the model, all of a Hugging Face folder but weights in other formats."""
+    """Return the files that belong to the model; of a Hugging Face folder, without weights in other formats."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if model_format != "transformers":
         return files
@@ -50,15 +50,16 @@ def files_of(folder: Path, model_format: str) -> list[Path]:
 
 
 def check(spec: str, folder: Path, model_format: str, *, random_weights: bool) -> None:
-    """
+    """Check that the model in a folder is complete and runs no code of its own.
+
     Args:
-        spec: The folder, or a bare ``config.json``, as it was given.
+        spec: The folder, or a single ``config.json``, as the user gave it.
         folder: The same as a path.
-        model_format: As ``format_of`` says.
-        random_weights: Whether weights are to be made up for a configuration.
+        model_format: The result of ``format_of``.
+        random_weights: Whether to run a configuration with random weights.
 
     Raises:
-        InputError: the model is not whole, would run code, or cannot be had without weights.
+        InputError: The model is incomplete, would run its own code, or cannot be run with random weights.
     """
     if random_weights:
         _check_bare(spec, folder, model_format)
@@ -117,10 +118,10 @@ def _check_transformers(spec: str, folder: Path, names: set[str]) -> None:
 
 
 def read_config(spec: str, path: Path) -> dict[str, Any]:
-    """The configuration in a folder, or in the file itself.
+    """Read the configuration in a folder, or in the file itself.
 
     Raises:
-        InputError: it is no configuration of a model, or asks for code that comes with the model.
+        InputError: The file is not a model's configuration, or requires code that comes with the model.
     """
     config = _json(spec, path / CONFIG if path.is_dir() else path)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
@@ -134,7 +135,7 @@ def read_config(spec: str, path: Path) -> dict[str, Any]:
 
 
 def is_config(path: Path, size: int) -> bool:
-    """Whether a file is the bare configuration of a language model."""
+    """Return whether a file is the configuration of a language model."""
     if path.suffix != ".json" or size > _LIMIT:
         return False
     try:
@@ -156,7 +157,7 @@ def _json(spec: str, path: Path) -> Any:
 
 
 def _check_index(spec: str, folder: Path, names: set[str]) -> None:
-    """See that each part of weights that lie in several files is there, and is in this folder."""
+    """Check that each part of weights in several files exists in this folder."""
     for name in sorted(names):
         if not name.endswith(".safetensors.index.json"):
             continue
@@ -170,7 +171,7 @@ def _check_index(spec: str, folder: Path, names: set[str]) -> None:
 
 
 def _check_weights(spec: str, path: Path) -> None:
-    """See that a safetensors file is as long as its header says (huggingface/safetensors, README, "Format")."""
+    """Check that a safetensors file has the size that its header implies (huggingface/safetensors README, "Format")."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)

@@ -1,4 +1,4 @@
-"""Reading protobuf files by their wire format alone: what they are, whether they are whole, which files they name.
+"""Reading protobuf files by their wire format only: their kind, whether they are complete, and the files they name.
 
 Source of the wire format: protobuf.dev/programming-guides/encoding. Field numbers: onnx/onnx.proto3 (ModelProto,
 GraphProto, TensorProto), tensorflow/core/framework/{graph,node_def}.proto, tensorflow/core/protobuf/saved_model.proto,
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: Fields of one file that are looked at: Python takes a microsecond or two for each.
+#: The most fields of one file that are read: Python takes a microsecond or two for each.
 LIMIT_FIELDS = 500_000
 #: The longest name of a file with weights (Linux, PATH_MAX).
 LIMIT_NAME = 4096
@@ -37,7 +37,7 @@ class Field(NamedTuple):
 
 
 class CutError(Exception):
-    """A field reaches beyond the end of what contains it; ``number`` is the field's."""
+    """Raised if a field reaches beyond the end of its message; ``number`` is the field's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"field {number} reaches beyond the end")
@@ -45,23 +45,24 @@ class CutError(Exception):
 
 
 class NotProtobufError(Exception):
-    """The bytes are no protobuf message."""
+    """Raised if the bytes are not a protobuf message."""
 
 
 class TooManyFieldsError(Exception):
-    """The file has more fields than are looked at."""
+    """Raised if the file has more than ``LIMIT_FIELDS`` fields."""
 
 
 class Allowance:
-    """How many fields may still be looked at in one file; a field takes Python about a microsecond."""
+    """How many more fields of one file may be read."""
 
     def __init__(self, count: int = LIMIT_FIELDS) -> None:
         self._left = count
 
     def spend(self) -> None:
-        """
+        """Count one field.
+
         Raises:
-            TooManyFieldsError: the allowance is used up.
+            TooManyFieldsError: The allowance is used up.
         """
         self._left -= 1
         if self._left < 0:
@@ -69,18 +70,18 @@ class Allowance:
 
 
 def fields(data: mmap.mmap | bytes, start: int, end: int, allowance: Allowance | None = None) -> Iterator[Field]:
-    """The fields of one message, without descending.
+    """Yield the fields of one message, without descending into them.
 
     Args:
         data: The file.
         start: Offset of the message's first byte.
-        end: Offset behind its last.
-        allowance: Of the whole file; None: this message has one of its own.
+        end: Offset after the message's last byte.
+        allowance: The allowance of the whole file; by default a new one for this message.
 
     Raises:
-        CutError: the last field is not whole.
-        NotProtobufError: an impossible tag.
-        TooManyFieldsError: the allowance is used up.
+        CutError: The last field is incomplete.
+        NotProtobufError: A tag is impossible.
+        TooManyFieldsError: The allowance is used up.
     """
     allowance = allowance or Allowance()
     at = start
@@ -107,10 +108,10 @@ def fields(data: mmap.mmap | bytes, start: int, end: int, allowance: Allowance |
 
 
 def identify(path: Path) -> tuple[str | None, bool]:
-    """What a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None), and whether it is whole.
+    """Return what a file holds (``onnx``, ``savedmodel``, ``graphdef``, ``coreml`` or None), and if it is complete.
 
     Raises:
-        TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
+        TooManyFieldsError: The file has more than ``LIMIT_FIELDS`` fields.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         seen: dict[int, Field] = {}
@@ -127,12 +128,12 @@ def identify(path: Path) -> tuple[str | None, bool]:
 
 
 def external_files(path: Path) -> list[str]:
-    """The names of the files, relative to an ONNX model's own folder, in which it keeps weights, in order.
+    """Return the names of the files with an ONNX model's weights, relative to the model's folder, in order.
 
-    Reads every tensor of the model, wherever it lies, for ``external_data`` entries named ``location``.
+    This searches every tensor of the model for ``external_data`` entries named ``location``.
 
     Raises:
-        TooManyFieldsError: it has more than ``LIMIT_FIELDS``.
+        TooManyFieldsError: The file has more than ``LIMIT_FIELDS`` fields.
     """
     locations: dict[str, None] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -142,11 +143,11 @@ def external_files(path: Path) -> list[str]:
             for location in _location_values(data, "model", Field(0, LENGTH, 0, len(data)), Allowance()):
                 locations[location] = None
         except (CutError, NotProtobufError):
-            pass  # whether the file is whole is identify's to say
+            pass  # ``identify`` decides whether the file is complete
     return [name for name in locations if name]
 
 
-#: Message → its fields that lead to tensors, and what each holds (onnx/onnx.proto3).
+#: Message → its fields that lead to tensors, and the message in each (onnx/onnx.proto3).
 _TO_TENSORS = {
     "model": {_ONNX_GRAPH: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -157,14 +158,14 @@ _TO_TENSORS = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-#: Messages inside one another that protobuf's own parsers follow at most.
+#: The deepest nesting of messages, as in protobuf's own parsers.
 _DEEPEST = 100
 
 
 def _location_values(
     data: mmap.mmap, message: str, place: Field, allowance: Allowance, depth: int = 0
 ) -> Iterator[str]:
-    """The values of all entries named ``location`` in and below a message."""
+    """Yield the values of all entries named ``location`` in and below a message."""
     inside = (field for field in fields(data, place.start, place.end, allowance) if field.wire == LENGTH)
     if message == "entry":
         texts = {field.number: data[field.start : min(field.end, field.start + LIMIT_NAME)] for field in inside}

@@ -1,4 +1,4 @@
-"""From what a user types to an Artifact."""
+"""Make an ``Artifact`` from the text that a user gives."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ SERVER = "openai-server"
 #: The format of a model that is named by the serial port of the device that holds it.
 MICROCONTROLLER = "mcu"
 _DAMAGED = "The file is damaged, or was made to do harm: export it again."
-#: The longest Python program whose names are looked at before it is run.
+#: The longest Python program (bytes) whose names are checked before it is run.
 _PROGRAM_BYTES = 4 << 20
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffixes if f.name != "hdf5"}))
 
 
 def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingProxyType({})) -> Artifact:
-    """What ``spec`` names: a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, the URL
-    of a server, or ``mcu:PORT``.
+    """Recognise a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, the URL of a
+    server, or ``mcu:PORT``.
 
-    Reads the file (for its checksum) but loads nothing: no pickle is opened, no Python file is run.
+    This reads the file (for its checksum) but loads nothing: no pickle is loaded, no Python file is run.
 
     Args:
-        spec: As the user gave it.
-        own_formats: What plugins' runtimes recognise themselves (``Runtime.own_formats``); asked about a file that
-            edgeprof does not know, so that no plugin can take a known format for itself.
+        spec: The text that the user gave.
+        own_formats: The formats that plugins' runtimes recognise (``Runtime.own_formats``); they are tried only for a
+            file that edgeprof does not know, so that no plugin can claim a known format.
 
     Raises:
-        InputError: it does not exist, cannot be read, is no model or only a part of one, or would run its author's
-            code (``embedded_code``); the sentence says which and the remedy what to do.
+        InputError: The model does not exist, cannot be read, is not a model or only a part of one, or would run its
+            author's code (``embedded_code``); the message gives the reason.
     """
     if _is_server(spec):
         return Artifact(spec=spec, path=None, target=spec, format=SERVER, size_bytes=None, sha256=None)
@@ -73,7 +73,7 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
 
 
 def _is_server(spec: str) -> bool:
-    """Whether an address is a server's and not that of a file on one."""
+    """Return whether an address is that of a server and not of a file on a server."""
     scheme, separator, rest = spec.partition("://")
     return bool(separator and rest) and scheme in ("http", "https") and not rest.lower().endswith(_SUFFIXES)
 
@@ -91,7 +91,7 @@ def _port(spec: str) -> Artifact:
 
 
 def unsupported(artifact: Artifact, loadable: Iterable[str] = ()) -> UnavailableError:
-    """The error for a model that was recognised, where no runtime loads its format: what it is and what to do.
+    """Return the error for a recognised model whose format no runtime loads.
 
     Args:
         artifact: The model.
@@ -115,7 +115,7 @@ def _recognise_file(spec: str, path: Path, size: int, own_formats: Mapping[str, 
             path=path,
             target=str(path.resolve()),
             format="transformers",
-            size_bytes=None,  # a configuration's own bytes are no model's
+            size_bytes=None,  # the configuration's size is not the model's
             sha256=checksum([path], path.parent),
             files=(path,),
             detail="a configuration without weights",
@@ -161,7 +161,7 @@ def _own_format(path: Path, own_formats: Mapping[str, tuple[int, bytes]]) -> str
 
 
 def _weight_files(path: Path, names: list[str]) -> list[Path]:
-    """The files in which a model keeps its weights."""
+    """Return the files with a model's weights."""
     files = []
     for name in names:
         if "\0" in name:
@@ -185,7 +185,7 @@ def _weight_files(path: Path, names: list[str]) -> list[Path]:
 
 
 def _other_parts(path: Path) -> list[Path]:
-    """The other parts of a split GGUF model, which lie beside its first part."""
+    """Return the other parts of a split GGUF model, which are in the folder of its first part."""
     split = gguf.read_header(path).split
     if split is None:
         return []
@@ -264,20 +264,20 @@ def _recognise_callable(spec: str, where: str, attribute: str) -> Artifact:
 
 
 def _top_level(source: bytes, name: str) -> set[str] | None:
-    """The names that a program defines at its top level, without running it; None where that cannot be told."""
+    """Return the names that a program defines at its top level, without running it; None if they are unknown."""
     if len(source) > _PROGRAM_BYTES:
         return None
     try:
         tree = ast.parse(source, name)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # the worker's Python may be another one: let it judge
+        return None  # the worker's Python may be a different version, so it decides
     names: set[str] = set()
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-            continue  # what is defined in there is not the module's
+            continue  # names that are defined inside are not the module's
         waiting.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)

@@ -1,4 +1,4 @@
-"""Make the variants of a result from the conductor's records: traces, windows and a worker's last words. Pure."""
+"""Make the variants of a result from the conductor's records. All functions are pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept:
         record: The record of the variant.
         sampled: The readings of the sensors.
         plan: The plan that was carried out.
-        operators_kept: How many operators get a row of their own, if a profile was taken.
+        operators_kept: How many operators get their own row, if a profile was taken.
     """
     row = schema.Variant(
         name=record.name,
@@ -103,7 +103,7 @@ def _runtime_use(record: VariantRecord) -> schema.RuntimeUse | None:
 
 
 def _add_measurements(row: schema.Variant, record: VariantRecord, sampled: Sampled, plan: Plan) -> None:
-    """Latency, joules, power, temperature and utilisation from the windows."""
+    """Add latency, joules, power, temperature and utilisation from the windows."""
     several = len(record.workloads) > 1
     for workload in record.workloads:
         if not workload.windows:  # interrupted before its turn
@@ -138,7 +138,7 @@ def _add_measurements(row: schema.Variant, record: VariantRecord, sampled: Sampl
 def _workload_figures(
     record: WorkloadRecord, idles: Sequence[Span], sampled: Sampled, plan: Plan
 ) -> tuple[schema.Workload, Quote]:
-    """The figures of one workload, per unit of it."""
+    """Return the figures of one workload, per unit, and the quote of its joules."""
     windows, spans = record.windows, record.spans
     count, seconds = sum(span.count for span in spans), sum(span.seconds for span in spans)
     busy_s = sum(window.busy_s for window in windows)
@@ -187,7 +187,7 @@ def _workload_figures(
 
 
 def _window_remarks(record: WorkloadRecord, plan: Plan) -> Iterable[Reason]:
-    """Remarks on the windows that do not degrade the figures."""
+    """Yield the remarks on the windows that do not degrade the figures."""
     windows = record.windows
     late = sum(window.late or 0 for window in windows)
     due = sum(window.due or 0 for window in windows)
@@ -250,7 +250,7 @@ def _gpu_figures(row: schema.Variant, record: VariantRecord, sampled: Sampled) -
 
 
 def _readings_within(sampled: Sampled, channel: Channel, spans: Sequence[Span]) -> npt.NDArray[np.float64]:
-    """A channel's readings in the windows, repeats included (a clock may stand still), without failed ones."""
+    """Return a channel's readings in the windows without failed ones, and with repeats: a clock may be constant."""
     samples = sampled.trace.readings(channel.key)
     times, values = np.asarray(samples.times, float), np.asarray(samples.values, float)
     inside = np.zeros(len(times), bool)
@@ -272,8 +272,8 @@ def _hottest_reading(sampled: Sampled, start: float, end: float) -> float | None
 
 
 def _mean_utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bool) -> schema.Utilization:
-    """CPU: the worker's own CPU seconds over all cores' seconds, where it is the worker that computes. GPU: the mean
-    reading within the windows.
+    """Return the mean utilization: for the CPU the worker's CPU seconds divided by all cores' seconds (None if a server
+    computes), for the GPU the mean reading within the windows.
     """
     used, seconds = sum(window.cpu_s for window in record.windows), sum(span.seconds for span in record.spans)
     is_known = seconds > 0 and not is_served
@@ -295,7 +295,7 @@ def _mean_utilization(record: WorkloadRecord, sampled: Sampled, *, is_served: bo
 def _clock_drifts(sampled: Sampled, spans: Sequence[Span]) -> Iterable[Reason | None]:
     for channel in sampled.of("frequency"):
         if channel.scope not in {"cpu", "gpu"}:
-            continue  # a video engine that rests, or memory that slows down between windows, is no throttling
+            continue  # an idle video engine, or memory that slows down between windows, is not throttling
         series = sampled.series(channel)
         medians = [health.span(series.times, series.values, s.start_s, s.end_s).median for s in spans]
         yield health.clock_drift(medians, channel.name)
@@ -327,7 +327,7 @@ def _standstill_reasons(record: VariantRecord) -> Iterator[Reason]:
 
 
 def _judge_status(row: schema.Variant, record: VariantRecord) -> None:
-    """The status, from best to worst: a reason of its own for each step down."""
+    """Set the status by the gravest reason, and add the reasons that concern the variant as a whole."""
     reasons = row.reasons
     reasons += record.notes
     if record.loaded is not None:
@@ -344,7 +344,7 @@ def _judge_status(row: schema.Variant, record: VariantRecord) -> None:
                 )
             )
     reasons += _standstill_reasons(record)
-    # Of several loads, the rate that cannot be kept is what was asked for.
+    # Several loads are measured in order to find the rate that cannot be sustained, so saturation is no reason then.
     several = loads.are_several(record)
     windows = [] if several else [window for workload in record.workloads for window in workload.windows]
     saturated = next((window for window in windows if window.saturated), None)
@@ -376,7 +376,7 @@ def _judge_status(row: schema.Variant, record: VariantRecord) -> None:
 
 
 def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[VariantRecord]) -> None:
-    """Write the drop against the first variant and the p-value of a paired test into each accuracy."""
+    """Set, in each accuracy, the drop against the first variant and the p-value of a paired test."""
     if not variants or variants[0].accuracy is None:
         return
     base, base_score = variants[0].accuracy, records[0].score
@@ -395,7 +395,7 @@ def pair_accuracies(variants: Sequence[schema.Variant], records: Sequence[Varian
 def sensor_uses(
     sampled: Sampled, unavailable: Iterable[Channel], proved: Proved | None = None
 ) -> list[schema.SensorUse]:
-    """All sampled channels and all unavailable ones, each with the verdict of the newest proof."""
+    """Return all sampled channels and all unavailable ones, each with the verdict of the newest proof."""
     annotated = {channel.key: channel for channel in sampled.topology.channels}
     uses = [
         _sensor_use(sampled.series(annotated[s.key]).channel, s, proved) for s in sampled.stats if s.key in annotated
@@ -428,7 +428,7 @@ def _sensor_use(channel: Channel, stat: ChannelStats | None, proved: Proved | No
 
 
 def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: str | None) -> schema.Protocol:
-    """The protocol of the run, from which it can be repeated."""
+    """Return the protocol of the run, from which the run can be repeated."""
     return schema.Protocol(
         scenario=plan.scenario,
         batch=plan.batch,
@@ -449,7 +449,7 @@ def protocol(plan: Plan, threads: int | None, interleaved: bool, inputs: str | N
 
 
 def traces(sampled: Sampled) -> list[schema.TraceStrip]:
-    """The headline's power over the whole run, reduced to at most ``TRACE_POINTS`` points."""
+    """Return the headline's power over the whole run, reduced to at most ``TRACE_POINTS`` points."""
     strips = []
     for channel in sampled.topology.headline.channels:
         series = sampled.series(channel)
@@ -464,9 +464,9 @@ def traces(sampled: Sampled) -> list[schema.TraceStrip]:
 def power_of_counter(
     times: npt.NDArray[np.float64], joules: npt.NDArray[np.float64], channel: Channel
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean watts between successive readings of an energy counter, at the later reading's time.
+    """Return the mean watts between successive readings of an energy counter, each at the later reading's time.
 
-    Impossible steps of the counter have no power.
+    Impossible steps of the counter are left out.
     """
     good = np.isfinite(joules)
     times, joules = times[good], joules[good]
@@ -476,7 +476,7 @@ def power_of_counter(
 
 
 def run_reasons(failures: Iterable[tuple[str, str, str | None]], *, interrupted: bool) -> list[Reason]:
-    """The reasons that concern the run as a whole: sensors that failed, an interruption."""
+    """Return the reasons that concern the run as a whole: failed sensors and an interruption."""
     reasons = [
         Reason(code=Code.SENSOR_FAILED, message=f"{source}: {why}", remedy=mend) for source, why, mend in failures
     ]

@@ -43,10 +43,10 @@ class Outcome:
 
     Attributes:
         argv: The command.
-        runs: One per repetition.
+        runs: One entry per repetition.
         quote: Joules per run, watts over all runs, and the reasons for anything missing or degraded.
         stages: The stages that the command marked with ``edgeprof.stage``, over all runs.
-        phases: The phases that its output named, in the order of their first appearance.
+        phases: The phases that the command's output named, in the order of their first appearance.
     """
 
     argv: Sequence[str]
@@ -66,11 +66,11 @@ class Outcome:
 
     @property
     def peak_rss(self) -> int | None:
-        """Bytes, the highest of all runs."""
+        """The highest memory of all runs, in bytes."""
         return max((run.peak_rss for run in self.runs if run.peak_rss is not None), default=None)
 
     def as_json(self) -> dict[str, Any]:
-        """Duration, exit code, peak memory, and the energy block of a result (contract §2)."""
+        """Return duration, exit code, peak memory, and the same energy block as in a result."""
         return {
             "schema": SCHEMA,
             "command": list(self.argv),
@@ -101,16 +101,16 @@ def measure_command(
     estimate_power_w: float | None = None,
     phases: re.Pattern[str] | None = None,
 ) -> Outcome:
-    """Run ``argv`` under the sampler, ``repeat`` times or until a signal ends it, with idle before and after.
+    """Run ``argv`` while the sampler measures, ``repeat`` times or until a signal ends it, with idle before and after.
 
-    With ``phases`` each line of its output that matches begins a phase, which lasts until the next one or the end; its
-    name is the first group of the pattern, or all that matches.
+    With ``phases``, each matching line of the command's output begins a phase, which lasts until the next one or the
+    end; its name is the first group of the pattern, or by default the whole match.
 
     The device's lock is not taken, because the command may itself be a benchmark. Other measurements at the same time
     are reported as a reason.
 
     Raises:
-        InputError: no such command, sensor or rail.
+        InputError: There is no such command, sensor or rail.
     """
     require_command(argv[0])
     discovery = prepare(host, roots, sensors, rail)
@@ -124,7 +124,7 @@ def measure_command(
     watch = StageWatch(is_own=False)
     output = OutputLines() if phases is not None else None
     with SignalRelay() as relay, recording, watch, output or contextlib.nullcontext():
-        if channels and idle_s:  # where nothing measures, idling tells nothing
+        if channels and idle_s:  # without a sensor, an idle period gives no information
             recording.idle(idle_s, relay.ended)
         if relay.ended.is_set():
             raise KeyboardInterrupt
@@ -154,12 +154,12 @@ def measure_command(
 
 
 def phase_spans(lines: Sequence[tuple[float, str]], pattern: re.Pattern[str], runs: Sequence[CommandRun]) -> list[Span]:
-    """The phases of all runs: each matching line begins one, which lasts until the next or until its run ends.
+    """Return the phases of all runs: each matching line begins one, which lasts until the next or until its run ends.
 
     Args:
         lines: CLOCK_MONOTONIC seconds and text, in order of time.
-        pattern: Its first group names the phase; without one, all that matches.
-        runs: When each run was.
+        pattern: Its first group names the phase; without a group, the whole match does.
+        runs: The runs, with their start and end times.
     """
     spans = []
     for run in runs:

@@ -1,7 +1,8 @@
-"""The conductor of a benchmark: it carries out a plan and makes the result from windows and traces. It has no formulas.
+"""The conductor of a benchmark: it carries out a plan and makes the result from windows and traces.
 
-The models run in worker processes while this process only samples. Both read CLOCK_MONOTONIC, so that windows and
-samples are on one time line. Variants alternate (ABBA) while all of them stay loaded, if memory allows.
+It contains no formulas. The models run in worker processes while this process only samples. Both read CLOCK_MONOTONIC,
+so that windows and samples have the same time base. Variants alternate (ABBA) while all of them stay loaded, if memory
+allows.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import PartTime
     from edgeprof.worker.span import Span
 
-#: The longest cool-down (s), and how close (°C) to the temperature at the start it must come.
+#: The longest cool-down (s), and how close (°C) the temperature must come to that at the start.
 _COOL_DOWN_LIMIT_S = 60.0
 _COOL_DOWN_BAND_C = 2.0
-#: The reason in results of callables that the caller passed.
+#: The reason in the results of callables.
 _IN_PROCESS = "it ran in the caller's process, whose memory and interpreter lock it shares with edgeprof's sampling"
 #: How many times a window is measured before it fails because the model was stopped each time.
 _TRIES = 3
@@ -66,10 +67,11 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
     """Profile the models of ``request`` on this device.
 
     Raises:
-        InputError: a flag or dataset that cannot be used, or no model that can; nothing was run.
-        UnavailableError: no runtime here loads any of the models, or ``fast_sensor`` is not possible; nothing was run.
-        BusyError: another measurement is running on this device.
-        GateError: ``strict``, and nothing measures power here.
+        InputError: A flag, a dataset or every model cannot be used; nothing was run.
+        UnavailableError: No installed runtime loads any of the models, or ``fast_sensor`` is not possible; nothing was
+            run.
+        BusyError: Another measurement is running on this device.
+        GateError: ``strict`` is set, and no sensor measures power here.
     """
     if request.worker_python is not None:
         probe(request.worker_python)
@@ -122,7 +124,7 @@ def _plan_for(request: BenchRequest, discovery: Discovery | None = None) -> Plan
         scenario=request.scenario,
         windows=request.windows,
         window_s=request.window_s,
-        # Where nothing measures power, idling tells nothing.
+        # Without a power sensor, an idle period gives no information.
         idle_s=request.idle_s if channels or discovery is None else 0.0,
         warmup_s=request.warmup_s,
         sample_rate_hz=request.sample_rate_hz,
@@ -160,11 +162,11 @@ class _Run:
         self.judge = Judge(request, plan.batch, progress)
 
     def _proved(self) -> Proved | None:
-        """The newest proof of this board."""
+        """Return the newest proof of this board."""
         return Proofs().get(corrections.board_name(self.discovery.topology.board, self.roots))
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
-        """Run everything and make the result; after an interruption, from what was measured until then."""
+        """Run everything and make the result; after an interruption, make it from what was measured until then."""
         self.is_elsewhere = microcontrollers.run_elsewhere(candidates)
         groups = group_candidates(candidates)
         able = sum(candidate.failure is None for candidate in candidates)
@@ -284,7 +286,7 @@ class _Run:
             self.progress.note(f"{members} workloads to measure: about {duration(seconds)} longer")
 
     def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
-        """Start, load and warm up one worker; None if that failed, and the record says why."""
+        """Start, load and warm up one worker; return None if that failed, with the reason in the record."""
         if candidate.failure is not None:
             self.progress.note(f"{record.name}: {candidate.failure.message}")
         if candidate.runtime is None:
@@ -347,10 +349,10 @@ class _Run:
                 self.recording.occupy(began_s, time.monotonic())
 
     def _undisturbed(self, worker: Worker, position: int, record: WorkloadRecord) -> Window:
-        """Measure a window in which the model was not stopped; windows in which it was are measured again.
+        """Measure a window; a window in which the model was stopped is measured again.
 
         Raises:
-            VariantError: the model was stopped each time (``stopped``), or as ``Worker.window``.
+            VariantError: The model was stopped in each try (``stopped``), or ``Worker.window`` failed.
         """
         for _ in range(_TRIES):
             self._pause()
@@ -382,7 +384,7 @@ class _Run:
         idles.append(self.recording.idle(self.plan.idle_s))
 
     def _cool_down(self, start_c: float | None) -> None:
-        """Wait until the temperature is within 2 °C of that before the first window, but at most a minute."""
+        """Wait, for at most a minute, until the temperature is at most 2 °C above that before the first window."""
         deadline = time.monotonic() + _COOL_DOWN_LIMIT_S
         while start_c is not None and time.monotonic() < deadline:
             now_c = self._hottest()
@@ -392,7 +394,7 @@ class _Run:
             time.sleep(0.5)
 
     def _profile(self, members: Sequence[tuple[Candidate, VariantRecord]]) -> None:
-        """Profile the operators of each measured model, in a worker of its own that is thrown away."""
+        """Profile the operators of each measured model, in a separate worker that is then discarded."""
         if self.request.profile_ops is None or self.interrupted:
             return
         with contextlib.suppress(KeyboardInterrupt):  # what was measured stays
@@ -406,7 +408,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _charged_to(self, record: VariantRecord) -> Iterator[None]:
-        """A context in which a failure is recorded for one variant, so that the others go on."""
+        """Record a failure within this context for one variant, so that the others continue."""
         try:
             yield
         except (VariantError, InputError) as error:
@@ -426,7 +428,7 @@ class _Run:
         )
 
     def _spec(self, candidate: Candidate) -> WorkerSpec:
-        """The worker of a candidate that has a runtime."""
+        """Describe the worker of a candidate that has a runtime."""
         assert candidate.runtime is not None
         return WorkerSpec.of(
             candidate.runtime,
@@ -445,7 +447,7 @@ class _Run:
         return max((c for c in seen if c == c), default=None)  # noqa: PLR0124 - NaN is not equal to itself
 
     def _live(self) -> str:
-        """The live part of the progress line: watts of the headline, and the hottest zone."""
+        """Return the live part of the progress line: the headline's watts and the highest temperature."""
         latest, words = self.sampler.latest(), []
         powers = [latest.get(c.key) for c in self.discovery.topology.headline.channels if c.quantity == "power"]
         if powers and all(powers):
@@ -480,6 +482,6 @@ def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord
 
 
 def _part_time(discovery: Discovery) -> PartTime | None:
-    """The part-time sensor in the headline with the longest blind time in a period."""
+    """Return the part-time sensor of the headline that has the longest blind time per period."""
     parts = [c.part_time for c in discovery.topology.headline.channels if c.part_time is not None]
     return max(parts, key=lambda part: part.period_s - part.look_s, default=None)

@@ -1,4 +1,4 @@
-"""The load of other programs while a model ran: the processor time of the machine less that of this run."""
+"""The load of other programs while a model ran: the processor time of the machine minus that of this run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ForeignLoad:
 
     Attributes:
         taken_s: Processor seconds of other programs.
-        offered_s: Processor seconds of all cores together; 0 where nothing could be read.
+        offered_s: Elapsed seconds, summed over all cores; 0 if nothing could be read.
     """
 
     taken_s: float = 0.0
@@ -46,11 +46,11 @@ class ForeignLoad:
         return self.taken_s / self.offered_s if self.offered_s > 0 else None
 
     def begin(self, roots: Roots) -> None:
-        """Start to count."""
+        """Start counting."""
         self._start = _read_counters(roots)
 
     def end(self, roots: Roots) -> None:
-        """Add what was used since ``begin``."""
+        """Add the processor time since ``begin``."""
         start, stop = self._start, _read_counters(roots)
         if start is None or stop is None:
             return
@@ -58,7 +58,7 @@ class ForeignLoad:
         self.offered_s += stop.all_s - start.all_s
 
     def reason(self) -> Reason | None:
-        """The reason that other programs disturbed the windows; None if they used at most 5 % of the processors."""
+        """Return the reason that other programs disturbed the windows; None if they used at most 5 % of all cores."""
         if self.share is None or self.share <= COMPETING or self.taken_s <= _RESOLUTION_S:
             return None
         return Reason(
@@ -69,16 +69,16 @@ class ForeignLoad:
 
 
 def _read_counters(roots: Roots) -> _Reading | None:
-    """The counters; None for a captured or simulated /proc, whose load is not the one of these processes."""
+    """Read the counters; None for a captured or simulated /proc, which does not describe this machine's processes."""
     seconds = processor_seconds(roots) if roots.procfs == Path("/proc") else None
     return None if seconds is None else _Reading(*seconds, _seconds_used(os.getpid()))
 
 
 def _seconds_used(pid: int) -> float:
-    """Processor seconds of a process and of its living descendants: the worker and the sampler are ours.
+    """Return the processor seconds of a process and its living descendants, among them the worker and the sampler.
 
-    The kernel's lists of children are read, because reading every process of the machine would disturb the quiet time
-    beside a window.
+    Only the kernel's lists of children are read, because reading every process of the machine would disturb the quiet
+    time next to a window.
     """
     try:
         times = psutil.Process(pid).cpu_times()

@@ -1,7 +1,8 @@
-"""The findings on a variant's GPU: where its time goes, and remarks on that. Pure.
+"""The findings on a variant's GPU: the parts of its time, and remarks on them. All functions are pure.
 
-Rules of NVIDIA's trtexec: launch-bound where the median enqueue is above 0.8 of the median computation; transfer-bound
-where a copy's median is not below it; unsteady clocks where the computation varies by more than 1 %.
+The rules are those of NVIDIA's trtexec: a model is launch-bound if the median enqueue time exceeds 0.8 of the median
+computation time, transfer-bound if a copy's median is not below the computation's, and the clocks are unsteady if the
+computation time varies by more than 1 %.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 LAUNCH_BOUND = 0.8
 TRANSFER_BOUND = 1.0
 UNSTEADY = 0.01
-#: Below this a copy is the resolution of an event (0.5 µs) and its overhead.
+#: A shorter copy is only the resolution of an event (0.5 µs) and its overhead.
 _SHORTEST_S = 5e-6
 
 #: The end of the name of the channel with NVML's mask of reasons.
 REASONS = "-throttle-reasons"
 
-#: NVML's clocks event reasons that hold a clock below what was asked for.
+#: NVML's clocks event reasons that hold a clock below the requested one.
 THROTTLE_BITS = {
     0x4: "the power limit",
     0x8: "hardware slowdown (heat or power brake)",
@@ -40,25 +41,25 @@ THROTTLE_BITS = {
 }
 
 
-#: Names of devices that compute on a GPU, by any runtime; others (OpenVINO, XNNPACK, an Edge TPU) do not.
+#: Names of GPU devices in any runtime; other devices (OpenVINO on a CPU, XNNPACK, an Edge TPU) do not match.
 _GPU = re.compile(r"cuda|tensorrt|gpu|rocm|migraphx|directml|\bdml|\bmps|\bxpu", re.IGNORECASE)
 
 
 def is_gpu(name: str) -> bool:
-    """Whether ``--device`` names a GPU: cuda:1, TensorrtExecutionProvider, openvino:GPU, mps."""
+    """Return whether a ``--device`` is a GPU, such as cuda:1, TensorrtExecutionProvider, openvino:GPU or mps."""
     return _GPU.search(name) is not None
 
 
 def join(passes: Sequence[Times]) -> dict[str, npt.NDArray[np.float64]]:
-    """The seconds of each part, with all passes joined."""
+    """Return the seconds of each part, with all passes joined."""
     parts = dict.fromkeys(part for one_pass in passes for part in one_pass)
     return {part: np.concatenate([one_pass[part] for one_pass in passes if part in one_pass]) for part in parts}
 
 
 def summarise(passes: Sequence[Times]) -> Gpu | None:
-    """Medians of the parts; None where nothing was timed.
+    """Return the medians of the parts; None if nothing was timed.
 
-    The variation is the mean of each pass's own: between passes other variants ran.
+    The variation is the mean over the passes of the variation within one pass, because other variants ran between them.
     """
     times = join(passes)
     if not times:
@@ -85,11 +86,11 @@ def summarise(passes: Sequence[Times]) -> Gpu | None:
 
 
 def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
-    """Remarks on these times by the rules of trtexec.
+    """Return remarks on these times by the rules of trtexec.
 
     Args:
         gpu: The medians.
-        graph: Whether the computation is a CUDA graph already, whose launch is one call.
+        graph: Whether the computation is already a CUDA graph, which one call launches.
     """
     findings: list[Reason] = []
     compute = gpu.compute_s
@@ -128,7 +129,7 @@ def remarks(gpu: Gpu, *, graph: bool = False) -> list[Reason]:
 
 
 def throttle_reasons(masks: npt.NDArray[np.float64]) -> list[str]:
-    """NVML's throttle reasons in words, from samples of its mask."""
+    """Return NVML's throttle reasons in words, from samples of its mask."""
     seen = 0
     for value in np.unique(masks[np.isfinite(masks)]):
         seen |= int(value)

@@ -1,4 +1,4 @@
-"""Find signs in a run that the device changed between the first and the last window. Pure."""
+"""Find signs in a run that the device changed between the first and the last window. All functions are pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-#: A median clock this far below the first window's is a slower device (measurement rules A6).
+#: A median clock below this share of the first window's means that the device became slower (measurement rules A6).
 CLOCK_RATIO = 0.97
-#: Latency that grows faster than this per window, while it gets warmer, is throttling by another name (A6).
+#: Latency that grows by more than this share per window, while the device gets warmer, is a sign of throttling (A6).
 LATENCY_SLOPE = 0.01
 _WARMER_C = 1.0
 
 
 @dataclass(frozen=True)
 class Span:
-    """The mean, lowest and highest reading inside an interval; all None where nothing was read."""
+    """The mean, lowest, highest and median reading in an interval; all are None if there was no reading."""
 
     mean: float | None
     low: float | None
@@ -33,7 +33,7 @@ class Span:
 
 
 def span(times: npt.ArrayLike, values: npt.ArrayLike, start: float, end: float) -> Span:
-    """Readings with ``start <= time <= end`` (s); failed readings (NaN) are left out."""
+    """Summarise the readings with ``start <= time <= end`` (s); failed readings (NaN) are left out."""
     t, v = np.asarray(times, float), np.asarray(values, float)
     inside = v[(t >= start) & (t <= end) & np.isfinite(v)]
     if inside.size == 0:
@@ -42,11 +42,11 @@ def span(times: npt.ArrayLike, values: npt.ArrayLike, start: float, end: float) 
 
 
 def clock_drift(medians_hz: Sequence[float | None], clock: str) -> Reason | None:
-    """The reason that a clock fell below 97 % of its first window; None if it did not.
+    """Return the reason that a clock fell below 97 % of its value in the first window; None if it did not.
 
     Args:
         medians_hz: The clock's median in each window, in order of time; None where it was not read.
-        clock: Its name, for the sentence.
+        clock: The clock's name, for the message.
     """
     seen = [hz for hz in medians_hz if hz]
     if len(seen) < 2 or min(seen) >= CLOCK_RATIO * seen[0]:
@@ -59,11 +59,11 @@ def clock_drift(medians_hz: Sequence[float | None], clock: str) -> Reason | None
 
 
 def warming_slowdown(latencies_s: Sequence[float], temperatures_c: Sequence[float | None]) -> Reason | None:
-    """The reason that inferences became slower by more than 1 % a window while the device warmed; None if not.
+    """Return the reason that inferences became slower by more than 1 % per window while the device warmed; None if not.
 
     Args:
         latencies_s: Median latency of each window, in order of time.
-        temperatures_c: Highest temperature of each window.
+        temperatures_c: Highest temperature of each window (°C); None where it was not read.
     """
     warm = [t for t in temperatures_c if t is not None]
     if len(latencies_s) < 3 or len(warm) < 2 or warm[-1] - warm[0] < _WARMER_C:
@@ -79,7 +79,7 @@ def warming_slowdown(latencies_s: Sequence[float], temperatures_c: Sequence[floa
 
 
 def decimate(times: npt.ArrayLike, values: npt.ArrayLike, points: int) -> tuple[list[float], list[float | None]]:
-    """Reduce a trace to at most ``points`` means over equal times, for drawing; None for bins without readings."""
+    """Reduce a trace to at most ``points`` means over equal intervals, for drawing; None for bins without readings."""
     t, v = np.asarray(times, float), np.asarray(values, float)
     if t.size == 0:
         return [], []

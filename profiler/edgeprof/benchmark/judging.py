@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Judge:
-    """Judges the answers of loaded models, as a request asks for.
+    """Judges the answers of loaded models as a request demands.
 
     Args:
-        request: What was asked for; without a dataset or a text nothing is judged.
+        request: The request; without a dataset or a text nothing is judged.
         batch: Samples in one call.
-        progress: Told what is being judged.
+        progress: Receives the steps.
     """
 
     def __init__(self, request: BenchRequest, batch: int, progress: Progress) -> None:

@@ -1,6 +1,6 @@
 """The part of a result that only a language model has: facts, token times, and whether its phases add up.
 
-Pure, but for the header.
+All functions are pure, except that ``add_findings`` reads the header of a model file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from edgeprof.benchmark.records import VariantRecord
 
-#: Phases that add up to the request within this share do so, whatever the interval: caches are as full in windows of
-#: phases as within a request, but never to the last line.
+#: Phases that add up to the request within this share count as adding up, whatever the interval: the caches are nearly,
+#: but never exactly, as full in the windows of a phase as within a request.
 CLOSE_ENOUGH = 0.02
 _ELSEWHERE = "the server runs on another machine: the joules are this device's, which only asks"
 _RANDOM = "the weights are random: time, memory and joules are those of a model of its size, and what it says is noise"
@@ -37,7 +37,7 @@ _ON_IT = "Run edgeprof on the machine of the server."
 
 
 def add_findings(row: schema.Variant, record: VariantRecord) -> None:
-    """Fill ``language`` of a variant whose session says that it is one; of any other model nothing is done."""
+    """Fill ``language`` of a variant whose session reports a language model; do nothing for any other model."""
     if record.loaded is None or record.loaded.language is None:
         return
     asked = record.loaded.language
@@ -79,7 +79,7 @@ def add_findings(row: schema.Variant, record: VariantRecord) -> None:
 
 
 def _add_memory(row: schema.Variant, asked: Mapping[str, Any], numbers_per_token: int | None) -> None:
-    """The cache and the compute buffer, as the runtime told them or as the header has them."""
+    """Add the sizes of the cache and the compute buffer, as the runtime reported them or the header implies them."""
     if row.memory_bytes is None:
         return
     formula = asked.get("kv_formula_bytes")
@@ -96,7 +96,7 @@ def _add_memory(row: schema.Variant, asked: Mapping[str, Any], numbers_per_token
 
 
 def _perplexity(record: VariantRecord) -> schema.Perplexity | None:
-    """What the model made of the text; it is the variant's accuracy too, by which it is judged everywhere."""
+    """Return the perplexity of the text, and set it as the variant's accuracy too, so that the verdicts use it."""
     if record.text is None or record.likelihoods is None:
         return None
     text, values = record.text, record.likelihoods.values
@@ -116,14 +116,17 @@ def _perplexity(record: VariantRecord) -> schema.Perplexity | None:
 
 
 def pair_perplexities(variants: Sequence[schema.Variant]) -> None:
-    """Write into each perplexity its ratio over the first variant's."""
+    """Set, in each perplexity, its ratio to the first variant's."""
     for variant in variants[1:]:
         if variant.language is not None and variant.language.perplexity is not None:
             variant.language.perplexity.ratio = paired.ratio(variant, variants[0])
 
 
 def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> schema.TokenTime | None:
-    """Mean and quantiles; a quantile p needs 10 / (1 − p) samples, so that ten lie beyond it. None without samples."""
+    """Return the mean, the median and quantiles (s); None without samples.
+
+    A quantile p needs 10 / (1 − p) samples, so that ten lie beyond it; the median needs only one.
+    """
     values = np.asarray(seconds, float)
     if not values.size:
         return None
@@ -141,8 +144,9 @@ def summarise(seconds: Sequence[float] | npt.NDArray[np.float64]) -> schema.Toke
 
 
 def closure(row: schema.Variant, asked: schema.Language) -> schema.Closure | None:
-    """The phases' sum over the request's own figure, with the interval of a comparison: an error that is common to all
-    windows, as a sensor's gain, cancels. None where the phases were not measured apart.
+    """Return the sum of the phases divided by the request's own figure; None if they were not measured separately.
+
+    The interval is that of a comparison: an error that is common to all windows, such as a sensor's gain, cancels.
     """
     parts = {workload.name: workload for workload in row.workloads}
     request = parts.get("request")
@@ -166,7 +170,7 @@ def closure(row: schema.Variant, asked: schema.Language) -> schema.Closure | Non
 
 
 def _summed_windows(phases: Sequence[tuple[schema.Workload, int]]) -> list[schema.Window]:
-    """The n-th windows of the phases as one window of one request."""
+    """Combine the n-th windows of all phases into one window that holds one request."""
     ordered = [sorted(workload.windows, key=lambda window: window.order) for workload, _ in phases]
     summed = []
     for windows in zip(*ordered, strict=False):
@@ -189,7 +193,7 @@ def _summed_windows(phases: Sequence[tuple[schema.Workload, int]]) -> list[schem
 
 
 def _summed_energy(phases: Sequence[tuple[schema.Workload, int]]) -> schema.Energy | None:
-    """Joules of a request from those of its phases; only its gross figure is a sum."""
+    """Return the joules of a request from those of its phases; only the gross figure is a sum."""
     energies = [(workload.energy_j_per_unit, count) for workload, count in phases]
     known = [(energy, count) for energy, count in energies if energy is not None]
     if len(known) < len(phases):
@@ -208,7 +212,7 @@ def _summed_energy(phases: Sequence[tuple[schema.Workload, int]]) -> schema.Ener
 
 
 def _summed_budget(figures: Sequence[tuple[schema.EnergyFigure, int]]) -> schema.Budget:
-    """Line by line; those that vary from window to window in quadrature, those that are common to all added."""
+    """Sum each line: lines that vary from window to window in quadrature, lines that all windows share linearly."""
     lines: dict[str, float | None] = {}
     for line in schema.Budget.__struct_fields__:
         parts = [(getattr(figure.budget, line) if figure.budget else None, count) for figure, count in figures]
@@ -219,7 +223,7 @@ def _summed_budget(figures: Sequence[tuple[schema.EnergyFigure, int]]) -> schema
 
 
 def _summed_influences(figures: Sequence[tuple[schema.EnergyFigure, int]]) -> dict[str, float]:
-    """Signed errors of one cause add up; those of each workload's own go in quadrature."""
+    """Sum the influences: signed errors of one cause linearly, separate errors of each workload in quadrature."""
     summed: dict[str, float] = {}
     for figure, count in figures:
         for name, u in figure.influences.items():

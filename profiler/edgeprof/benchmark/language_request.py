@@ -1,4 +1,4 @@
-"""What language models are asked, as fields of a ``BenchRequest``."""
+"""The requests to language models, as fields of a ``BenchRequest``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.perplexity import Text
 
-#: What may be a list: each of its numbers is a row of its own.
+#: The flags that take a list: each of its numbers becomes a separate row.
 LISTS = ("prompt", "depth", "batch")
-#: The most numbers of a list.
+#: The longest list.
 MOST = 16
 
 
@@ -29,19 +29,19 @@ def language_request(
     text: str | None = None,
     text_chunks: int | None = None,
 ) -> dict[str, Any]:
-    """The fields ``batch``, ``language``, ``sweep``, ``language_options`` and ``text``.
+    """Return the fields ``batch``, ``language``, ``sweep``, ``language_options`` and ``text``.
 
     Args:
-        lengths: ``prompt``, ``generate``, ``depth`` and ``context``, each with its numbers; None: not given.
-        batches: Requests at once (of other models samples in one call).
-        kv: Type of the cache.
-        prefill_threads: Threads that read prompts, where they are others.
-        random_weights: Whether a bare configuration is run.
-        text: A file whose perplexity is asked for.
-        text_chunks: How many pieces of it are read.
+        lengths: ``prompt``, ``generate``, ``depth`` and ``context``, each with its numbers; None if not given.
+        batches: Requests at the same time (for other models, samples in one call).
+        kv: The type of the cache's numbers.
+        prefill_threads: Threads that read prompts, if they differ from the others.
+        random_weights: Whether to run a configuration without weights.
+        text: The file whose perplexity is requested.
+        text_chunks: How many pieces of the text are read.
 
     Raises:
-        InputError: a number or the text cannot be used, or there are too many rows.
+        InputError: A number or the text cannot be used, or there are too many rows.
     """
     given = {name: list(dict.fromkeys(numbers)) for name, numbers in lengths.items() if numbers}
     given["batch"] = list(dict.fromkeys(batches))

@@ -1,4 +1,4 @@
-"""Latency: quantiles, the upper bounds of them that hold with 99 % confidence, and outliers, counted and kept."""
+"""Latency: quantiles, their upper bounds with 99 % confidence, and outliers, which are counted but not removed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def early_stopping_rank(count: int, percentile: float, confidence: float = CONFI
 
     Args:
         count: Samples n.
-        percentile: p, as 0.99.
+        percentile: p, such as 0.99.
         confidence: c.
 
     Returns:
-        t*, or 0 where the samples do not suffice for this percentile (64 are needed for p90, 662 for p99).
+        t*, or 0 if there are too few samples for this percentile (64 are needed for p90, 662 for p99).
     """
 
     def holds(t: int) -> bool:
@@ -53,31 +53,31 @@ def early_stopping_rank(count: int, percentile: float, confidence: float = CONFI
 
 
 def upper_bound(ordered: npt.NDArray[np.float64], percentile: float, confidence: float = CONFIDENCE) -> float | None:
-    """The early-stopping estimate of a percentile: an upper bound that holds with that confidence.
+    """Return the early-stopping estimate of a percentile: an upper bound with the given confidence.
 
-    The samples are taken as independent; where latency drifts, the bound is nominal.
+    The samples are assumed to be independent; if latency drifts, the bound is only nominal.
 
     Args:
         ordered: Samples in ascending order, shape ``(n,)``, seconds.
-        percentile: p, as 0.99.
+        percentile: p, such as 0.99.
         confidence: c.
 
     Returns:
-        Seconds, or None where the samples do not suffice.
+        Seconds, or None if there are too few samples.
     """
     rank = early_stopping_rank(ordered.size, percentile, confidence)
     return float(ordered[ordered.size - rank]) if rank else None
 
 
 def quantile(ordered: npt.NDArray[np.float64], percentile: float) -> float | None:
-    """The sample quantile, linear between neighbours, as numpy has it.
+    """Return the sample quantile, with numpy's linear interpolation between neighbours.
 
     Args:
         ordered: Samples in ascending order, shape ``(n,)``, seconds.
-        percentile: p, as 0.99.
+        percentile: p, such as 0.99.
 
     Returns:
-        Seconds, or None where fewer than 1 / (1 − p) samples would make the largest one the answer.
+        Seconds, or None with fewer than 1 / (1 − p) samples, because the result would be about the largest one.
     """
     if ordered.size * (1 - percentile) < 1 - 1e-9:
         return None
@@ -85,16 +85,16 @@ def quantile(ordered: npt.NDArray[np.float64], percentile: float) -> float | Non
 
 
 def outliers(ordered: npt.NDArray[np.float64]) -> int:
-    """How many samples have |x − median| / MAD > 14.826 (hyperfine's modified z-score; MAD 0 counts as ε)."""
+    """Count the samples with |x − median| / MAD > 14.826 (hyperfine's modified z-score; a MAD of 0 becomes ε)."""
     deviation = np.abs(ordered - _median(ordered))
     mad = max(float(np.median(deviation)), float(np.finfo(np.float64).eps))
     return int(np.count_nonzero(deviation / mad > OUTLIER_Z))
 
 
 def histogram(ordered: npt.NDArray[np.float64]) -> Histogram:
-    """The distribution in bins up to the 99th percentile, and one more for the tail, up to the maximum.
+    """Return the distribution in bins up to the 99th percentile, and one more bin for the tail, up to the maximum.
 
-    The bins are equally wide, or equal in ratio where a long tail would press everything into the first of them.
+    The bins have equal widths, or equal ratios if a long tail would put almost everything into the first bins.
     """
     low, knee, high = float(ordered[0]), float(np.quantile(ordered, 0.99)), float(ordered[-1])
     spread = np.geomspace if 0 < 4 * low < knee else np.linspace
@@ -108,14 +108,14 @@ def histogram(ordered: npt.NDArray[np.float64]) -> Histogram:
 
 
 def summarise(windows: Iterable[npt.ArrayLike]) -> Latency | None:
-    """All latencies of a variant's windows, none left out.
+    """Summarise all latencies of a variant's windows, including outliers.
 
     Args:
-        windows: Per window, the latencies in seconds, shape ``(calls,)``; from the intended start where the
+        windows: For each window, the latencies in seconds, shape ``(calls,)``, counted from the scheduled start if the
             scenario has one.
 
     Returns:
-        The summary, or None where there is no latency at all.
+        The summary, or None if there is no latency.
     """
     arrays = [np.asarray(window, dtype=np.float64).ravel() for window in windows]
     ordered = np.sort(np.concatenate(arrays)) if arrays else np.empty(0)
@@ -143,11 +143,11 @@ def summarise(windows: Iterable[npt.ArrayLike]) -> Latency | None:
 
 
 def mean_alone(calls: int, seconds: float) -> Latency | None:
-    """The summary where nothing but the mean of some calls is known; None without calls.
+    """Return a summary with only the mean, if the single latencies are unknown; None without calls.
 
     Args:
-        calls: How many there were.
-        seconds: What they took together.
+        calls: The number of calls.
+        seconds: The duration of all calls together.
     """
     if not calls:
         return None

@@ -1,4 +1,7 @@
-"""One workload under several loads: joules of a frame at each rate, where it saturates, the cost of a camera. Pure."""
+"""One workload under several loads: joules per frame at each rate, the rate at which it saturates, watts per camera.
+
+All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def records(workload: Workload, scenario: Scenario, further: Sequence[tuple[float, int]]) -> list[WorkloadRecord]:
-    """The workload at the scenario's own rate and streams, and at further ones; each has a name that says which."""
+    """Return the workload at the scenario's own rate and streams and at further ones; each name contains its load."""
     scenarios = [scenario, *(scenario._replace(rate_hz=rate, streams=streams) for rate, streams in further)]
     with_streams = len({load.streams for load in scenarios}) > 1
     return [
@@ -34,18 +37,18 @@ def records(workload: Workload, scenario: Scenario, further: Sequence[tuple[floa
 
 
 def _name(name: str, scenario: Scenario, *, with_streams: bool) -> str:
-    """``frame at 15/s``, ``frame at 15/s × 2 streams``."""
+    """Return a name such as ``frame at 15/s`` or ``frame at 15/s × 2 streams``."""
     streams = f" × {scenario.streams} stream{'s' if scenario.streams > 1 else ''}" if with_streams else ""
     return f"{name} at {units.significant(scenario.rate_hz or 0.0)}/s{streams}"
 
 
 def are_several(record: VariantRecord) -> bool:
-    """Whether a variant's main workload was measured under several loads."""
+    """Return whether a variant's main workload was measured under several loads."""
     return len(_of_main(record)) > 1
 
 
 def add_findings(row: schema.Variant, record: VariantRecord) -> None:
-    """Fill ``loads`` of a variant that was measured under several; of any other nothing is done."""
+    """Fill ``loads`` of a variant that was measured under several loads; do nothing for any other variant."""
     measured = [load for load in _of_main(record) if load.windows]
     if not are_several(record) or not measured:
         return
@@ -55,7 +58,7 @@ def add_findings(row: schema.Variant, record: VariantRecord) -> None:
 
 
 def _saturation(streams: int, measured: Sequence[WorkloadRecord]) -> schema.Saturation:
-    """Which rates so many streams kept."""
+    """Return which rates this number of streams sustained."""
     kept_hz = max((_rate(load) for load in measured if not _is_saturated(load)), default=None)
     saturation = schema.Saturation(streams, kept_hz)
     lowest = min((load for load in measured if _is_saturated(load)), key=_rate, default=None)
@@ -66,7 +69,7 @@ def _saturation(streams: int, measured: Sequence[WorkloadRecord]) -> schema.Satu
 
 
 def _add_stream_power(row: schema.Variant, unsaturated: Sequence[WorkloadRecord]) -> None:
-    """What each further stream takes, from the windows with the most and with the fewest streams, which took turns."""
+    """Add the watts of each further stream, from the alternating windows with the most and with the fewest streams."""
     assert row.loads is not None
     for rate in sorted({_rate(load) for load in unsaturated}, reverse=True):
         alike = sorted((load for load in unsaturated if _rate(load) == rate), key=_streams)
@@ -93,7 +96,7 @@ def _add_stream_power(row: schema.Variant, unsaturated: Sequence[WorkloadRecord]
 
 
 def _of_main(record: VariantRecord) -> list[WorkloadRecord]:
-    """The records of the main workload that have a rate."""
+    """Return the records of the main workload that have a rate."""
     asked = record.main.asked
     return [load for load in record.workloads if load.asked == asked and load.scenario and load.scenario.rate_hz]
 

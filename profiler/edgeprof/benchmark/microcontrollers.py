@@ -1,4 +1,4 @@
-"""Models that run on a microcontroller beside this machine: which sensors measure them, and by which clock."""
+"""Models that run on a separate microcontroller: which sensors measure them, and which clock times them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 #: If a device's clock differs by more than this (relative), the latency is taken from this machine's clock.
 MOST_CLOCK_ERROR = 0.01
-#: By so much (s) the reports of a window's beginning and end may be late unlike one another: what USB holds back, and a
-#: little for this machine.
+#: The delays of the reports of a window's beginning and end may differ by this (s): USB's buffering, and a margin for
+#: this machine.
 REPORT_DELAY_S = 0.02
 _UNSEEN = "no meter at the supply of the microcontroller was given"
 _NO_PERCENTILES = (
@@ -39,10 +39,10 @@ _NO_PERCENTILES = (
 
 
 def run_elsewhere(models: Sequence[Candidate]) -> bool:
-    """Whether the models run on devices of their own and not on this machine.
+    """Return whether the models run on separate devices and not on this machine.
 
     Raises:
-        InputError: some do and some do not, two are on one port, or a sandbox keeps them from it.
+        InputError: Some run there and some here, two are on one port, or a sandbox blocks access to the port.
     """
     able = [model for model in models if model.failure is None and model.runtime is not None]
     apart = [model for model in able if model.runtime is not None and not model.runtime.runs_here]
@@ -65,10 +65,10 @@ def run_elsewhere(models: Sequence[Candidate]) -> bool:
 
 
 def sensors_beside(request: BenchRequest, host: PluginHost) -> list[str]:
-    """The sources that may be asked for a device beside this machine: the instruments.
+    """Return the sources that can measure a separate device: the instruments.
 
     Raises:
-        InputError: one of them measures this machine, or a wattage of its processor was given.
+        InputError: A requested sensor measures this machine, or a wattage of this machine's processor was given.
     """
     able = instruments(host)
     if request.estimate_power_w is not None:
@@ -87,15 +87,15 @@ def sensors_beside(request: BenchRequest, host: PluginHost) -> list[str]:
 
 
 def seen_from_outside(discovery: Discovery, models: Sequence[Candidate], rail: str | None) -> Discovery:
-    """What instruments see, placed on no board: this machine's rails are not those of the device.
+    """Return the instruments' channels without this machine's board, whose rails are not those of the device.
 
     Args:
         discovery: The discovered sensors.
-        models: All that are to be measured.
-        rail: ``--rail``.
+        models: All models to measure.
+        rail: The value of ``--rail``.
 
     Raises:
-        InputError: there are several devices, and a meter that cannot tell whose joules it counts.
+        InputError: There are several devices, and a meter cannot separate their joules.
     """
     board = Board(id="microcontroller", name="a microcontroller", no_sensor=_UNSEEN)
     topology = arrange(board, discovery.topology.channels, rail)
@@ -109,7 +109,7 @@ def seen_from_outside(discovery: Discovery, models: Sequence[Candidate], rail: s
 
 
 def host_of(machine: schema.Host, records: Sequence[VariantRecord]) -> schema.Host:
-    """The device that a result is of, where this machine only measured it."""
+    """Return the device that ran the models, as the host of the result; this machine only measured it."""
     devices = [r.loaded.microcontroller for r in records if r.loaded is not None and r.loaded.microcontroller]
     names = list(dict.fromkeys(str(device["name"]) for device in devices))
     board = " and ".join(names) or "a microcontroller that did not answer"
@@ -130,9 +130,9 @@ def host_of(machine: schema.Host, records: Sequence[VariantRecord]) -> schema.Ho
 
 
 def is_clock_wrong(windows: Sequence[Window]) -> bool:
-    """Whether a device's own clock differs from this machine's by more than late reports explain.
+    """Return whether a device's own clock differs from this machine's by more than late reports explain.
 
-    The median over the windows decides: a machine that was busy has heard single reports late.
+    The median over the windows decides, because a busy machine receives single reports late.
     """
     deviations = [
         (window.device_s - window.span.seconds, window.span.seconds)
@@ -146,9 +146,9 @@ def is_clock_wrong(windows: Sequence[Window]) -> bool:
 
 
 def window_means_s(windows: Sequence[Window]) -> list[float | None]:
-    """The mean latency (s) of each window in which the device repeated the calls by itself; None of any other.
+    """Return the mean latency (s) of each window in which the device itself repeated the calls; None for any other.
 
-    It is the device's own clock that tells, as in MLPerf Tiny, as long as that agrees with this machine's.
+    The device's own clock is used, as in MLPerf Tiny, as long as it agrees with this machine's.
     """
     is_wrong = is_clock_wrong(windows)
     means: list[float | None] = []
@@ -159,14 +159,14 @@ def window_means_s(windows: Sequence[Window]) -> list[float | None]:
 
 
 def mean_latency(windows: Sequence[Window]) -> schema.Latency | None:
-    """The mean over the windows in which the device repeated the calls by itself; None where there are none."""
+    """Return the mean over the windows in which the device itself repeated the calls; None if there are none."""
     means = zip(windows, window_means_s(windows), strict=True)
     known = [(window.calls, mean) for window, mean in means if mean is not None]
     return latency.mean_alone(sum(calls for calls, _ in known), math.fsum(calls * mean for calls, mean in known))
 
 
 def add_findings(row: schema.Variant, record: VariantRecord) -> None:
-    """Fill ``microcontroller`` of a variant whose session says that it runs on one; of any other nothing is done."""
+    """Fill ``microcontroller`` of a variant whose session reports that it runs on one; do nothing for any other."""
     stated = record.loaded.microcontroller if record.loaded is not None else None
     if stated is None:
         return

@@ -1,7 +1,7 @@
-"""Where a model's time goes: the profile of a run of its own, as shares of the latency and joules that were measured.
+"""The operators of a model by time: the profile of a separate run, as shares of the measured latency and joules.
 
-The joules are an attribution by time and no measurement: an operator gets its share of them as if each drew the
-mean power. Where operators differ in power, those of low power get several times their energy (docs/runtimes.md).
+The joules are an attribution by time and not a measurement: an operator gets its share of them as if each operator drew
+the mean power. If operators differ in power, those of low power get several times their energy (docs/runtimes.md).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from edgeprof.launch.supervisor import WorkerSpec
     from edgeprof.worker.runtime import OperatorProfile, OperatorTime
 
-#: Operators that a result keeps, where nobody says how many.
+#: Operators that a result keeps by default.
 KEPT = 10
-#: How long a model's operators are looked at, about (s).
+#: How long a model is profiled, approximately (s).
 SECONDS = 1.0
 #: The name of the time outside all operators: starting them, moving data, the library's harness.
 OUTSIDE = "outside of all operators"
 
 
 def look_into(spec: WorkerSpec, runtime: str) -> tuple[OperatorProfile | None, list[schema.Reason]]:
-    """The profile of a model, from a worker of its own that is thrown away, or the reason why there is none.
+    """Profile a model in a separate worker, which is then discarded; return the profile, or the reason for its absence.
 
     Args:
-        spec: As the model was measured.
+        spec: The worker with which the model was measured.
         runtime: The name of the runtime, for the reason.
     """
     try:
@@ -48,12 +48,12 @@ def look_into(spec: WorkerSpec, runtime: str) -> tuple[OperatorProfile | None, l
 
 
 def add_findings(row: schema.Variant, record: VariantRecord, most_rows: int) -> None:
-    """Add what was measured beside the windows: the operators, and the needs of a microcontroller.
+    """Add what was measured outside the windows: the operators, and the memory needed on a microcontroller.
 
     Args:
         row: The variant of the result, with latency and joules.
         record: The record of the same variant.
-        most_rows: How many operators get a row of their own.
+        most_rows: How many operators get their own row.
     """
     if record.profile is not None:
         energy, latency_s = row.energy_j_per_inference, row.latency_s
@@ -66,16 +66,16 @@ def add_findings(row: schema.Variant, record: VariantRecord, most_rows: int) -> 
 def operators_of(
     profile: OperatorProfile, most_rows: int, latency_s: float | None, energy_j: float | None
 ) -> list[schema.Operator]:
-    """The operators that take longest, the sum of the others, and what is in no operator; their shares add up to 1.
+    """Return the slowest operators, the sum of the others, and the time outside all operators; the shares sum to 1.
 
-    Operators that run at once may together take longer than the call. Their times are then scaled down to it, and
-    nothing is left outside.
+    Operators that run concurrently may together take longer than the call. Their times are then scaled down to it, and
+    the time outside is 0.
 
     Args:
-        profile: Of the run that looked into the model; it may be slower than the windows.
-        most_rows: How many operators get a row of their own.
-        latency_s: Mean seconds of a call in the windows; None: unknown.
-        energy_j: Gross joules of an inference in the windows; None: unknown.
+        profile: The profile, from a run that may be slower than the windows.
+        most_rows: How many operators get their own row.
+        latency_s: Mean seconds of a call in the windows; None if unknown.
+        energy_j: Gross joules of an inference in the windows; None if unknown.
     """
     ordered = sorted(profile.operators, key=lambda operator: -operator.seconds)
     inside_s = sum(operator.seconds for operator in ordered)
@@ -104,6 +104,6 @@ def operators_of(
 
 
 def _common_type(operators: Sequence[OperatorTime]) -> str | None:
-    """The type of operators that are all of one type."""
+    """Return the type that all operators have; None if they have several."""
     types = {operator.type for operator in operators}
     return types.pop() if len(types) == 1 else None

@@ -1,4 +1,4 @@
-"""What a run will do and how long that takes: presets, their overrides, and the interleaved order. Pure."""
+"""The plan of a run and its duration: presets, their overrides, and the interleaved order. All functions are pure."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
     from edgeprof.sensing.sensor import Channel, PartTime
 
-#: Between work and an idle, at least (s); in time constants of a filter; and at most: 1 or 2 channels of long averages
-#: allow for half a minute, which nobody waits for.
+#: The time between work and an idle period: the shortest (s), in time constants of a filter, and the longest (s),
+#: because a channel with a long average would need half a minute.
 SETTLE_S, _SETTLE_TAUS, _LONGEST_SETTLE_S = 0.5, 5.0, 15.0
-#: The relative limit of a time constant whose channel states none.
+#: The relative limit of a time constant, if the channel does not state one.
 _TAU_LIMIT = 0.1
-#: Readings, or ticks of a counter's or block's own, in the pause between two windows; and its longest (s).
+#: The pause between two windows: in readings, in refreshes of a counter or of a block average, and the longest (s).
 _PAUSE_READINGS, _PAUSE_TICKS, _LONGEST_PAUSE_S = 4.0, 3.0, 2.0
-#: So many times the length of an idle is waited before it at most.
+#: The longest wait before an idle period, in lengths of that period.
 _SETTLE_IDLES = 4.0
 
-#: Loading, process start and the steady-state search, per variant; only for the announced time.
+#: Seconds per variant for loading, process start and the steady-state search; used only for the announced duration.
 _OVERHEAD_S = 2.0
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A protocol by name (contract §1).
+    """A named protocol.
 
     Attributes:
         windows: Windows per variant.
         window_s: Shortest window, seconds.
-        periods: A window is at least this many refresh periods of the headline sensor.
-        idle_s: Idle before and after, seconds.
+        periods: A window lasts at least this many refresh periods of the headline sensor.
+        idle_s: Idle time before and after, seconds.
         warmup_s: Shortest warm-up, seconds.
-        cool_down: Whether each window waits for the start temperature (± 2 °C, 60 s at most).
-        statistic: What is quoted of the windows.
+        cool_down: Whether each window waits until the start temperature is reached (within 2 °C, for at most 60 s).
+        statistic: The statistic over the windows that is quoted.
     """
 
     windows: int
@@ -66,11 +66,11 @@ class Plan:
     """A preset with its overrides and the sensor's period applied.
 
     Attributes:
-        window_s: One window, seconds.
-        sample_rate_hz: How often the headline is read; what was asked for, or what its filters let through.
-        further: Rates and streams at which the main workload is measured besides ``rate_hz`` and ``streams``.
-        settle_s: Between work and an idle, seconds (``settle_s``).
-        pause_s: Between two windows, seconds (``pause_s``).
+        window_s: Length of one window, seconds.
+        sample_rate_hz: How often the headline is read: the requested rate, or one that suits its filters.
+        further: Rates and streams at which the main workload is measured in addition to ``rate_hz`` and ``streams``.
+        settle_s: Time between work and an idle period, seconds (see the function ``settle_s``).
+        pause_s: Time between two windows, seconds (see the function ``pause_s``).
     """
 
     preset: str
@@ -92,17 +92,17 @@ class Plan:
     pause_s: float = 0.0
 
     def seconds(self, variants: int, *, interleaved: bool) -> float:
-        """How long the run takes without cool-downs and accuracy."""
+        """Estimate the seconds of the run without cool-downs and accuracy."""
         idles = 2 if interleaved else 2 * variants
         window_s = self.window_s + self.pause_s
         idle_s = self.idle_s + (self.settle_s if self.idle_s else 0.0)
         return variants * (self.windows * window_s + self.warmup_s + _OVERHEAD_S) + idles * idle_s
 
     def order(self, variants: int) -> Iterator[tuple[int, int]]:
-        """(window, variant) in ABBA order: each round runs the variants in the opposite direction of the last.
+        """Yield (window, variant) in ABBA order: each round runs the variants in the reverse order of the last round.
 
-        A linear drift then falls on all alike (measurement rules A2: 3 % drift biases a ratio by 1.6 points when the
-        variants run one after the other, by nothing in ABBA order).
+        A linear drift then affects all variants equally (measurement rules A2: a drift of 3 % biases a ratio by 1.6
+        points if the variants run one after the other, and not at all in ABBA order).
         """
         for window in range(self.windows):
             members = range(variants) if window % 2 == 0 else range(variants - 1, -1, -1)
@@ -111,10 +111,10 @@ class Plan:
 
 
 def settle_s(channels: Iterable[Channel]) -> float:
-    """How long to wait (s) between the end of work and an idle, so that no sensor still shows the work.
+    """Return how long to wait (s) between work and an idle period, so that no sensor still shows the work.
 
-    An exponential filter has forgotten all but 0.7 % after five time constants; the largest that its driver's settings
-    allow is taken.
+    After five time constants an exponential filter retains only 0.7 % of the work; the largest time constant that the
+    driver's settings allow is assumed.
     """
     times = [SETTLE_S]
     for channel in channels:
@@ -125,10 +125,10 @@ def settle_s(channels: Iterable[Channel]) -> float:
 
 
 def pause_s(channels: Iterable[Channel], rate_hz: float | None = None) -> float:
-    """How long nothing runs (s) between two windows, so that their edges can be taken from it (``energy.edges``).
+    """Return how long (s) nothing runs between two windows, so that their edges can be determined (``energy.edges``).
 
-    A filter or a momentary reading needs some readings there; a counter or a block average needs two of its own ticks,
-    and so does a source that is read more often than it says something new.
+    A filtered or instantaneous channel needs some readings in the pause; a counter or a block average needs two of its
+    refreshes, and so does a source that is read more often than it refreshes.
     """
     pauses = [0.0]
     for channel in channels:
@@ -144,16 +144,16 @@ def pause_s(channels: Iterable[Channel], rate_hz: float | None = None) -> float:
 
 
 def start_delay(now_s: float, window: int, windows: int, part_time: PartTime | None) -> float:
-    """How long to wait (s) before a window starts, so that starts are spread evenly over a part-time sensor's period.
+    """Return how long to wait (s) before a window, so that starts are spread evenly over a part-time sensor's period.
 
-    A load whose inferences are in step with the sensor is seen always at the same phase, and no number of repetitions
-    helps (Yang et al., SC24: 27 % off); starts in as many strata as there are windows take the mean of all phases.
+    If the inferences are synchronous with the sensor, it always sees the same phase, and no number of repetitions helps
+    (Yang et al., SC24: an error of 27 %); starts in as many strata as there are windows average over all phases.
 
     Args:
-        now_s: Monotonic.
-        window: Which of the variant's windows, from 0.
-        windows: How many it has.
-        part_time: The sensor's; None waits for nothing.
+        now_s: The current monotonic time, seconds.
+        window: The number of the window in its variant, from 0.
+        windows: The variant's number of windows.
+        part_time: The sensor's part-time behaviour; with None there is no wait.
     """
     if part_time is None:
         return 0.0
@@ -180,18 +180,19 @@ def make_plan(
     queue: int = 0,
     further: Sequence[tuple[float, int]] = (),
 ) -> Plan:
-    """A preset, what the user set over it, and the period of the headline sensor.
+    """Make a plan from a preset, the user's overrides and the period of the headline sensor.
 
     Args:
-        sample_rate_hz: What was asked for; None leaves it to the channels.
-        channels: The headline's, for whose filters and refreshes windows keep apart from one another and from idles.
-        refresh_s: The headline sensor's refresh interval; lengthens the preset's window, never one that was asked for.
-        part_time: What the headline sensor looks at of each period; the preset's windows become at least as many as it
-            takes looks to cover one.
-        further: More loads of the main workload that are measured in turns with it: rates and streams.
+        sample_rate_hz: The requested rate; with None the channels determine it.
+        channels: The headline's channels; their filters and refreshes determine the time between windows and idle
+            periods.
+        refresh_s: The headline sensor's refresh interval; it lengthens the preset's window, but never a requested one.
+        part_time: The part of each period that the headline sensor measures; the preset's number of windows is raised
+            to the number of such parts that cover a period.
+        further: More loads of the main workload (rates and streams), whose windows alternate with it.
 
     Raises:
-        InputError: an unknown preset or scenario, a rate where none belongs or a missing one, a value out of range.
+        InputError: The preset or scenario is unknown, a rate is missing or has no meaning, or a value is out of range.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
@@ -223,8 +224,8 @@ def make_plan(
     for flag, value, low, high in checks:
         require_range(flag, value, low, high)
     settle = settle_s(channels)
-    # An idle is as long as a filter needs to be read from, where nobody says how long; one that was asked to be short
-    # waits no longer than some times its length.
+    # By default an idle period is long enough for the filter; before a requested short one, the wait is limited to a
+    # few times its length.
     idle_s = max(base.idle_s, settle / 2.5) if idle_s is None else idle_s
     strata = 1 if part_time is None else math.ceil(part_time.period_s / part_time.look_s - 1e-9)
     return Plan(

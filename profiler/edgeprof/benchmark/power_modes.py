@@ -1,4 +1,4 @@
-"""Run the same bench in each power mode of the device: the conductor of ``bench --power-modes``."""
+"""Run the same benchmark in each power mode of the device: the conductor of ``bench --power-modes``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeprof.results.schema import Result
     from edgeprof.roots import Roots
 
-#: Governors that are no power mode, because another program sets the clock.
+#: Governors that are not power modes, because another program sets the clock.
 _NO_MODE = frozenset({"userspace"})
 
 
@@ -31,7 +31,7 @@ class Mode:
     """One power mode.
 
     Attributes:
-        name: ``MAXN``, ``15W``; or a governor's.
+        name: nvpmodel's name, such as ``MAXN`` or ``15W``, or a governor's name.
         number: nvpmodel's id; None for a governor.
     """
 
@@ -49,7 +49,7 @@ class Swept:
 
 
 def modes(roots: Roots) -> list[Mode]:
-    """The power modes of this device: nvpmodel's, where it is one with them, else the CPU's governors."""
+    """Return the power modes of this device: those of nvpmodel if it has them, otherwise the CPU's governors."""
     table = text_of(roots.root / "etc/nvpmodel.conf") or ""
     rows = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", table)
     if rows and _nvpmodel_path(roots) is not None:
@@ -61,11 +61,11 @@ def modes(roots: Roots) -> list[Mode]:
 
 
 def choose(roots: Roots, names: Sequence[str] = ()) -> list[Mode]:
-    """The modes of these names (or nvpmodel's numbers); all without any.
+    """Return the modes with these names (or nvpmodel's numbers); all modes without names.
 
     Raises:
-        UnavailableError: the device has none.
-        InputError: a name that it does not have.
+        UnavailableError: The device has no power modes.
+        InputError: The device has no mode of a given name.
     """
     available = modes(roots)
     if not available:
@@ -85,18 +85,18 @@ def choose(roots: Roots, names: Sequence[str] = ()) -> list[Mode]:
 def sweep(
     request: BenchRequest, host: PluginHost, roots: Roots, progress: Progress, names: Sequence[str] = ()
 ) -> list[Swept]:
-    """Bench in each mode; the mode, the governors and the limits of the clocks that were are there again at the end.
+    """Run the benchmark in each mode, and restore the mode, the governors and the limits of the clocks at the end.
 
-    A mode that cannot be entered (nvpmodel wants a reboot for it) is passed over with its reason.
+    A mode that cannot be entered (nvpmodel requires a reboot for it) is skipped, with the reason.
 
     Raises:
-        UnavailableError: the device has no modes, may not be changed, or could not be put back.
-        InputError: see ``bench``.
+        UnavailableError: The device has no modes, may not be changed, or could not be restored.
+        InputError: See ``bench``.
     """
     chosen = choose(roots, names)
     swept: list[Swept] = []
     with Settings() as settings:
-        # nvpmodel undoes what jetson_clocks pinned, so the clocks' limits are put back after the mode.
+        # nvpmodel resets the clocks that jetson_clocks fixed, so the clocks' limits are restored after the mode.
         for path in _frequency_limits(roots):
             settings.remember(path)
         for mode in chosen:
@@ -114,7 +114,7 @@ def sweep(
 
 
 def _enter_mode(mode: Mode, roots: Roots, settings: Settings) -> str | None:
-    """Enter a power mode. Returns None if the device is in the mode now, else the reason why it is not."""
+    """Enter a power mode. Return None if the device is in the mode now, otherwise the reason why it is not."""
     if mode.number is None:
         for path in _cpufreq_limits(roots):
             if mode.name in (text_of(path / "scaling_available_governors") or "").split():

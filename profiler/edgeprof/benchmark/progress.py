@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Receives the progress of a benchmark; the command line draws a bar, tests keep a list."""
+    """Receives the progress of a benchmark: the command line draws a bar, tests store a list."""
 
     def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:
         """The run begins: its headlines, its expected seconds, and a function that returns live values."""
@@ -18,7 +18,7 @@ class Progress(Protocol):
         """A step begins that takes about ``seconds``."""
 
     def note(self, text: str) -> None:
-        """Show a sentence that is worth a line of its own."""
+        """Show a sentence on a separate line."""
 
     def end(self) -> None:
-        """The run has ended, in whatever way."""
+        """The run has ended, successfully or not."""

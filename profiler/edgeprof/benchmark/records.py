@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class WorkloadRecord:
-    """Everything kept of one workload of a variant while it ran.
+    """Everything that is recorded of one workload of a variant while it runs.
 
     Attributes:
-        windows: In order of time.
-        orders: The place of each window in the whole run, from 1.
-        throttles: Throttling events that the device counted during its windows, as sentences.
+        windows: The windows, in order of time.
+        orders: The position of each window in the whole run, from 1.
+        throttles: Throttling events that the device counted during the windows, as sentences.
         device_times: After each window: part → seconds of some inferences, by the device's clock.
-        token_times: Of each request in its windows, where it is one of a language model: seconds to each token.
-        stage_times: After each window, where it is that of a pipeline's frames: frames × stages, seconds.
-        scenario: How its windows are loaded, where not as those of the main workload.
-        asked: What the worker calls the workload, where the result calls it otherwise.
-        standstills: Why windows were left out and measured again: ``was stopped by a signal``.
+        token_times: Only for a language model: for each request in the windows, the seconds until each token.
+        stage_times: Only for a pipeline's frames: for each window, seconds, shape ``(frames, stages)``.
+        scenario: The scenario of the windows, if it differs from the main workload's.
+        asked: The worker's name for the workload, if the result uses another name.
+        standstills: Why windows were left out and measured again, such as ``was stopped by a signal``.
     """
 
     workload: Workload
@@ -70,12 +70,12 @@ class WorkloadRecord:
 
 @dataclass
 class VariantRecord:
-    """Everything kept of one variant while it ran."""
+    """Everything that is recorded of one variant while it runs."""
 
     name: str
     recipe: list[dict[str, Any]]
     artifact: Artifact
-    runtime: str | None  # None: there is nothing to run, and the failure says why
+    runtime: str | None  # None: there is nothing to run, and ``failure`` gives the reason
     options: LoadOptions
     loaded: Loaded | None = None
     workloads: list[WorkloadRecord] = field(default_factory=list)  # the main one first; empty before it is loaded
@@ -93,7 +93,7 @@ class VariantRecord:
     failure: VariantError | None = None
     profile: OperatorProfile | None = None
     microcontroller_need: MicrocontrollerNeed | None = None
-    text: Text | None = None  # whose perplexity was asked for, and what the model made of it
+    text: Text | None = None  # the text whose perplexity was requested; ``likelihoods`` are the model's
     likelihoods: Likelihoods | None = None
 
     @property
@@ -108,7 +108,7 @@ class Sampled:
 
     Attributes:
         recording: The readings and the spans of the whole run.
-        start_s: The monotonic time that traces in the result count from.
+        start_s: The monotonic time at which the times of the result's traces begin.
         cores: CPU cores of the device.
     """
 
@@ -129,7 +129,7 @@ class Sampled:
         return self.recording.series(channel)
 
     def fits(self, date: str) -> dict[Key, MeasuredFilter]:
-        """What was fitted, by power channel, as ``corrections.keep_fitted`` takes it."""
+        """Return the fitted filters by power channel, in the form for ``corrections.keep_fitted``."""
         fitted, _ = self.recording.fitted_filters()
         return {
             channel.key: MeasuredFilter(fit.tau_s, fit.u_s, channel.filter.tau_s or 0.0, date, fit.falls)
@@ -138,5 +138,5 @@ class Sampled:
         }
 
     def of(self, quantity: str) -> list[Channel]:
-        """The channels of a quantity that were sampled."""
+        """Return the sampled channels of a quantity."""
         return self.recording.of(quantity)

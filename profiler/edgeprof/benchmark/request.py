@@ -1,4 +1,4 @@
-"""The request for a benchmark, and its models, each recognised, named and given a runtime before anything runs."""
+"""The request for a benchmark, and its models; each is recognised, named and given a runtime before anything runs."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ LANGUAGE_FOLDERS = ("transformers", "openvino-genai", "onnxruntime-genai", "ctra
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One model or variant to bench: what to load, under which name, and how it was made."""
+    """One model or variant to benchmark: what to load, its name, and how it was made."""
 
     spec: str
     name: str | None = None
     recipe: list[dict[str, Any]] = field(default_factory=list)
-    #: Set where making this variant failed: it is reported, not run; ``spec`` is then the model it was to come from.
+    #: Set if making this variant failed: it is reported, not run; ``spec`` is then the model it should be made from.
     failure: VariantError | None = None
-    #: A callable of this very process: it runs here whatever the others do.
+    #: Whether it is a callable of this process, which runs in this process even if the other models do not.
     in_process: bool = False
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """Everything that was asked for; the flags of ``edgeprof bench``, resolved but not interpreted."""
+    """The whole request: the flags of ``edgeprof bench``, resolved but not interpreted."""
 
     models: Sequence[ModelRequest]
     runtime: str | None = None
@@ -59,7 +59,7 @@ class BenchRequest:
     streams: int | None = None
     #: How many frames of a camera may wait (``periodic``).
     queue: int = 0
-    #: Rates and streams at which the main workload is measured too, in turns with the first.
+    #: Further rates and streams at which the main workload is measured; their windows alternate with the first.
     further: Sequence[tuple[float, int]] = ()
     preset: str = "default"
     windows: int | None = None
@@ -76,38 +76,38 @@ class BenchRequest:
     dataset: Dataset | None = None
     metric: Metric | None = None
     options: Mapping[str, str] = field(default_factory=dict)
-    #: Of language models: ``prompt``, ``generate``, ``depth`` and ``context`` in tokens, those that were asked for.
+    #: For language models: the given ones of ``prompt``, ``generate``, ``depth`` and ``context``, in tokens.
     language: Mapping[str, int] = field(default_factory=dict)
-    #: What of ``prompt``, ``generate``, ``depth`` and ``batch`` is a list: each combination is a row of its own.
+    #: Those of ``prompt``, ``depth`` and ``batch`` that are lists: each combination becomes a separate row.
     sweep: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    #: What else of a language model was asked for: ``kv`` (the type of its cache), ``prefill_threads``,
-    #: ``random_weights``; options of its runtime, and refused for other models.
+    #: Further options for a language model's runtime: ``kv`` (the type of its cache), ``prefill_threads``,
+    #: ``random_weights``; rejected for other models.
     language_options: Mapping[str, str] = field(default_factory=dict)
-    #: The text whose perplexity is asked for.
+    #: The text whose perplexity is requested.
     text: Text | None = None
-    #: Of pipelines: where the frames come from; None: the pipeline's own source.
+    #: For pipelines: the source of the frames; None for the pipeline's own source.
     frames: str | None = None
-    #: The model of a server that is given by its URL; None: the only one that it has.
+    #: The model of a server that is given by its URL; None for the server's only model.
     server_model: str | None = None
     worker_python: str | None = None
     isolated: bool = True
     timeout_s: float = 120.0
     strict: bool = False
     seed: int = 0
-    #: How many operators of each model get a row of their own; None: nothing looks into the models.
+    #: How many operators of each model get their own row; None: the models are not profiled.
     profile_ops: int | None = None
     #: Lower the averaging of INA3221s for the run, as root.
     fast_sensor: bool = False
 
     @property
     def inputs_from(self) -> str | None:
-        """What the inputs are read from; None: they are random, or a pipeline's own."""
+        """The file or source of the inputs; None if they are random or a pipeline's own."""
         return self.frames if self.input_data is None else str(self.input_data)
 
 
 @dataclass
 class Candidate:
-    """A model that was recognised, and the runtime that will load it; or the reason why there is nothing to run."""
+    """A recognised model and the runtime that will load it, or the reason why there is nothing to run."""
 
     name: str
     recipe: list[dict[str, Any]]
@@ -115,19 +115,20 @@ class Candidate:
     runtime: Runtime | None
     failure: VariantError | None = None
     in_process: bool = False
-    #: Of the lists in ``BenchRequest.sweep``, what this row is measured with.
+    #: The values of this row, one from each list in ``BenchRequest.sweep``.
     lengths: Mapping[str, int] = field(default_factory=dict)
 
     @functools.cached_property
     def history(self) -> list[dict[str, Any]]:
-        """How it was made, here or by an earlier ``edgeprof compress``, as far as that is known."""
+        """How the model was made, in this run or by an earlier ``edgeprof compress``, as far as it is known."""
         return self.recipe or recipe_beside(self.artifact)
 
 
 def _check_kind(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> None:
-    """
+    """Check that the request's flags suit the kind of the model.
+
     Raises:
-        InputError: lengths of requests were given, and the model is no language model; or frames, and it is no program.
+        InputError: A flag for language models was given for another model, or frames for something else than a program.
     """
     names = [*request.language, *(name for name in request.sweep if name != "batch"), *request.language_options]
     flags = {"prefill_threads": "--threads N:M", "random_weights": "--random-weights"}
@@ -163,9 +164,10 @@ def _check_kind(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> 
 
 
 def _check_context(request: BenchRequest, artifact: Artifact) -> None:
-    """
+    """Check that the requests fit the context for which the model was trained.
+
     Raises:
-        InputError: requests are longer than what the model was trained for, and nobody asked for such a context.
+        InputError: The requests are longer, and no longer context was requested.
     """
     trained = gguf.read_model(artifact.files).context_length
     if trained is None or "context" in request.language:
@@ -182,7 +184,7 @@ def _check_context(request: BenchRequest, artifact: Artifact) -> None:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """The name, with a number where it is taken; it is taken then."""
+    """Return the name, with a number if it is in use, and add it to ``taken``."""
     unique, count = name, 1
     while unique in taken:
         count += 1
@@ -192,15 +194,15 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 def _combinations(sweep: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
-    """Each combination of the lists, the last one changing fastest; one that is empty where there is no list."""
+    """Return each combination of the lists, the last list changing fastest; one empty combination without lists."""
     return [dict(zip(sweep, counts, strict=True)) for counts in itertools.product(*sweep.values())]
 
 
 def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """``NAME=1x3x224x224[:float32]`` (commas do as well) as shapes and dtypes by name.
+    """Parse texts such as ``NAME=1x3x224x224[:float32]`` (or with commas) into shapes and dtypes by name.
 
     Raises:
-        InputError: one of them is not written so.
+        InputError: A text does not have this form.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
@@ -221,13 +223,13 @@ def input_shapes(texts: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], dict
 
 
 def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
-    """The models, each with a name of its own, recognised and with a runtime.
+    """Return the models, each recognised, with a unique name and a runtime.
 
-    One of several that is no model, or that nothing here loads, costs itself alone: the others are measured.
+    If one of several is not a model, or no installed runtime loads it, the others are still measured.
 
     Raises:
-        InputError: a path or a runtime that does not exist.
-        EdgeprofError: there is nothing to run; the first model's reason.
+        InputError: A path or a runtime does not exist.
+        EdgeprofError: There is nothing to run; the message is the first model's reason.
     """
     if not request.models:
         raise InputError("no model was given", remedy="edgeprof bench MODEL [MODEL …]")
@@ -243,7 +245,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
         artifact, refusal = examine(model.spec, formats)
         name = model.name or Path(artifact.spec).name
         runtime = None
-        if model.failure is not None:  # what was to be made of the model has neither its size nor its checksum
+        if model.failure is not None:  # a variant that was not made has no size and no checksum
             artifact, refusal = replace(artifact, size_bytes=None, sha256=None, files=()), model.failure
         elif refusal is None:
             try:
@@ -263,7 +265,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
 
 
 def load_options(request: BenchRequest, candidate: Candidate) -> LoadOptions:
-    """How the runtime of a candidate shall load it."""
+    """Return the options with which the runtime of a candidate loads it."""
     served, lengths = request.server_model, {**request.language, **candidate.lengths}
     batch = lengths.pop("batch", request.batch)
     text = request.text

@@ -1,4 +1,7 @@
-"""The part of a result that only a pipeline has: its stages with times and joules, and the rest of a frame. Pure."""
+"""The part of a result that only a pipeline has: its stages with times and joules, and the rest of a frame.
+
+All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -29,26 +32,26 @@ if TYPE_CHECKING:
     from edgeprof.benchmark.records import VariantRecord
     from edgeprof.launch.loaded import Loaded
 
-#: The workload that stages are told apart from, where frames themselves come at a rate or in several streams.
+#: The workload that a stage's windows are compared with, if the frames come at a rate or in several streams.
 BACK_TO_BACK = "frame back to back"
-#: A stage whose time differs by more than this, alone or repeated, from its time in place behaves otherwise there.
+#: A stage behaves differently alone or repeated if its time there differs by more than this share from that in place.
 DIFFERS = 0.15
-#: A rate that is so many times that of the source is beyond it.
+#: A rate above this multiple of the source's rate exceeds the source.
 FASTER = 1.02
-#: A shorter difference (s) is the clock's and the call's own.
+#: A shorter difference (s) is due to the clock and the call itself.
 LEAST_DIFFERENCE_S = 20e-6
 
 
 def workload_records(
     loaded: Loaded, scenario: Scenario, further: Sequence[tuple[float, int]] = ()
 ) -> list[WorkloadRecord]:
-    """What is measured of a loaded model, the main workload first.
+    """Return the records of a loaded model's workloads, the main workload first.
 
-    The stages of a pipeline are told apart by windows without pauses, whatever the scenario of its frames is.
+    The stages of a pipeline are separated by windows without pauses, whatever the scenario of its frames is.
 
     Args:
         loaded: The model.
-        scenario: Of the main workload.
+        scenario: The scenario of the main workload.
         further: More rates and streams of the main workload.
     """
     records = [WorkloadRecord(workload) for workload in loaded.workloads]
@@ -66,9 +69,9 @@ def workload_records(
 
 
 def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None:
-    """Fill ``stages`` and ``pipeline`` of a variant that is one; of any other model nothing is done.
+    """Fill ``stages`` and ``pipeline`` of a variant that is a pipeline; do nothing for any other model.
 
-    The workloads of the stages, which were measured as frames with repetitions, become those of one call of a stage.
+    The workloads of the stages, which were measured as frames with repetitions, become workloads of one stage call.
     """
     facts = record.loaded.pipeline if record.loaded is not None else None
     if facts is None or not row.workloads:
@@ -100,7 +103,7 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
 
 
 def beyond_source(facts: Mapping[str, Any], rates: Sequence[float]) -> Iterator[Reason]:
-    """Whether frames were asked for more often than their source gives them."""
+    """Yield a reason if frames were requested at a higher rate than the source provides."""
     given_hz, asked_hz = facts["rate_hz"], max(rates, default=0.0)
     if given_hz is not None and asked_hz > FASTER * given_hz:
         yield Reason(
@@ -112,7 +115,7 @@ def beyond_source(facts: Mapping[str, Any], rates: Sequence[float]) -> Iterator[
 
 
 def _stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int) -> schema.Stage:
-    """A stage with its times in place; its joules are unknown yet."""
+    """Return a stage with its times in place; its joules are still unknown."""
     total = float(times.sum())
     is_repeated = asked["trouble"] is None
     return schema.Stage(
@@ -128,7 +131,7 @@ def _stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int)
 
 
 def _separate(stage: schema.Stage, whole: schema.Workload, repeated: schema.Workload, plan: Plan) -> None:
-    """The joules of one call of a stage, from the windows with and without its repetition."""
+    """Set the joules of one call of a stage, from the windows with and without its repetition."""
     frame, more = whole.energy_j_per_unit, repeated.energy_j_per_unit
     if frame is None or more is None or not frame.gross.windows or not stage.repeats:
         stage.reason = "nothing measured the energy of its windows"
@@ -148,11 +151,11 @@ def _separate(stage: schema.Stage, whole: schema.Workload, repeated: schema.Work
 def _as_calls(
     stage: schema.Stage, repeated: schema.Workload, blocks: Sequence[npt.NDArray[np.float64]]
 ) -> schema.Workload:
-    """The workload of a stage with its figures for one call, as tables and comparisons read them.
+    """Return the workload of a stage with its figures for one call, as tables and comparisons read them.
 
     Args:
-        stage: With its joules.
-        repeated: The workload as it was measured.
+        stage: The stage, with its joules.
+        repeated: The measured workload, whose frames repeat the stage.
         blocks: For each window of frames, the seconds of the stage in place.
     """
     energy = stage.energy_j_per_call
@@ -175,32 +178,32 @@ def _as_calls(
 
 
 def _repeated_seconds(whole: schema.Workload, repeated: schema.Workload, repeats: int) -> list[float]:
-    """For each pair of windows, the seconds that one repetition added to the median frame."""
+    """Return, for each pair of windows, the seconds that one repetition added to the median frame."""
     pairs = zip(repeated.windows, whole.windows, strict=False)
     medians = [(after.latency_median_s, before.latency_median_s) for after, before in pairs]
     return [(after - before) / repeats for after, before in medians if after is not None and before is not None]
 
 
 def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Sequence[float]) -> Iterator[Reason]:
-    """Whether the stage takes another time alone, or when it is repeated, than it takes in place.
+    """Yield a reason if the stage takes a different time alone, or when it is repeated, than in place.
 
     Args:
-        stage: With its times.
-        repeated_s: Seconds of a repeated call, by pairs of windows.
-        in_place_s: Median seconds of a call in place, by windows.
+        stage: The stage, with its times.
+        repeated_s: Seconds of a repeated call, one value per pair of windows.
+        in_place_s: Median seconds of a call in place, one value per window.
     """
     if not in_place_s:
         return
     for how, seconds in (("alone", [] if stage.alone_s is None else [stage.alone_s]), ("repeated", repeated_s)):
         if not seconds or min(seconds) <= 0:
-            continue  # a call takes time: a difference of windows without any is how far windows differ by themselves
+            continue  # a call takes time, so a difference ≤ 0 only shows how much the windows themselves vary
         slack = max(DIFFERS * fmean(in_place_s), LEAST_DIFFERENCE_S)
         if how == "repeated":
             _, error_s = mean_and_error(seconds)
             if error_s is None:
-                continue  # a difference of two windows says nothing without its spread
+                continue  # without its spread, the difference of two windows means nothing
             slack += t_quantile(0.975, len(seconds) - 1) * error_s
-        # What differs does so in every window; a window that another program disturbed says nothing.
+        # A real difference appears in every window; a single window may have been disturbed by another program.
         if min(seconds) <= max(in_place_s) + slack and max(seconds) >= min(in_place_s) - slack:
             continue
         yield Reason(
@@ -212,7 +215,7 @@ def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Se
 
 
 def _refusals(stages: Sequence[schema.Stage]) -> Iterator[Reason]:
-    """What stages lack, each in a sentence."""
+    """Yield a reason for each stage without joules or with joules that are not separable."""
     for stage in stages:
         if stage.method == "time-share":
             remedy = "Let it depend on its input alone; else edgeprof.stage tells its times in your own program."
@@ -223,7 +226,7 @@ def _refusals(stages: Sequence[schema.Stage]) -> Iterator[Reason]:
 
 
 def _rest(stages: Sequence[schema.Stage], whole: schema.Workload, plan: Plan) -> schema.EnergyFigure | None:
-    """Joules of a frame beside its stages; None where a stage's are unknown."""
+    """Return the joules of a frame outside its stages; None if a stage's joules are unknown."""
     energies = [stage.energy_j_per_call for stage in stages]
     known = [energy.gross for energy in energies if energy is not None and energy.gross.windows]
     if whole.energy_j_per_unit is None or len(known) < len(stages):
@@ -232,7 +235,7 @@ def _rest(stages: Sequence[schema.Stage], whole: schema.Workload, plan: Plan) ->
 
 
 def _rest_seconds(whole: schema.Workload, times: npt.NDArray[np.float64]) -> float | None:
-    """Mean seconds of a frame beside its stages."""
+    """Return the mean seconds of a frame outside its stages."""
     if whole.latency_s is None or not len(times):
         return None
     return whole.latency_s.mean - float(times.sum(axis=1).mean())

@@ -1,4 +1,4 @@
-"""The models of a bench and the variants that are made of each, as requests."""
+"""The models of a benchmark and the variants that are made from each, as requests."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def model_requests(
     timeout_s: float = 120.0,
     isolated: bool = True,
 ) -> list[ModelRequest]:
-    """The models as given and, for each, its variants.
+    """Make the variants of each model, and return the models and the variants as requests.
 
-    One of several variants that cannot be made costs itself alone, as with ``edgeprof compress``.
+    If one of several variants cannot be made, the others are still made, as with ``edgeprof compress``.
 
     Args:
         models: Paths or ``module:attribute``.
         host: The plugins.
-        folder: Where variants are made.
-        dataset: What compressors calibrate with.
-        names: Of the models, in their order.
-        chains: The variants, as ``prune-structured:amount=0.3+int8-static``.
-        seed: Of the compressors.
-        timeout_s: How long one step may take.
-        isolated: Whether each step runs in a process of its own.
+        folder: The directory for the variants.
+        dataset: The data with which compressors calibrate.
+        names: The names of the models, in their order.
+        chains: The variants, such as ``prune-structured:amount=0.3+int8-static``.
+        seed: The seed of the compressors.
+        timeout_s: The time limit of one step, seconds.
+        isolated: Whether each step runs in a separate process.
 
     Raises:
-        InputError: a path, a name too many, or a chain that cannot be.
+        InputError: A path does not exist, there are more names than models, or a chain is not possible.
     """
     if len(names) > len(models):
         raise InputError(f"{len(names)} --name for {len(models)} models", remedy="Give one --name per MODEL, in order.")
@@ -87,7 +87,7 @@ def model_requests(
 def _variant_sources(
     models: Sequence[str], chains: Sequence[Sequence[Step]], host: PluginHost
 ) -> list[tuple[Artifact, InputError | None]]:
-    """What variants are made of; slips of the pen in paths and chains are told before anything is made."""
+    """Return the models that variants are made from; errors in paths and chains are raised before anything is made."""
     if not chains:
         return []
     formats = own_formats(host)

@@ -1,7 +1,7 @@
-"""What a child process answers, read without running what it says.
+"""Read the answers of a child process without running code that they contain.
 
 The child opens a model, and with ``--sandbox`` it is not trusted. Its answers are pickles, which may call anything that
-they name: here they may name exceptions of Python and of edgeprof, and the plain records of edgeprof.
+they name: here they may name only exceptions of Python and edgeprof, plain values, and edgeprof's records.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LONGEST = 256 << 20
 
 _OWN_PACKAGES = ("edgeprof", "edgeprof_plugins")
-#: Names beside those of edgeprof that make plain values and do nothing else.
+#: Names outside edgeprof that only make plain values.
 _PLAIN = frozenset(
     [
         *(("builtins", name) for name in ("bytearray", "complex", "frozenset", "range", "set", "slice")),
@@ -34,16 +34,16 @@ _PLAIN = frozenset(
 
 
 class AnswerError(Exception):
-    """What came is no answer: one clause that says why."""
+    """Raised if the received bytes are not an answer; the text is one clause with the reason."""
 
 
 def send_answer(pipe: Connection, kind: str, content: Any) -> None:
     """Send an answer that ``receive_answer`` understands.
 
     Args:
-        pipe: To the parent.
+        pipe: The pipe to the parent.
         kind: ``progress``, ``running``, ``made`` or ``raised``.
-        content: Its content; an error of a library is sent by its name and its text.
+        content: The answer's content; for a library's exception, only its name and text are sent.
     """
     if kind == "raised" and type(content).__module__.partition(".")[0] not in ("builtins", *_OWN_PACKAGES):
         content = (type(content).__name__, str(content))
@@ -51,17 +51,17 @@ def send_answer(pipe: Connection, kind: str, content: Any) -> None:
 
 
 def receive_answer(pipe: Connection) -> tuple[str, Any]:
-    """The kind and the content of the next answer; the content of ``raised`` is an exception.
+    """Return the kind and the content of the next answer; the content of ``raised`` is an exception.
 
     Raises:
-        EOFError: the child is gone.
-        AnswerError: it sent something else.
+        EOFError: The child has ended.
+        AnswerError: The child sent something else.
     """
     try:
         sent = pipe.recv_bytes(LONGEST)
     except EOFError:
         raise
-    except OSError as error:  # longer than that; the rest is still in the pipe
+    except OSError as error:  # longer than LONGEST; the rest is still in the pipe
         raise AnswerError(f"it cannot be received: {error}") from error
     try:
         kind, content = _Reader(io.BytesIO(sent)).load()
@@ -78,7 +78,7 @@ def _is_pair(content: Any) -> bool:
     return isinstance(content, tuple) and len(content) == 2 and isinstance(content[0], str)
 
 
-#: Kind of an answer → whether this can be its content.
+#: Kind of an answer → a check whether a value can be its content.
 _FITS: dict[Any, Callable[[Any], bool]] = {
     "progress": _is_pair,
     "running": lambda content: content is None or isinstance(content, str),

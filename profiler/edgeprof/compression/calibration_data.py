@@ -1,4 +1,4 @@
-"""Samples to calibrate with: taken evenly from a dataset, checked before any range is taken from them."""
+"""Samples for calibration: taken evenly from a dataset, and checked before any range is derived from them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Calibration:
-    """The samples that a static quantiser sees.
+    """The samples for a static quantiser.
 
     Args:
-        data: The samples; ``samples`` of them at most are used, evenly spread, so that a dataset sorted by class is
-            covered whole.
-        inputs: What the model takes: name → (shape with None for an open size, dtype).
-        samples: At most so many.
+        data: The dataset; at most ``samples`` of its samples are used, evenly spread, so that all classes of a dataset
+            sorted by class are covered.
+        inputs: The model's inputs: name → (shape with None for an open size, dtype).
+        samples: The largest number of samples.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Calibration:
         """Return the samples in batches of one; a model with a fixed batch gets batches of that size.
 
         Raises:
-            InputError: they are empty, have NaN or infinite values, or do not fit the model; the sentence says which.
+            InputError: A sample has NaN or infinite values, or does not fit the model; the message names it.
         """
         sizes = {shape[0] for shape, _ in self.inputs.values() if shape and shape[0] is not None}
         size = fixed_batch or (sizes.pop() if len(sizes) == 1 else 1) or 1
@@ -70,7 +70,7 @@ class Calibration:
         return facts
 
     def _check_batched(self) -> None:
-        """A state or a setting that goes with every sample cannot be told apart from samples."""
+        """Reject inputs without a batch axis: a state or setting cannot be distinguished from the samples."""
         first = {name: shape[0] if shape else 0 for name, (shape, _) in self.inputs.items()}
         sizes = set(first.values())
         if sizes <= {None, 1} or (len(sizes) == 1 and 0 not in sizes):

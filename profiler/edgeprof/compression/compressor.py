@@ -1,4 +1,4 @@
-"""The contract of a compressor: an artifact and parameters in, a smaller (it is hoped) artifact out."""
+"""The interface of a compressor: it makes a (usually smaller) artifact from an artifact and parameters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from edgeprof.evaluation.dataset import Dataset
 
 
-#: What of a model a compressor changes: the precision of weights or arithmetic, which weights are zero, how many
-#: channels there are, the rank of weight matrices, how many distinct values weights have, or the weights by training.
+#: The property of a model that a compressor changes: the precision of weights or arithmetic, the zero weights, the
+#: number of channels, the rank of weight matrices, the number of distinct weights, or the weights (by training).
 Change = Literal["precision", "sparsity", "channels", "rank", "values", "weights"]
 
 
@@ -23,8 +23,8 @@ class Parameter:
     """One parameter of a compressor.
 
     Attributes:
-        type: What its text is turned into.
-        default: Taken where none is given; None for none.
+        type: The type to which its text is converted.
+        default: The default value; None if there is none.
         required: Whether it must be given.
         minimum: The lowest value allowed, inclusive.
         maximum: The highest value allowed, inclusive.
@@ -46,15 +46,15 @@ class Compressor(ABC):
     """A method that makes a variant of a model file.
 
     Attributes:
-        name: As registered and as written after ``--with``.
-        version: Of the method; part of the variant's provenance.
+        name: The name under which it is registered and which is written after ``--with``.
+        version: The version of the method; part of the variant's provenance.
         takes: Formats (artifact.FORMATS) that it accepts.
-        gives: The format it produces; None for the one it got.
-        parameters: What can be set.
+        gives: The format that it produces; None for the format that it got.
+        parameters: The parameters that can be set.
         needs_data: Whether it calibrates or trains on a dataset.
-        changes: What of the model it changes, which ``edgeprof diagnose`` reasons about; nothing for a conversion.
-        weight_bits: Of the weights that it stores, where it changes their precision and the parameters do not say.
-        for_target: Whether what it makes depends on the processor that it is made for (``target.current_target``).
+        changes: The properties of the model that it changes, for ``edgeprof diagnose``; empty for a conversion.
+        weight_bits: Bits of the stored weights, if it changes their precision and no parameter determines them.
+        for_target: Whether its output depends on the processor for which it is made (``target.current_target``).
     """
 
     name: str
@@ -68,8 +68,8 @@ class Compressor(ABC):
     for_target: bool = False
 
     def for_format(self, model_format: str) -> Compressor:  # noqa: ARG002 - for those that serve several
-        """The compressor that does it for one of the formats in ``takes``: itself, unless a name serves several formats
-        in several ways, each with parameters and needs of its own.
+        """Return the compressor for one of the formats in ``takes``: this object, unless several compressors with
+        different parameters and needs share a name, each for its own formats.
         """
         return self
 
@@ -77,14 +77,14 @@ class Compressor(ABC):
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
     ) -> dict[str, Any]:
-        """Write the compressed model to ``target`` (a new file; the caller makes that atomic and checksums it).
+        """Write the compressed model to ``target`` (a new file; the caller moves it to its place and hashes it).
 
-        Deterministic for a seed. ``source`` is a file; for the format ``python`` it is the spec, written as a path
-        (``/folder/file.py:attribute``, ``package.module:attribute``).
+        The result must be the same for the same seed. ``source`` is a file; for the format ``python`` it is the spec as
+        a path (``/folder/file.py:attribute``, ``package.module:attribute``).
 
         Returns:
-            Provenance worth keeping: what was really done (layers touched, ratios reached).
+            Facts for the provenance: what was actually done (changed layers, achieved ratios).
 
         Raises:
-            InputError: the model or the data cannot be used; the sentence names the node, layer or shape.
+            InputError: The model or the data cannot be used; the message names the node, layer or shape.
         """

@@ -1,6 +1,6 @@
-"""Variants of a model as files: made one after the other, checked to load and to answer in numbers, written down.
+"""Variants of a model as files: made one after the other, checked to load and to give finite outputs, and recorded.
 
-The manifest is rewritten after each variant, so that a run that was killed goes on where it stopped.
+The manifest is rewritten after each variant, so that the next run continues where a killed run stopped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
 
 SCHEMA = "edgeprof.compress/1"
-#: Samples of a dataset that a variant must answer without NaN.
+#: Samples of a dataset for which a variant's outputs must be finite.
 _CHECKED = 8
 
 
@@ -56,29 +56,29 @@ def compress(
     device: Target | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Make every variant that is not there yet.
+    """Make every variant that does not exist yet.
 
     Args:
         source: The model.
-        chains: As written after ``--with``; each is one variant.
+        chains: The chains, as written after ``--with``; each is one variant.
         host: The plugins.
-        directory: Where variants and the manifest go.
-        data: For methods that calibrate or train, and for the check of the outputs.
-        seed: Makes it repeatable.
-        shapes: Input name → shape to check the variants with, where the model leaves it open.
-        dtypes: Input name → dtype, for models that do not tell.
-        timeout_s: For loading a variant, to check it.
-        fresh: Make variants again that are there.
-        device: The processor that they are made for; None for this machine's.
-        note: Told what happens, a line at a time.
+        directory: The directory for the variants and the manifest.
+        data: The data for methods that calibrate or train, and for the check of the outputs.
+        seed: The seed that makes the run repeatable.
+        shapes: Input name → shape for the check of the variants, for shapes that the model leaves open.
+        dtypes: Input name → dtype, for models that do not state it.
+        timeout_s: The time limit for loading a variant in the check, seconds.
+        fresh: Make existing variants again.
+        device: The processor for which they are made; None for this machine's.
+        note: Receives the progress, one line per call.
 
     Returns:
-        The manifest (``edgeprof.compress/1``) of these variants; that in ``directory`` keeps earlier ones too.
+        The manifest (``edgeprof.compress/1``) of these variants; the one in ``directory`` also keeps earlier variants.
 
     Raises:
-        InputError: a chain cannot be read; or the only one does not fit the model or the data. Of several, one that
-            does not fit is ``failed`` in the manifest, and the others are made.
-        StorageError: the disk is full, or ``directory`` cannot be written; what is whole by then stays.
+        InputError: A chain cannot be parsed, or the only chain does not fit the model or the data. If one of several
+            does not fit, it is ``failed`` in the manifest, and the others are made.
+        StorageError: The disk is full, or ``directory`` cannot be written; complete variants remain.
     """
     made_for = device or current_target()
     parsed = [(chain, parse_chain(chain)) for chain in chains]
@@ -108,7 +108,7 @@ def compress(
         name = chain_name(steps)
         known = None if fresh else before.get(name)
         if shapes and known is not None and any(reason["code"] == "not_checked" for reason in known["reasons"]):
-            known = None  # what could not be checked then can be now
+            known = None  # it could not be checked in the earlier run, and can be now
         if known is not None and run.is_current(known, steps):
             note(f"{name}: already made")
             manifest["variants"].append({**known, "reused": True})
@@ -122,7 +122,7 @@ def compress(
             except (InputError, UnavailableError) as error:
                 if len(parsed) == 1:
                     raise
-                # One of several that does not fit this model costs itself alone.
+                # If one of several does not fit this model, the others are still made.
                 note(f"{name}: {error.message}")
                 entry = {
                     "name": name,
@@ -138,23 +138,23 @@ def compress(
 
 
 def manifest_path(source: Artifact, directory: Path) -> Path:
-    """Where the manifest lies: beside the variants, named after the model."""
+    """Return the path of the manifest, which is next to the variants and named after the model."""
     return directory / f"{stem(source)}.compress.json"
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What every variant of one run is made of and with.
+    """The settings that all variants of one run share.
 
     Attributes:
         source: The model.
         host: The plugins.
-        directory: Where variants go.
-        data: For calibration, training and the check of the outputs.
-        seed: Makes it repeatable.
-        device: The processor that the variants are made for.
-        options: What a variant is loaded with when it is checked.
-        timeout_s: For loading a variant.
+        directory: The directory for the variants.
+        data: The data for calibration, training and the check of the outputs.
+        seed: The seed that makes the run repeatable.
+        device: The processor for which the variants are made.
+        options: The options for loading a variant in the check.
+        timeout_s: The time limit for loading a variant, seconds.
     """
 
     source: Artifact
@@ -167,12 +167,12 @@ class _Run:
     timeout_s: float
 
     def make_entry(self, chain: str, steps: Sequence[Step], begun: Made | None) -> dict[str, Any]:
-        """Make one variant, check it, and return what the manifest says of it.
+        """Make one variant, check it, and return its entry for the manifest.
 
         Args:
-            chain: As it was written.
+            chain: The chain, as the user wrote it.
             steps: The same, parsed.
-            begun: A variant that has the first steps behind it; None begins with the model.
+            begun: A variant to which the first steps were already applied; None begins with the model.
         """
         entry: dict[str, Any] = {
             "name": chain_name(steps), "chain": chain, "status": "ok", "reasons": [], "reused": False,
@@ -194,7 +194,7 @@ class _Run:
             entry["reasons"] = [_not_checked(error)]
         except VariantError as error:
             if error.code != Code.NAN_OUTPUT and not self._source_is_loadable():
-                # An open input shape, a missing device: the model as it was does not run by itself here either.
+                # For example an open input shape or a missing device: the original model does not run here either.
                 entry["reasons"] = [_not_checked(error)]
             else:
                 entry["status"], entry["reasons"] = "failed", [_failure_reason(error)]
@@ -210,9 +210,9 @@ class _Run:
         return True
 
     def furthest_prefix(self, earlier: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> Made | None:
-        """The earlier variant that has the most of a chain's first steps behind it.
+        """Return the earlier variant to which the most of a chain's first steps were applied.
 
-        An export or a training that several chains begin with is then not done twice.
+        An export or a training with which several chains begin is therefore done only once.
         """
         for count in range(len(steps) - 1, 0, -1):
             first = steps[:count]
@@ -222,7 +222,7 @@ class _Run:
         return None
 
     def is_current(self, entry: Mapping[str, Any], steps: Sequence[Step]) -> bool:
-        """Whether a variant of an earlier run is what this run would make."""
+        """Return whether a variant of an earlier run is the same that this run would make."""
         if entry.get("status") != "ok" or not entry.get("model"):
             return False
         recipe, target = entry["recipe"], self.device.to_dict()
@@ -251,11 +251,11 @@ class _Run:
 def check(
     variant: Artifact, host: PluginHost, data: Dataset | None = None, *, options: LoadOptions, timeout_s: float = 120.0
 ) -> None:
-    """See that a model loads and answers in numbers, in a process of its own.
+    """Check, in a separate process, that a model loads and gives finite outputs.
 
     Raises:
-        UnavailableError: no runtime here loads it.
-        VariantError: it does not load, crashes, or gives NaN or infinite values (``nan_output``).
+        UnavailableError: No installed runtime loads the model.
+        VariantError: The model does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
     runtime = choose_runtime(host, variant)
     spec = WorkerSpec.of(
@@ -296,10 +296,10 @@ def _dataset_facts(data: Dataset | None) -> dict[str, Any] | None:
 
 
 def _earlier_variants(path: Path, source: Artifact) -> dict[str, dict[str, Any]]:
-    """The variants of an earlier run from the same model: name → entry.
+    """Return the variants of an earlier run from the same model: name → entry.
 
     Raises:
-        InputError: they are another model's, whose files and manifest this run would replace.
+        InputError: The manifest is that of another model, whose files this run would replace.
     """
     try:
         manifest = json.loads(path.read_text("utf-8"))

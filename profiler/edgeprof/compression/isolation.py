@@ -1,6 +1,6 @@
-"""Run compressors and the user's code in a child process, so that a crash or a hang there costs one variant only.
+"""Run compressors and the user's code in a child process, so that a crash or a hang affects only one variant.
 
-The process is a fork: it has the plugins and the data that its parent has, and nothing needs to be written down for it.
+The process is a fork: it has the plugins and the data of its parent, and nothing needs to be serialised for it.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Told what of the user's begins to run, and None when it has ended.
+#: Receives the name of the user's code that begins to run, and None when it has ended.
 _WATCH: ContextVar[Callable[[str | None], None] | None] = ContextVar("edgeprof_user_code_watch", default=None)
 
 
 def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | None = None) -> T:
-    """What ``work()`` returns, run in a child process; its progress is reported here.
+    """Run ``work()`` in a child process, and return its result; its progress is reported in this process.
 
     Args:
-        work: What it returns is made of plain values and edgeprof's own records (``answers``). Its prints go to
-            stderr: stdout belongs to the command.
-        label: What is being made, for messages.
-        limit_s: How long each piece of ``user_code`` may take, seconds; the rest may take as long as it needs.
-        folder: The only one in which ``work`` may write where ``--sandbox`` was given; None: one of its own.
+        work: A function whose result consists of plain values and edgeprof's records (``answers``). What it prints
+            goes to stderr, because stdout belongs to the command.
+        label: The name of what is being made, for messages.
+        limit_s: The time limit of each block of ``user_code``, seconds; the rest has no limit.
+        folder: The only folder in which ``work`` may write with ``--sandbox``; by default a temporary one.
 
     Raises:
-        EdgeprofError: whatever ``work`` raised.
-        VariantError: the process died (``crashed``), or the user's code did not end (``timeout``).
+        EdgeprofError: ``work`` raised it.
+        VariantError: The process died (``crashed``), or the user's code did not end (``timeout``).
     """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
@@ -64,7 +64,7 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
         given = {"label": label, "limit_s": limit_s, "lifeline": lifeline, "dump": dump, "folder": folder}
         child = context.Process(target=_run_child, args=(work, ours, theirs), kwargs=given)
         with warnings.catch_warnings():
-            # Threads of libraries do not follow into the child; those that it needs, it starts itself.
+            # A fork does not copy the threads of libraries; the child itself starts those that it needs.
             warnings.simplefilter("ignore", DeprecationWarning)
             child.start()
         theirs.close()
@@ -98,20 +98,20 @@ def apart(work: Callable[[], T], *, label: str, limit_s: float, folder: Path | N
 
 
 def place(error: BaseException | None) -> str:
-    """`` (FILE, line N)``: the innermost line of an error's stack that is neither a library's nor ours, if any."""
+    """Return `` (FILE, line N)``, the innermost line of an error's stack outside libraries and edgeprof, or ""."""
     stack = [] if error is None else reversed(traceback.extract_tb(error.__traceback__))
     return _frame_place((frame.filename, frame.lineno or 0) for frame in stack)
 
 
 @contextlib.contextmanager
 def user_code(what: str) -> Iterator[None]:
-    """Run code of the user's so that whatever it raises, ``sys.exit`` included, becomes one sentence with its line.
+    """Run the user's code; any exception, including that of ``sys.exit``, becomes one sentence with its line.
 
     Args:
-        what: The model, as its user calls it.
+        what: The user's name for the model.
 
     Raises:
-        InputError: it raised.
+        InputError: The code raised an exception.
     """
     watch = _WATCH.get()
     if watch is not None:
@@ -144,17 +144,17 @@ def _run_child(
     parents.close()
     os.close(lifeline[1])
     die_with_parent(lifeline[0])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C too, and decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives Ctrl-C too, and decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.stdout.flush()
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     faulthandler.enable(dump, all_threads=False)
-    # A timer, and not faulthandler.dump_traceback_later: its thread does not follow into a fork of a process that uses
-    # it, and the call then waits for that thread for ever.
+    # A timer is used instead of faulthandler.dump_traceback_later, whose thread is not copied by the fork: if the
+    # parent uses it, the call in the child would wait for that thread forever.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, file=dump, chain=True)  # writes the stacks, then ends the process
-    if "torch" in sys.modules:  # OpenMP's threads did not follow, and it would wait for them
+    if "torch" in sys.modules:  # the fork did not copy OpenMP's threads, and torch would wait for them
         sys.modules["torch"].set_num_threads(1)
 
     def watch(what: str | None) -> None:
@@ -178,15 +178,15 @@ def _run_child(
 
 
 def _close_writable(excepted: Container[int]) -> None:
-    """Close what this fork has inherited and could write to though the sandbox forbids it: the store, locks, sockets.
+    """Close inherited descriptors that would bypass the sandbox because they can be written: store, locks, sockets.
 
     Args:
-        excepted: Descriptors that stay open, beside stdout and stderr.
+        excepted: Descriptors that stay open, in addition to stdout and stderr.
     """
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     for number in (int(entry.name) for entry in list(Path("/proc/self/fd").iterdir())):
-        with contextlib.suppress(OSError):  # the one of that folder, which is closed by now
+        with contextlib.suppress(OSError):  # the descriptor of the listed folder is already closed
             mode = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
             if number > 2 and number not in excepted and mode != os.O_RDONLY:
                 os.close(number)
@@ -222,7 +222,7 @@ def _death_error(running: str | None, label: str, status: int, words: str, limit
 
 
 def _stack_frames(words: str) -> list[tuple[str, int]]:
-    """The stack in a dump of faulthandler, innermost first."""
+    """Return the stack in a dump of faulthandler, innermost frame first."""
     return [(path, int(line)) for path, line in re.findall(r'^  File "(.+)", line (\d+) in ', words, re.MULTILINE)]
 
 

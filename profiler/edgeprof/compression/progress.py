@@ -16,7 +16,7 @@ _SINK: ContextVar[Sink | None] = ContextVar("edgeprof_compression_progress", def
 
 @contextlib.contextmanager
 def shown_by(sink: Sink) -> Iterator[None]:
-    """Inside, ``report`` calls ``sink(text, done)``."""
+    """Within this context, ``report`` calls ``sink(text, done)``."""
     token = _SINK.set(sink)
     try:
         yield
@@ -28,8 +28,8 @@ def report(text: str, done: float) -> None:
     """Report the present step and the share of it that is done.
 
     Args:
-        text: What, in a few words: ``fine-tune · epoch 2/5 · loss 0.113``.
-        done: From 0 to 1.
+        text: The step in a few words, such as ``fine-tune · epoch 2/5 · loss 0.113``.
+        done: The completed share, from 0 to 1.
     """
     sink = _SINK.get()
     if sink is not None:

@@ -34,15 +34,17 @@ def recipe_beside(variant: Artifact) -> list[dict[str, Any]]:
 
 
 def check_preprocessing(name: str, recipe: Recipe, data: Dataset | None) -> None:
-    """Calibration, training and evaluation must see the same numbers: the most usual cause of accuracy near chance.
+    """Check that calibration, training and evaluation have the same preprocessing.
+
+    Different preprocessing is the most common cause of accuracy near chance.
 
     Args:
-        name: What the variant is called.
-        recipe: How it was made.
-        data: What it is judged on, or goes on being made with.
+        name: The variant's name.
+        recipe: How the variant was made.
+        data: The data for its evaluation or its next step.
 
     Raises:
-        InputError: the declared preprocessing differs, and ``data.accepts`` does not say that it is meant.
+        InputError: The declared preprocessing differs, and ``data.accepts`` does not allow the difference.
     """
     if data is None:
         return
@@ -67,7 +69,7 @@ def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
         return []
     try:
         here = data.fingerprint()
-    except EdgeprofError:  # a sample that cannot be read is told where the data are judged
+    except EdgeprofError:  # a sample that cannot be read is reported by the evaluation
         return []
     reasons = {}
     for step, facts in marked:
@@ -88,13 +90,13 @@ def judged_before(recipe: Recipe, data: Dataset | None) -> list[Reason]:
 
 
 def declared_changes(compressor: Compressor) -> dict[str, Any]:
-    """What a compressor declares to change, as its step of a recipe keeps it."""
+    """Return the changes that a compressor declares, in the form of a recipe's step."""
     bits = {} if compressor.weight_bits is None else {"weight_bits": compressor.weight_bits}
     return {"changes": list(compressor.changes), **bits} if compressor.changes else {}
 
 
 def changes_of(step: Mapping[str, Any]) -> frozenset[str]:
-    """What a step of a recipe changed (``Compressor.changes``)."""
+    """Return the properties that a step of a recipe changed (``Compressor.changes``)."""
     facts = step.get("facts") or {}
     if "changes" in facts:
         return frozenset(facts["changes"])
@@ -102,7 +104,7 @@ def changes_of(step: Mapping[str, Any]) -> frozenset[str]:
 
 
 def weight_bits_of(step: Mapping[str, Any]) -> int | None:
-    """The bits of the weights that a step stored; None where it left them, or its parameters decide."""
+    """Return the bits of the weights that a step stored; None if it kept the weights or a parameter determines them."""
     facts = step.get("facts") or {}
     if "changes" in facts:
         bits = facts.get("weight_bits")
@@ -115,7 +117,7 @@ def _before_changes_were_kept(step: Mapping[str, Any]) -> tuple[frozenset[str], 
     return next((known for prefix, known in _OF_OLD_RECIPES.items() if name.startswith(prefix)), (frozenset(), None))
 
 
-#: How the names of edgeprof 0.1's compressors begin, whose recipes do not say what they changed; the longer first.
+#: Prefixes of the names of edgeprof 0.1's compressors, whose recipes lack the changes; longer prefixes come first.
 _OF_OLD_RECIPES: dict[str, tuple[frozenset[str], int | None]] = {
     "int8": (frozenset({"precision"}), 8),
     "int4": (frozenset({"precision"}), 4),

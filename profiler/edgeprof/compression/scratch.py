@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def scratch(purpose: str, inside: Path | None = None) -> Iterator[Path]:
-    """Create a folder for this process alone, after removing folders of this name that killed runs have left here.
+    """Create a folder for this process only, after removing folders of the same purpose that killed runs left behind.
 
     Args:
-        purpose: A part of its name.
-        inside: Where it lies, hidden, so that what is finished is put in its place by a rename; None: where the system
-            has temporary files.
+        purpose: A part of the folder's name.
+        inside: The parent folder, in which the new folder is hidden, so that a rename moves a finished file to its
+            place; by default the system's folder for temporary files.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: The folder cannot be created.
     """
     place = Path(tempfile.gettempdir()) if inside is None else inside
     prefix = f"{'' if inside is None else '.'}edgeprof-{purpose}-"
@@ -40,7 +40,7 @@ def scratch(purpose: str, inside: Path | None = None) -> Iterator[Path]:
 
 
 def _make_folder(place: Path, prefix: str) -> tuple[Path, int | None]:
-    """Create a folder; returns it and the descriptor that holds its lock, None on a file system without locks."""
+    """Create a folder; return it and the descriptor that holds its lock (None on a file system without locks)."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         lock = None
@@ -48,7 +48,7 @@ def _make_folder(place: Path, prefix: str) -> tuple[Path, int | None]:
             lock = _open_lock(folder)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder.stat()
-        except (FileNotFoundError, BlockingIOError):  # another run took it for one that was left
+        except (FileNotFoundError, BlockingIOError):  # another run mistook it for one left behind
             if lock is not None:
                 os.close(lock)
         except OSError:

@@ -1,4 +1,4 @@
-"""The share of a model that a compression step changed: as a sentence, and the refusal of a step without effect."""
+"""The share of a model that a compression step changed: describe it, and reject a step without effect."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from edgeprof.reasons import Code
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: A step that changes less than this of the weights and of the multiply-accumulates has changed next to nothing.
+#: A step that changes less than this share of the weights and of the multiply-accumulates is rejected.
 LEAST_SHARE = 0.01
-#: Reasons that a sentence gives at most.
+#: The most reasons in one sentence.
 _REASONS = 3
 
 
 def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *, same: bool) -> None:
-    """Refuse a step that changed nothing.
+    """Reject a step that changed nothing or too little.
 
     Args:
-        name: Of the compressor.
-        model: What its user calls the model.
-        facts: The step's; without an account (``coverage``) only the files are compared.
-        least: Share of the weights or of the multiply-accumulates that must have changed; 0 allows any.
-        same: Whether the file that it wrote is the one that it got.
+        name: The compressor's name.
+        model: The user's name for the model.
+        facts: The facts of the step; without an account (``coverage``) only the files are compared.
+        least: Share of the weights or of the multiply-accumulates that must have changed; 0 allows any change.
+        same: Whether the step's output file equals its input file.
 
     Raises:
-        VariantError: nothing changed, or next to nothing (``changed_nothing``).
+        VariantError: Nothing changed, or less than ``least`` (``changed_nothing``).
     """
     account = facts.get("coverage")
     if account is None:
@@ -46,10 +46,10 @@ def check_share(name: str, model: str, facts: Mapping[str, Any], least: float, *
 
 
 def describe(account: Mapping[str, Any]) -> str:
-    """``98.2 % of the weights and 99.9 % of the multiply-accumulates``."""
+    """Return a text such as ``98.2 % of the weights and 99.9 % of the multiply-accumulates``."""
     weights, macs = account["weights"]["share"], account["macs"]["share"]
     weight_share = "none" if weights is None else _percent_text(weights)
-    if macs is None:  # a model that multiplies nothing has no share and no reason
+    if macs is None:  # a model without multiplications has neither share nor reason
         reason = account["macs"].get("reason")
         work = f"an unknown share ({reason})" if reason else "none"
     else:
@@ -58,7 +58,7 @@ def describe(account: Mapping[str, Any]) -> str:
 
 
 def reasons(account: Mapping[str, Any]) -> str:
-    """List what was left unchanged and why, the most weights first: ``Conv_1 and 3 more (a grouped convolution)``."""
+    """List what was left unchanged and why, the most work first: ``Conv_1 and 3 more (a grouped convolution)``."""
     left = sorted(account["left"].items(), key=lambda item: (-item[1]["macs"], -item[1]["weights"]))
     sentences = []
     for reason, entry in left[:_REASONS]:

@@ -1,8 +1,8 @@
 """The processor that a variant is made for: this machine's or another device's.
 
-How weights must be rounded depends on the processor's 8-bit arithmetic. An x86 without VNNI adds two products of an
-unsigned and a signed byte in 16 bits (VPMADDUBSW), which saturate: 255 · 127 · 2 = 64,770 > 32,767. With weights of 7
-bits they cannot: 255 · 64 · 2 = 32,640. Arm's kernels widen before they add.
+How weights must be rounded depends on the processor's 8-bit arithmetic. An x86 processor without VNNI adds two products
+of an unsigned and a signed byte in 16 bits (VPMADDUBSW), and the sum may saturate: 255 · 127 · 2 = 64,770 > 32,767.
+With 7-bit weights it cannot: 255 · 64 · 2 = 32,640. Arm's kernels widen the products before they add them.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Target:
     """A processor.
 
     Attributes:
-        name: As given; ``this machine``.
+        name: The name that the user gave, or ``this machine``.
         architecture: ``x86`` or ``arm``.
-        dot_product: Its best 8-bit dot product, as /proc/cpuinfo names it; "" for none, None where that is not known.
+        dot_product: Its best 8-bit dot product, as /proc/cpuinfo names it; "" for none, None if unknown.
     """
 
     name: str
@@ -91,11 +91,11 @@ class Target:
 
     @property
     def saturates(self) -> bool:
-        """Whether sums of two products of 8 bits may saturate in its kernels; where that is not known, they may."""
+        """Whether sums of two 8-bit products may saturate in its kernels; True if an x86's features are unknown."""
         return self.architecture == "x86" and not self.dot_product
 
     def to_dict(self) -> dict[str, Any]:
-        """For the variant's provenance: without a name, so that two machines alike need no two variants."""
+        """Return the target for the variant's provenance, without its name, so that equal processors share variants."""
         return {"architecture": self.architecture, "dot_product": self.dot_product}
 
 
@@ -118,10 +118,10 @@ def making_for(target: Target) -> Iterator[None]:
 
 
 def find_target(text: str | None, roots: Roots) -> Target:
-    """The processor that ``--target`` names: a board, a processor, or a file as /proc/cpuinfo.
+    """Return the processor that ``--target`` names: a board, a processor, or a copy of a /proc/cpuinfo.
 
     Raises:
-        InputError: there is none of that name; the nearest is in the remedy.
+        InputError: There is no such target; the remedy names the nearest.
     """
     if not text:
         return this_machine(roots)
@@ -142,7 +142,7 @@ def find_target(text: str | None, roots: Roots) -> Target:
 
 
 def this_machine(roots: Roots) -> Target:
-    """The processor that /proc/cpuinfo describes."""
+    """Return the processor that /proc/cpuinfo describes."""
     return _from_cpuinfo("this machine", roots.procfs / "cpuinfo")
 
 

@@ -1,7 +1,7 @@
-"""Variants: chains of compressors as text, applied in order, with the provenance that travels along.
+"""Variants: chains of compressors, written as text and applied in order, with their provenance.
 
 ``prune-structured:amount=0.3+int8-static`` is one variant of two steps; its name is
-``prune-structured(amount=0.3)+int8-static`` (contract §1).
+``prune-structured(amount=0.3)+int8-static``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def parse_chain(text: str) -> list[Step]:
     """Parse a chain written as ``NAME[:key=value,…][+NAME…]`` into steps.
 
     Raises:
-        InputError: an empty step, or a parameter without a value.
+        InputError: A step is empty, or a parameter has no value.
     """
     steps = []
     for part in text.split("+"):
@@ -78,7 +78,7 @@ def _split_step(part: str) -> tuple[str, str]:
 
 
 def chain_name(steps: Sequence[Step]) -> str:
-    """The variant's name."""
+    """Return the variant's name."""
     return "+".join(step.name for step in steps)
 
 
@@ -86,7 +86,7 @@ def settings(compressor: Compressor, given: Mapping[str, str]) -> dict[str, Any]
     """Return the typed parameters of a step: the given ones, checked, and the defaults of the others.
 
     Raises:
-        InputError: an unknown parameter, a value of the wrong type or out of its range, a missing one.
+        InputError: A parameter is unknown or missing, or its value has the wrong type or is out of range.
     """
     known = {parameter.name: parameter for parameter in compressor.parameters}
     for key in given:
@@ -134,11 +134,11 @@ def _parse_boolean(text: str) -> bool:
 def check_chain(steps: Sequence[Step], compressors: Mapping[str, Callable[[], Compressor]], model_format: str) -> None:
     """Check a chain for misspelt names and values out of range before any variant is made.
 
-    A step that does not take the format which it would get, and what comes after it, is left for ``make_variant`` to
-    tell: that is no slip of the pen, and of several variants it costs one alone.
+    The check ends at a step that does not accept the format which it would get; ``make_variant`` reports that, because
+    it is not a misspelling and affects only one of several variants.
 
     Raises:
-        InputError: an unknown compressor or parameter, or a value that it does not take.
+        InputError: A compressor or parameter is unknown, or a value is not allowed.
     """
     tools = [_find_compressor(step, compressors) for step in steps]
     current = model_format
@@ -173,32 +173,32 @@ def make_variant(
     Args:
         source: The model file.
         steps: The chain.
-        compressors: What is registered: name → factory.
-        directory: Where the variant's file goes.
-        data: For steps that calibrate or train.
-        seed: Makes every step repeatable.
-        timeout_s: For the user's code that makes the model (a factory), each time that it is called.
-        isolated: False does it in this process, which a crash in a library or in the user's code then ends.
-        begun: What the chain's first steps, as many as its recipe has, were seen to make before.
-        device: The processor that it is made for; None for this machine's.
-        least_share: Of the weights or of the multiply-accumulates that each step must change; 0 allows any.
+        compressors: The registered compressors: name → factory.
+        directory: The directory for the variant's file.
+        data: The data for steps that calibrate or train.
+        seed: The seed that makes every step repeatable.
+        timeout_s: The time limit of each call of the user's code that makes the model (a factory), seconds.
+        isolated: If False, the chain runs in this process, which a crash in a library or in the user's code then ends.
+        begun: A variant to which the first steps of the chain, those in its recipe, were already applied.
+        device: The processor for which the variant is made; None for this machine's.
+        least_share: Share of the weights or of the multiply-accumulates that each step must change; 0 allows any.
 
     Returns:
         The variant, and its recipe: one entry per step with name, version, parameters, input and output checksums and
-        what was really done.
+        what was actually done.
 
     Raises:
-        InputError: the chain, a parameter or the data cannot be used.
-        StorageError: the variant cannot be written.
-        VariantError: a step failed on this model, or changed next to nothing (``changed_nothing``), or what it wrote is
-            no model of the format it promised, or a step crashed, or the user's code did not end.
+        InputError: The chain, a parameter or the data cannot be used.
+        StorageError: The variant cannot be written.
+        VariantError: A step failed on this model, crashed, changed too little (``changed_nothing``) or wrote another
+            format than it declares, or the user's code did not end.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with scratch("compress", directory) as folder:
 
             def work() -> Made:
-                if isolated:  # libraries leave what they need for a while there too
+                if isolated:  # libraries put their temporary files there too
                     tempfile.tempdir = os.environ["TMPDIR"] = os.fspath(folder)
                 with making_for(device or current_target()):
                     return _run_chain(
@@ -224,7 +224,7 @@ def _run_chain(
     begun: Made | None,
     least: float,
 ) -> Made:
-    """The file in ``folder`` that the last step wrote, and the recipe."""
+    """Apply the steps; return the file in ``folder`` that the last step wrote, and the recipe."""
     tools = [(step, _find_compressor(step, compressors)) for step in steps]
     check_preprocessing(source.spec, recipe_beside(source), data)
     current, recipe = (source, []) if begun is None else (begun[0], list(begun[1]))
@@ -241,16 +241,16 @@ def _run_chain(
         values = settings(tool, step.given)
         endings = suffixes_of(tool.gives) if tool.gives else current.suffixes
         suffix = endings[0] if endings else ""
-        # A model of several files names the others in the first: each has its final name from the start.
+        # In a model of several files the first names the others, so each gets its final name from the start.
         target = folder / str(number) / (stem(source) + "." + safe(chain_name(steps)) + suffix)
         target.parent.mkdir(exist_ok=True)
-        # Of a factory (FILE.py:attribute) the attribute is a part of what it is called.
+        # The attribute of a factory (FILE.py:attribute) is a part of its name.
         given = current.path if current.path is not None and current.format != "python" else Path(current.target)
         label = given.name if current is source else _displayed_name(source, current)
         try:
             facts = _apply_step(tool, given, target, values, data, seed=seed, label=label)
         except EdgeprofError as error:
-            # A scratch file's name means nothing to anybody.
+            # The name of a scratch file means nothing to the user.
             error.message = error.message.replace(os.fspath(given), _displayed_name(source, current))
             if current is not source:
                 error.message = error.message.replace(f"{given.name}: ", f"{_displayed_name(source, current)}: ")
@@ -299,7 +299,7 @@ def _apply_step(
     except Exception as error:
         if _is_full(target.parent, error):
             raise _cannot_write(target.parents[2], _FULL) from error
-        # A compressor is other people's code on other people's graphs: its failure is this variant's, no traceback.
+        # A compressor may be a plugin and the graph may be unusual: any exception fails only this variant.
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
 
@@ -312,18 +312,18 @@ def _install_files(variant: Artifact, directory: Path) -> Path:
         source.replace(directory / source.relative_to(variant.path.parent))
     beside = directory / f"{variant.path.name}.data"
     if len(variant.files) == 1:
-        beside.unlink(missing_ok=True)  # of a larger variant of that name
+        beside.unlink(missing_ok=True)  # left by a larger variant of the same name
     return directory / variant.path.name
 
 
 def _is_full(folder: Path, error: BaseException) -> bool:
-    """Whether a step failed because the disk is full: few libraries say so in an OSError."""
+    """Return whether a step failed because the disk is full; few libraries report that as an OSError."""
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return shutil.disk_usage(folder).free < _LEAST_FREE
 
 
-#: Bytes; where less is free, a failed step is taken for a full disk.
+#: If fewer bytes are free, a failed step is attributed to a full disk.
 _LEAST_FREE = 256 * 1024
 _FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -334,7 +334,7 @@ def _cannot_write(directory: Path, error: OSError) -> StorageError:
     )
 
 
-#: Conversions that are somebody else's programs: from, to → what does it.
+#: Conversions by other projects' programs: (from, to) → the command.
 _CONVERTERS = {
     ("onnx", "tflite"): "onnx2tf -i MODEL.onnx (onnx2tf wants an environment of its own)",
     (

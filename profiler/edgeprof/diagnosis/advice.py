@@ -1,4 +1,4 @@
-"""Next steps: chains of ``--with`` that the model's format and the methods' own parameters take."""
+"""Next steps: chains for ``--with`` that suit the model's format and the parameters of the methods."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Methods:
-    """The methods that take one format.
+    """The methods that accept one format.
 
     Attributes:
-        by_name: Method → the compressor that serves the format.
+        by_name: Method → its compressor for the format.
     """
 
     by_name: Mapping[str, Compressor]
 
     @classmethod
     def of(cls, host: PluginHost, model_format: str) -> Methods:
-        """Those that are installed."""
+        """Return the installed methods for a format."""
         compressors = {name: factory() for name, factory in host.of("compressors").items()}
         return cls({
             name: compressor.for_format(model_format)
@@ -37,11 +37,11 @@ class Methods:
         })  # fmt: skip
 
     def chain(self, method: str, /, *, given: Mapping[str, Any] | None = None, **changes: Any) -> str | None:
-        """``method:key=value`` as --with takes it; None where the format has no such method, or it no such parameter.
+        """Return ``method:key=value`` for --with; None if there is no such method for the format, or no such parameter.
 
         Args:
-            method: Its name.
-            given: What it was given before, which stays: defaults are left out.
+            method: The method's name.
+            given: Its earlier parameters, which are kept unless they are defaults.
             changes: Parameters to set.
         """
         tool = self.by_name.get(method)
@@ -50,7 +50,7 @@ class Methods:
         if changes.get("exclude") == "auto" and not any(
             parameter.name == "exclude" and "auto" in parameter.help for parameter in tool.parameters
         ):
-            return None  # takes names only
+            return None  # this method accepts only names
         defaults = {parameter.name: parameter.default for parameter in tool.parameters}
         if not changes.keys() <= defaults.keys():
             return None
@@ -67,7 +67,7 @@ class Methods:
         return text
 
     def need_data(self, chain: str) -> bool:
-        """Whether a step of a chain of these methods calibrates or trains."""
+        """Return whether a step of a chain of these methods calibrates or trains."""
         steps = parse_chain(chain)
         return any(self.by_name[s.compressor].needs_data != "no" for s in steps if s.compressor in self.by_name)
 
@@ -77,7 +77,7 @@ def _setting_text(value: Any) -> str:
 
 
 def made_again(methods: Methods | None, recipe: Sequence[Mapping[str, Any]], /, **changes: Any) -> str | None:
-    """The chain of a variant, its last method that takes these parameters given them; None where none takes them."""
+    """Return the chain of a variant with ``changes`` set in the last step that accepts them; None if none does."""
     if methods is None:
         return None
     steps = [methods.chain(str(step.get("compressor")), given=step.get("parameters")) for step in recipe]
@@ -97,7 +97,7 @@ def made_again(methods: Methods | None, recipe: Sequence[Mapping[str, Any]], /, 
 
 
 def repeated(methods: Methods | None, recipe: Sequence[Mapping[str, Any]]) -> str | None:
-    """The chain that made a variant, to make it again with the data that is given now; None where it is not known."""
+    """Return the chain that made a variant, to make it again with other data; None if it is unknown."""
     if methods is None or not recipe:
         return None
     steps = [methods.chain(str(step.get("compressor")), given=step.get("parameters")) for step in recipe]
@@ -108,10 +108,10 @@ def repeated(methods: Methods | None, recipe: Sequence[Mapping[str, Any]]) -> st
 def replaced(
     methods: Methods | None, recipe: Sequence[Mapping[str, Any]], change: Change, method: str, /, **options: Any
 ) -> str | None:
-    """The chain of a variant with another method in place of the steps that change the same of the model.
+    """Return the chain of a variant with another method in place of the steps that make the same kind of change.
 
-    Where no step does, the method comes before all others: what takes weights out goes before what rounds them. None
-    where the format has no such method.
+    If no step does, the method comes first, because weights are removed before they are rounded. The result is None if
+    the format has no such method.
     """
     new = None if methods is None else methods.chain(method, **options)
     if methods is None or new is None:
@@ -128,5 +128,5 @@ def replaced(
 
 
 def with_chain(words: str, chain: str | None) -> str:
-    """A remedy that ends with the chain that follows it."""
+    """Return a remedy with the chain, if any, at its end."""
     return f"{words.rstrip('.')}: --with {chain}" if chain else words

@@ -1,7 +1,7 @@
-"""Why a variant is, or will be, no faster, no smaller or no longer accurate: pure checks over what was found out.
+"""Pure checks that explain or predict why a variant is not faster, not smaller or no longer accurate.
 
-Each check gives a number, the threshold that it is held against, a sentence and a fix. What is not known is skipped, so
-that the same checks run before a variant was measured (prediction) and after (explanation).
+Each check gives a number, its threshold, a sentence and a fix. Unknown facts are skipped, so that the same checks run
+before a variant is measured (prediction) and after it (explanation).
 """
 
 from __future__ import annotations
@@ -24,34 +24,36 @@ if TYPE_CHECKING:
 
 __all__ = ["ORDER", "Evidence", "Finding", "Status"]
 
-#: Int8 multiply-accumulates against float32 ones, by what the CPU has. With dot products: 2.7 was measured on a
-#: Raspberry Pi 5 (XNNPACK, MobileNetV2), 3 is a round upper figure; without them int8 gains little or loses.
+#: The speed of int8 multiply-accumulates relative to float32, on a CPU with and without 8-bit dot products. With them,
+#: 2.7 was measured on a Raspberry Pi 5 (XNNPACK, MobileNetV2), and 3 is a round upper value; without them, int8 gains
+#: little or loses.
 GAIN_WITH_DOT, GAIN_WITHOUT = 3.0, 1.2
 
 _NO_OP, _ISLANDS = 0.05, 0.90
 _FASTER, _SMALLER = 1.05, 0.95
 _BATCH = 0.05
-#: Below so many multiply-accumulates a node, starting it costs more than computing it.
+#: With fewer multiply-accumulates per node, starting a node costs more than computing it.
 _SMALL_NODE = 20_000
-#: Seconds; a runtime takes some microseconds to start an operator, whatever it computes.
+#: Seconds per node; a runtime takes some microseconds to start an operator, whatever it computes.
 _SHORT_NODE = 10e-6
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
-    """All checks that the evidence allows, the gravest first."""
+    """Run all checks that the evidence allows; return their findings, the most severe first."""
     findings = [finding for check in _CHECKS for finding in check(evidence)]
     return sorted(findings, key=lambda finding: (ORDER[finding.status], -finding.weight))
 
 
 def headline(findings: Sequence[Finding]) -> Finding | None:
-    """What to say where there is room for one sentence; None where nothing is wrong."""
+    """Return the finding to show if there is room for only one; None if nothing is wrong."""
     return next((finding for finding in findings if finding.status != "ok"), None)
 
 
 def predicted_speed_up(graph: Graph, baseline: Graph | None, *, dot: bool | None) -> float:
-    """By multiply-accumulates alone, after Amdahl: 1 / Σ share / gain; fewer of them than the baseline count too.
+    """Predict the speed-up from multiply-accumulates only, after Amdahl: 1 / Σ (share / gain).
 
-    ``dot`` None is read as no dot products.
+    The shares are relative to the baseline's multiply-accumulates, so a variant with fewer of them is faster. ``dot``
+    None means no dot products.
     """
     gain = GAIN_WITH_DOT if dot else GAIN_WITHOUT
     rates = {"int8": gain, "int8-dynamic": gain, "int16x8": 1.0}
@@ -61,7 +63,7 @@ def predicted_speed_up(graph: Graph, baseline: Graph | None, *, dot: bool | None
 
 
 def amdahl(share: float, gain: float) -> float:
-    """1 / ((1 − s) + s / r); r may be infinite."""
+    """Return 1 / ((1 − s) + s / r) for a share s and a gain r (Amdahl's law); r may be infinite."""
     rest = (1 - share) + (0.0 if math.isinf(gain) else share / gain)
     return math.inf if rest == 0 else 1 / rest
 
@@ -70,7 +72,7 @@ def amdahl(share: float, gain: float) -> float:
 
 
 def _check_int8_share(e: Evidence) -> Iterator[Finding]:
-    """B3.1: the executed graph, not what was asked for."""
+    """B3.1: the share of integer arithmetic in the executed graph, whatever was requested."""
     graph = e.graph
     if graph is None or not graph.layers or not _means_int8(e):
         return
@@ -101,12 +103,12 @@ def _check_int8_share(e: Evidence) -> Iterator[Finding]:
         yield Finding("int8-share", "ok", share, "ratio", _ISLANDS, sentence + _conversions_text(graph))
 
 
-#: What int8-static takes, in the words of ONNX and TFLite.
+#: The operators that int8-static quantises, by their names in ONNX and TFLite.
 _STATIC_TAKES = ("conv", "matmul", "gemm", "fully_connected")
 
 
 def _integer_chain(e: Evidence, floats: Sequence[Layer]) -> str | None:
-    """What brings more of the arithmetic into integers: a runtime that computes in what is stored, or int8-static."""
+    """Return a chain for more integer arithmetic: an export to a runtime that computes in integers, or int8-static."""
     if e.graph is not None and e.graph.integers and _mostly_stored(e.graph):
         before = repeated(e.methods, e.recipe)
         export = _method_chain(e, "export-onnx")
@@ -119,7 +121,7 @@ def _integer_chain(e: Evidence, floats: Sequence[Layer]) -> str | None:
 
 
 def _mostly_stored(graph: Graph) -> bool:
-    """Whether most layers store integers and compute in floats."""
+    """Return whether most layers store integers and compute in floats."""
     packed = [x for x in graph.layers if x.stored in {"int8", "uint8", "int4"} and x.precision.startswith("float")]
     return len(packed) > len(graph.layers) / 2
 
@@ -155,7 +157,7 @@ def _conversions_text(graph: Graph) -> str:
 
 
 def _check_sparsity(e: Evidence) -> Iterator[Finding]:
-    """B3.2: zeros anywhere against whole channels and 2:4 blocks."""
+    """B3.2: zeros anywhere, in whole channels, and in 2:4 blocks."""
     if e.graph is None:
         return
     zeros = total = idle = blocks = 0
@@ -171,7 +173,7 @@ def _check_sparsity(e: Evidence) -> Iterator[Finding]:
     share, channels, patterned = zeros / total, idle / total, blocks / total
     sentence = f"{share:.0%} of the weights are zero, {channels:.0%} in whole channels, {patterned:.0%} in 2:4 blocks"
     meant = any(changes_of(step) & {"sparsity", "channels"} for step in e.recipe)
-    if share < (0.1 if meant else 0.3):  # weights of few bits are often zero by rounding
+    if share < (0.1 if meant else 0.3):  # few-bit weights are often rounded to zero
         yield Finding("sparsity", "ok", share, "ratio", 0.1 if meant else 0.3, sentence)
         return
     if channels >= 0.5 * share:
@@ -190,7 +192,7 @@ def _check_sparsity(e: Evidence) -> Iterator[Finding]:
 
 
 def _narrower(e: Evidence) -> str | None:
-    """What takes channels out in place of single weights."""
+    """Return the chain that removes channels instead of single weights."""
     return replaced(e.methods, e.recipe, "sparsity", "prune-structured")
 
 
@@ -206,7 +208,7 @@ def _taken_out(e: Evidence, what: str) -> str:
 
 
 def _check_instructions(e: Evidence) -> Iterator[Finding]:
-    """B3.3: integer arithmetic needs dot-product instructions, and the engine that the model was made for."""
+    """B3.3: integer arithmetic needs dot-product instructions, and the engine for which the model was made."""
     if e.engine is not None and e.engine[0] != e.engine[1]:
         chain = made_again(e.methods, e.recipe, backend=e.engine[1])
         yield Finding(
@@ -226,7 +228,7 @@ def _check_instructions(e: Evidence) -> Iterator[Finding]:
                 chain=chain,
             )  # fmt: skip
     if e.instructions is None or (e.baseline is not None and e.baseline.share() >= e.graph.share()):
-        return  # unknown; or the baseline computes in as many integers: that is not what changed
+        return  # unknown; or the baseline has the same share of integers, so this is not the change
     if e.instructions:
         yield Finding("instructions", "ok", None, "", None, f"this CPU has 8-bit dot products ({e.instructions})")
     else:
@@ -238,7 +240,7 @@ def _check_instructions(e: Evidence) -> Iterator[Finding]:
 
 
 def _check_mode(e: Evidence) -> Iterator[Finding]:
-    """B3.7: training mode, unfused batch norms, answers that depend on the batch."""
+    """B3.7: training mode, unfused batch norms, outputs that depend on the batch."""
     graph = e.graph
     if graph is not None and graph.training:
         yield Finding(
@@ -268,18 +270,18 @@ def _check_mode(e: Evidence) -> Iterator[Finding]:
 
 
 def _check_shape(e: Evidence) -> Iterator[Finding]:
-    """B3.8: channels that fill vectors, and nodes large enough to be worth starting."""
+    """B3.8: channel counts that fill the vector units, and nodes that are too small to be started efficiently."""
     graph = e.graph
     if graph is None or not graph.layers:
         return
     step = 16 if graph.share() > _NO_OP else 8
     layers = [
         x for x in graph.layers[:-1] if x.channels and not x.depthwise
-    ]  # the last has as many as there are classes
+    ]  # the last layer's channels are the classes
     odd = [x for x in layers if x.channels % step]
     if odd and sum(x.macs or 0 for x in odd) > 0.1 * (graph.macs or 1):
         named = ", ".join(f"{x.name} ({x.channels})" for x in odd[:3])
-        # A layer that has no more than one such multiple cannot be narrowed to a smaller one.
+        # A layer with at most one such multiple cannot be narrowed to a smaller multiple.
         narrow = min(x.channels for x in layers) > step
         chain = replaced(e.methods, e.recipe, "channels", "prune-structured", round_to=step) if narrow else None
         yield Finding(
@@ -305,7 +307,7 @@ def _check_shape(e: Evidence) -> Iterator[Finding]:
 
 
 def _check_compiled_part(e: Evidence) -> Iterator[Finding]:
-    """How much of a model that was compiled for another processor stays on the CPU, counted from the file."""
+    """Count, from the file, the operators that stay on the CPU in a model compiled for another processor."""
     if e.graph is None or not e.graph.compiled_for:
         return
     count = sum(e.graph.left_behind.values())
@@ -323,7 +325,7 @@ def _check_compiled_part(e: Evidence) -> Iterator[Finding]:
 
 
 def _check_microcontroller(e: Evidence) -> Iterator[Finding]:
-    """What the model needs of a microcontroller: memory, and operators that are there."""
+    """The memory and the operators that the model needs on a microcontroller."""
     need = e.microcontroller_need
     if need is None:
         return
@@ -341,7 +343,7 @@ def _check_microcontroller(e: Evidence) -> Iterator[Finding]:
 
 
 def _check_costly_options(e: Evidence) -> Iterator[Finding]:
-    """What the ways to use the library cost that people meet, as they were timed here."""
+    """The measured cost of common but slower ways to use the library."""
     for option, (words, usual_s, costly_s) in e.costly.items():
         ratio = costly_s / usual_s
         if ratio < _FASTER:
@@ -363,7 +365,7 @@ def _check_costly_options(e: Evidence) -> Iterator[Finding]:
 
 
 def _check_outcome(e: Evidence) -> Iterator[Finding]:
-    """B3.9: the honest outcome."""
+    """B3.9: the outcome in size and speed."""
     if e.size is None or e.baseline_size is None:
         return
     plain, zipped = (new / old for new, old in zip(e.size, e.baseline_size, strict=True))
@@ -384,7 +386,7 @@ def _check_outcome(e: Evidence) -> Iterator[Finding]:
 
 
 def _smaller_ways(e: Evidence) -> dict[str, str]:
-    """The methods that were not tried and make a file of the baseline's format smaller, each as a chain."""
+    """Return the untried methods that make a file of the baseline's format smaller, each with its chain."""
     ways = ("int8-weight", "fp16", "prune-structured", "low-rank")
     tried = {step.get("compressor") for step in e.recipe}
     chains = {name: _method_chain(e, name) for name in ways if name not in tried}

@@ -1,4 +1,4 @@
-"""Gather what ``edgeprof diagnose`` reasons about: graphs, timings, answers, what flows inside, the CPU."""
+"""Gather the evidence for ``edgeprof diagnose``: graphs, timings, outputs, values inside the models, the CPU."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from edgeprof.worker.runtime import MicrocontrollerNeed, Runtime
 
 
-#: 8-bit dot products, the best first; as /proc/cpuinfo names them.
+#: 8-bit dot products, the best first, as /proc/cpuinfo names them.
 _DOT = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 
 
 @dataclass
 class Diagnosis:
-    """What was found.
+    """The result of a diagnosis.
 
     Attributes:
-        findings: The gravest first.
-        predicted: Speed-up by multiply-accumulates and instructions; None where the graph cannot be read.
-        measured: Baseline's latency over the variant's; None where it was not measured.
+        findings: The findings, the most severe first.
+        predicted: Speed-up by multiply-accumulates and instructions; None if the graph cannot be read.
+        measured: The baseline's latency divided by the variant's; None if it was not measured.
         facts: Further figures, for the machine-readable output.
-        notes: What could not be found out, and why.
-        assumed: What was taken for what the file leaves open.
+        notes: What could not be determined, and why.
+        assumed: Assumptions about what the file leaves open.
     """
 
     findings: list[Finding]
@@ -74,20 +74,20 @@ def explain(
     named: Runtime | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
-    """Everything that can be told of a variant.
+    """Diagnose a variant with all available evidence.
 
     Args:
-        variant: The model in question.
+        variant: The model to diagnose.
         host: The plugins.
-        roots: Where /proc is.
-        baseline: What it came from.
-        data: For agreement, ranges and signal to noise.
-        recipe: How it was made (its provenance), where known.
+        roots: The place of /proc.
+        baseline: The model from which the variant was made.
+        data: The data for agreement, ranges and signal to noise.
+        recipe: How the variant was made (its provenance), if known.
         measure_s: Seconds to time each model; 0 for a prediction.
-        timeout_s: For each step of a worker.
-        inputs: What the models are run on, where their files leave sizes open.
-        named: The runtime that runs them; None: that of each one's format.
-        note: Told what happens.
+        timeout_s: The time limit of each step of a worker, seconds.
+        inputs: The inputs for the models, if their files leave sizes open.
+        named: The runtime to use; by default the one for each model's format.
+        note: Receives the steps.
     """
     notes: list[str] = []
     inputs = (inputs or Inputs()).with_sample(data)
@@ -127,7 +127,7 @@ def explain(
         except (EdgeprofError, ImportError) as error:
             remedy = getattr(error, "remedy", None)
             notes.append(f"{text}: {error}" + (f" → {remedy}" if remedy else ""))
-        except Exception as error:  # noqa: BLE001 - a library's, on anybody's file: the other checks still hold
+        except Exception as error:  # noqa: BLE001 - a library may raise anything; the other checks are still valid
             lines = str(error).strip().splitlines()
             notes.append(f"{text}: {type(error).__name__}" + (f": {lines[0][:200]}" if lines else ""))
     findings = checks.diagnose(evidence)
@@ -143,7 +143,7 @@ def _microcontroller_need(runtime: Runtime | None, model: Artifact) -> Microcont
 
 
 def _engines_of(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """By whose rules a model was quantised, and by whose this machine computes it; None where there is but one."""
+    """Return the engine for which a model was quantised and the engine of this machine; None if either is unknown."""
     made_for = [step["facts"]["backend"] for step in recipe if "backend" in (step.get("facts") or {})]
     if graph is None or not graph.engine or not made_for:
         return None
@@ -151,7 +151,7 @@ def _engines_of(graph: Graph | None, recipe: Sequence[Mapping[str, Any]]) -> tup
 
 
 def instructions(roots: Roots) -> str | None:
-    """The CPU's 8-bit dot products by name; "" for none, None where /proc/cpuinfo does not say."""
+    """Return the CPU's best 8-bit dot product by name; "" for none, None if /proc/cpuinfo does not list features."""
     try:
         text = (roots.procfs / "cpuinfo").read_text("utf-8", "replace")
     except OSError:
@@ -164,7 +164,7 @@ def instructions(roots: Roots) -> str | None:
 
 
 def annotate(result: schema.Result, roots: Roots, host: PluginHost) -> None:
-    """Write the headline under each variant of a bench that disappoints: no faster, or clearly less accurate."""
+    """Add the main finding to each disappointing variant of a benchmark: not faster, or clearly less accurate."""
     if not result.variants:
         return
     from edgeprof.artifact import recognise  # noqa: PLC0415 - needed only after a run with variants
@@ -177,7 +177,7 @@ def annotate(result: schema.Result, roots: Roots, host: PluginHost) -> None:
             artifact, source = (recognise(row.model.path, formats) for row in (variant, baseline))
             recipe = variant.recipe or recipe_beside(artifact)
             if not recipe:
-                continue  # another model, not a variant: nothing was promised
+                continue  # another model and not a variant, so no gain was expected
             evidence = Evidence(
                 graph=inspect_with(artifact, host)[1],
                 baseline=inspect_with(source, host)[1],
@@ -196,9 +196,9 @@ def blame(
     baseline: schema.Variant,
     findings: Sequence[Finding],
 ) -> None:
-    """Write under a variant that disappoints the gravest finding that explains how it does, of each way one.
+    """Add to a disappointing variant the most severe finding that explains its accuracy, its speed, or one for each.
 
-    What is wrong with its answers is no reason for its speed, nor the other way round; lost accuracy is told first.
+    Findings on its outputs do not explain its speed, and vice versa; the one for lost accuracy comes first.
     """
     slow, worse = _is_slow(comparison), _is_worse(variant)
     if not (slow or worse):
@@ -222,7 +222,7 @@ def _first_finding(findings: Sequence[Finding], *, answers: bool) -> Finding | N
     return checks.headline([finding for finding in findings if (finding.check in _OF_ANSWERS) == answers])
 
 
-#: Checks of what a variant answers; all others are of what it costs.
+#: Checks of a variant's outputs; all other checks concern its cost.
 _OF_ANSWERS = frozenset((
     "engine", "preprocessing", "calibration", "classes", "clipping", "dead-range", "sqnr", "outputs", "saturation",
     "agreement", "eval-mode", "batch",
@@ -236,7 +236,7 @@ _UNTOLD = Finding(
 
 
 def disappoints(variant: schema.Variant, comparison: schema.Comparison) -> bool:
-    """Whether it is no faster than its baseline, or loses more than 5 points of accuracy."""
+    """Return whether a variant is not faster than its baseline, or loses more than 5 points of accuracy."""
     return _is_slow(comparison) or _is_worse(variant)
 
 

@@ -1,4 +1,4 @@
-"""What a diagnosis knows, and what it says."""
+"""The evidence and the findings of a diagnosis."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 Status = Literal["fail", "warn", "unknown", "ok"]
 
-#: The gravest first; what cannot be told is said before what is fine.
+#: The most severe first; unknown facts come before what is fine.
 ORDER: dict[Status, int] = {"fail": 0, "warn": 1, "unknown": 2, "ok": 3}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check says.
+    """The finding of one check.
 
     Attributes:
-        check: Its name.
-        status: ``fail``: this is why; ``warn``: it costs something; ``unknown``: it cannot be
-            told, and the sentence says why; ``ok``.
-        number: What was measured or counted.
-        unit: Of the number: ``ratio``, ``dB``, ``samples`` …
-        threshold: What the number is held against.
-        sentence: With the number.
-        fix: What to do about it.
-        weight: How much it explains; the headline is the heaviest failure.
-        chain: The next step that ``fix`` names, as ``--with`` takes it; None where it is no method.
+        check: The check's name.
+        status: ``fail``: it is a cause; ``warn``: it costs something; ``unknown``: it cannot be determined, and the
+            sentence gives the reason; ``ok``.
+        number: The measured or counted value.
+        unit: The unit of the number: ``ratio``, ``dB``, ``samples`` …
+        threshold: The threshold for the number.
+        sentence: The finding in one sentence, with the number.
+        fix: What the user can do about it.
+        weight: How much it explains; the headline is the failure with the highest weight.
+        chain: The next step that ``fix`` names, in the form for ``--with``; None if the fix is not a method.
     """
 
     check: str
@@ -48,30 +48,31 @@ class Finding:
 
 @dataclass
 class Evidence:
-    """Everything that is known; leave out what is not.
+    """The known facts; an unknown fact keeps its default.
 
     Attributes:
-        graph: Of the variant, as executed.
-        baseline: Of what it came from.
+        graph: The variant's graph, as executed.
+        baseline: The baseline's graph.
         size: Bytes of the variant, plain and zipped.
-        baseline_size: Of the baseline.
-        instructions: What the CPU has of ``dot`` (8-bit dot products): their name, or "" for none; None: unknown.
-        arch: Machine, for messages.
+        baseline_size: Bytes of the baseline, plain and zipped.
+        instructions: The CPU's 8-bit dot product by name, or "" for none; None if unknown.
+        arch: The machine's architecture, for messages.
         recipe: The variant's steps, as in its provenance.
-        preprocessing: Of the data that it is judged on.
-        speed_up: Baseline's latency over the variant's, measured.
-        latency_s: Of the variant.
-        agreement: Share of samples with the baseline's top-1 answer, and how many samples.
-        accuracy: Variant's and baseline's.
-        sqnr_db: Layer → signal to noise of its output against the baseline's.
+        preprocessing: The preprocessing of the data for the evaluation.
+        speed_up: The baseline's latency divided by the variant's, measured.
+        latency_s: The variant's latency, seconds.
+        agreement: Share of samples with the baseline's top-1 answer, and the number of samples.
+        accuracy: The variant's accuracy and the baseline's.
+        sqnr_db: Layer → signal-to-noise ratio of its output against the baseline's, dB.
         clipped: Layer → share of its values outside its range.
         dead: Layer → share of its range that is never used.
         batch_error: Largest relative difference between a batch and its samples one by one.
-        output_db: Output → signal to noise against the baseline's, as the runtime really gives them; infinite: equal.
-        methods: What can be done with a model of the baseline's format; None: unknown, and no method is advised.
-        microcontroller_need: What the model needs of one; None: unknown.
-        costly: ``option=value`` of the runtime → what it is, the seconds of a call by default, and with it.
-        engine: The backend that a quantised model was prepared for and the one that runs it, where these can differ.
+        output_db: Output → signal-to-noise ratio against the baseline's, dB, with the outputs that the runtime really
+            gives; infinite if they are equal.
+        methods: The methods for a model of the baseline's format; None if unknown, and no method is advised.
+        microcontroller_need: The memory that the model needs on a microcontroller; None if unknown.
+        costly: ``option=value`` of the runtime → its description, and the seconds of a call by default and with it.
+        engine: The engine for which a quantised model was prepared and the one that runs it, if these can differ.
     """
 
     graph: Graph | None = None

@@ -1,4 +1,4 @@
-"""Follow samples through a variant and its baseline: where signal is lost, and how values fill their ranges."""
+"""Follow samples through a variant and its baseline: where signal is lost, and how values use their ranges."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FOLLOWED = 8
 
 
 def follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact, data: Dataset) -> None:
-    """Signal to noise of every tensor that both graphs have, and how its values fill the range that it was given."""
+    """Set the signal-to-noise ratio of every tensor that both graphs have, and how its values use its range."""
     if e.graph is None or e.baseline is None:
         return
     samples = [_filled(sample, e.baseline) for sample in spread_samples(data, _FOLLOWED)]
-    # A tensor that the variant quantises is looked at where its readers see it.
+    # A tensor that the variant quantises is read in the form that the next layers read.
     baseline_names = {e.graph.seen_as.get(name, name): name for name in e.baseline.tensors}
     pairs = zip(
         runtime.taps(str(baseline.path), e.baseline.tensors, samples),
@@ -62,7 +62,7 @@ def follow(e: Evidence, runtime: Runtime, variant: Artifact, baseline: Artifact,
 
 
 def _filled(sample: dict[str, Array], graph: Graph) -> dict[str, Array]:
-    """A sample as a whole batch of a model whose batch is fixed: repeated."""
+    """Repeat a sample to fill a model's fixed batch."""
     batches = {shape[0] for shape in graph.inputs.values() if shape and shape[0] is not None}
     size = batches.pop() if len(batches) == 1 else 1
     return {name: np.repeat(array, size, axis=0) if len(array) == 1 else array for name, array in sample.items()}
@@ -86,14 +86,14 @@ class _Tally:
         self.count += truth.size
         self.low, self.high = min(self.low, float(truth.min())), max(self.high, float(truth.max()))
         if limits is not None:
-            step = (limits[1] - limits[0]) / 255  # a value within one step of the end is not lost
+            step = (limits[1] - limits[0]) / 255  # a value within one step outside the range is not lost
             self.outside += int(((truth < limits[0] - step) | (truth > limits[1] + step)).sum())
 
     def sqnr(self) -> float:
         return float(10 * np.log10(self.signal / self.noise))
 
     def dead(self, limits: tuple[float, float]) -> float:
-        """The part of the range that no value reached."""
+        """Return the share of the range that no value reached."""
         width = limits[1] - limits[0]
         used = min(self.high, limits[1]) - max(self.low, limits[0])
         return max(0.0, 1 - used / width) if width > 0 else 0.0

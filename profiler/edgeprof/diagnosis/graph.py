@@ -1,4 +1,4 @@
-"""The graph of a model, read by the runtimes that load its format."""
+"""The graph of a model, which the runtimes for its format read."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 __all__ = ["INTEGER", "Graph", "Layer", "inspect_with", "read_graph"]
 
-#: Seconds that reading a graph in a process of its own may take.
+#: The time limit for reading a graph in a separate process (s).
 _LIMIT_S = 120.0
 
 
 def read_graph(artifact: Artifact, host: PluginHost | None = None) -> Graph | None:
-    """The graph of a model as a runtime executes it (``inspect_with``); None where no runtime can tell."""
+    """Return the graph of a model as a runtime executes it (``inspect_with``); None if no runtime can read it."""
     return inspect_with(artifact, host or PluginHost.from_environment())[1]
 
 
 def inspect_with(
     artifact: Artifact, host: PluginHost, inputs: Mapping[str, Any] | None = None
 ) -> tuple[Runtime | None, Graph | None]:
-    """The first runtime that can tell what a model computes, and the graph.
+    """Return the first runtime that can read a model's graph, and the graph.
 
     Args:
         artifact: The model.
         host: The plugins.
         inputs: Input name → array, or its shape, for sizes that the file leaves open.
 
-    None and None: no runtime of this format can tell, or the library that it reads with is not installed, or the model
-    was written by a version of it that this one does not read.
+    The result is (None, None) if no runtime for this format can read graphs, if the library for it is not installed, or
+    if the library does not support the version that wrote the model.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: The file is damaged.
     """
     failure: Exception | None = None
     for runtime in runtimes_for(host, artifact) if artifact.path is not None else []:
@@ -53,7 +53,7 @@ def inspect_with(
             graph = _inspect_in_worker(runtime, str(artifact.path), inputs or {})
         except ImportError:
             continue
-        except Exception as error:  # noqa: BLE001 - a plugin's code on anybody's file
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything on an arbitrary file
             failure = failure or error
             continue
         if graph is not None:
@@ -81,4 +81,4 @@ def _inspect_in_worker(runtime: Runtime, path: str, inputs: Mapping[str, Any]) -
     except Exception:
         if not runtime.inspects_apart:
             raise
-        return None  # of another version of the library, with operators that are not here
+        return None  # written by another version of the library, with operators that are missing here

@@ -1,4 +1,4 @@
-"""What the models of a diagnosis are run on: what the user gives, else the shape of the dataset's samples."""
+"""The inputs for the models of a diagnosis: those from the user, or by default the form of the dataset's samples."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was given.
+    """The given inputs.
 
     Attributes:
         shapes: Input name → shape (``--input``).
-        dtypes: Input name → type, where it was given with the shape.
+        dtypes: Input name → type, if it was given with the shape.
         data: An .npz with one array for each input (``--input-data``).
-        sample: The dataset's first sample, a batch of one, by name ("": the only input); empty without a dataset.
+        sample: The dataset's first sample, a batch of one, by name ("" for the only input); empty without a dataset.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -35,16 +35,16 @@ class Inputs:
     sample: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def with_sample(self, dataset: Dataset | None) -> Inputs:
-        """These, and the form of a dataset's samples."""
+        """Return these inputs with a dataset's first sample."""
         if dataset is None:
             return self
         return Inputs(self.shapes, self.dtypes, self.data, dict(next(iter(dataset.batches(1)), {})))
 
     def for_graph(self) -> dict[str, Any]:
-        """Name → array, or shape, for ``Runtime.inspect_with_inputs``; what the user gives goes before the dataset.
+        """Return name → array or shape for ``Runtime.inspect_with_inputs``; the user's inputs override the dataset's.
 
         Raises:
-            InputError: the .npz cannot be read.
+            InputError: The .npz cannot be read.
         """
         arrays_by_name: dict[str, Any] = dict(self.sample)
         if self.data is not None:
@@ -57,7 +57,7 @@ class Inputs:
         return {**({} if self.shapes and "" in arrays_by_name else arrays_by_name), **self.shapes}
 
     def shapes_for(self, graph: Graph | None) -> dict[str, tuple[int, ...]]:
-        """The shapes to load a model with: those given, else the dataset's where the model leaves sizes open."""
+        """Return the shapes for loading a model: the given ones, or the dataset's if the model leaves sizes open."""
         if self.shapes or self.data is not None or graph is None:
             return dict(self.shapes)
         sample = self.sample

@@ -1,4 +1,4 @@
-"""Checks of what a variant answers: signal to noise inside and at its outputs, and agreement with its baseline."""
+"""Checks of a variant's outputs: signal-to-noise ratio inside and at the outputs, and agreement with its baseline."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 _SQNR_FATAL, _SQNR_LOW = 10.0, 20.0
 _AGREEMENT_BROKEN, AGREEMENT_LOW = 0.50, 0.95
-#: The share of values outside a range that costs something, and the calibration samples that are enough.
+#: The largest harmless share of values outside a range, and the sufficient number of calibration samples.
 CLIPPED, SAMPLES = 0.01, 100
 
 
 def sqnr(e: Evidence) -> Iterator[Finding]:
     """B3.5: 20·log10(‖x‖ / ‖x − x̂‖) of each layer's output."""
     if not e.sqnr_db or any("trained_on" in (step.get("facts") or {}) for step in e.recipe):
-        return  # a network that was trained has activations of its own
+        return  # a trained network has other activations than its baseline
     ranked = sorted(e.sqnr_db, key=lambda name: e.sqnr_db[name])
     low = [name for name in ranked if e.sqnr_db[name] < _SQNR_LOW]
     worst = e.sqnr_db[ranked[0]]
@@ -42,19 +42,19 @@ def sqnr(e: Evidence) -> Iterator[Finding]:
 
 
 def _against_loss(e: Evidence) -> tuple[str | None, str | None]:
-    """What to do about a lost signal, in words and as a chain."""
+    """Return what to do about lost signal, in words and as a chain."""
     fix, chain = _milder_advice(e)
     return (fix, chain) if fix else _against_noise(e)
 
 
 def _against_noise(e: Evidence) -> tuple[str | None, str | None]:
-    """What to do about lost signal, in words and as a chain: the cause that was seen first, else layers in float."""
+    """Return what to do about rounding noise, in words and as a chain: remove the first known cause, or use floats."""
     causes: list[tuple[bool, str, dict[str, Any]]] = [
         (max(e.clipped.values(), default=0.0) > CLIPPED, "Ranges cut values off", {"method": "minmax"}),
         (_sums_saturate(e), "Sums overflow on this CPU", {"reduce_range": True}),
         (any((step.get("parameters") or {}).get("per_channel") is False for step in e.recipe),
          "All channels share one scale", {"per_channel": True}),
-        # Judged by answers: what one excluded layer gains, its quantised neighbours may take away.
+        # "auto" judges by outputs, because quantised neighbours may cancel the gain of an excluded layer.
         (True, "Leave the worst layers in float", {"exclude": "auto"}),
         (bool(_worst_layers(e)), "Leave the first layers that lose it in float", {"exclude": _worst_layers(e)}),
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def _against_noise(e: Evidence) -> tuple[str | None, str | None]:
 
 
 def _worst_layers(e: Evidence) -> str:
-    """The first three layers that multiply below the threshold, by the names that the method knows them by."""
+    """Return the first three multiplying layers below the threshold, by the names that the method uses."""
     if e.graph is None or e.baseline is None:
         return ""
     makers = {**e.baseline.makers, **e.graph.makers}
@@ -82,7 +82,7 @@ def _worst_layers(e: Evidence) -> str:
 
 
 def outputs(e: Evidence) -> Iterator[Finding]:
-    """The outputs themselves, as the runtime that measures gives them, saturation and delegates included."""
+    """The outputs of the measuring runtime, including the effects of saturation and delegates."""
     if not e.output_db or any("trained_on" in (step.get("facts") or {}) for step in e.recipe):
         return
     name = min(e.output_db, key=lambda name: e.output_db[name])
@@ -106,7 +106,7 @@ def outputs(e: Evidence) -> Iterator[Finding]:
 
 
 def _sums_saturate(e: Evidence) -> bool:
-    """Whether 8-bit weights run on an x86 without VNNI, which adds pairs of products in 16 bits."""
+    """Return whether 8-bit weights run on an x86 CPU without VNNI, which adds pairs of products in 16 bits."""
     facts = next((s["facts"] for s in reversed(e.recipe) if "reduce_range" in (s.get("facts") or {})), None)
     return bool(facts and not facts["reduce_range"] and not e.instructions and e.instructions is not None
                 and e.arch in {"x86_64", "AMD64", "i686"})  # fmt: skip
@@ -123,7 +123,7 @@ def saturation(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-#: Changes that lose signal without rounding → what makes them milder.
+#: Changes that lose signal without rounding → how to reduce them.
 _LOSSY = {
     "sparsity": "a smaller amount",
     "channels": "a smaller amount",
@@ -133,17 +133,17 @@ _LOSSY = {
 
 
 def _takes_much_out(step: Mapping[str, Any]) -> bool:
-    """Whether a step changes weights by more than rounding them to 8 bits does."""
+    """Return whether a step changes weights by more than rounding them to 8 bits does."""
     changes = changes_of(step)
     trained = "weights" in changes and "precision" not in changes
     return bool(changes & _LOSSY.keys()) or trained or (weight_bits_of(step) or 32) <= 4
 
 
 def _milder_advice(e: Evidence) -> tuple[str | None, str | None]:
-    """What to do where weights were changed before anything was rounded: no layer left in float undoes that.
+    """Return what to do if weights were changed in other ways than rounding, which leaving layers in float cannot undo.
 
     Returns:
-        The remedy and its chain, each None where there is none.
+        The remedy and its chain; each is None if there is none.
     """
     milder = {
         str(step.get("compressor", "a step")): how
@@ -162,7 +162,7 @@ def _milder_advice(e: Evidence) -> tuple[str | None, str | None]:
 
 
 def _milder_settings(step: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a step that changed weights, so that it changes about half as much; others as they are."""
+    """Return the parameters with which a step that changed weights changes about half as much; others are unchanged."""
     given = dict(step.get("parameters") or {})
     if not changes_of(step) & _LOSSY.keys():
         return given
@@ -178,7 +178,7 @@ def _milder_settings(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def agreement(e: Evidence) -> Iterator[Finding]:
-    """B3.6: below 50 % it is no question of precision."""
+    """B3.6: agreement with the baseline; less than 50 % cannot be explained by precision."""
     if e.agreement is None:
         return
     share, count = e.agreement
@@ -218,16 +218,16 @@ def agreement(e: Evidence) -> Iterator[Finding]:
 
 
 def calibration_facts(e: Evidence) -> Mapping[str, Any] | None:
-    """What the step that calibrated says of it; None where none did."""
+    """Return the facts of the step that calibrated; None if no step did."""
     return next((s["facts"] for s in e.recipe if "calibration" in (s.get("facts") or {})), None)
 
 
 def other_preprocessing(e: Evidence) -> bool:
-    """Whether the variant was calibrated on data prepared otherwise than what it is judged on."""
+    """Return whether the variant was calibrated with other preprocessing than it is evaluated with."""
     facts = calibration_facts(e) or {}
     return e.preprocessing is not None and facts.get("preprocessing") not in (None, e.preprocessing)
 
 
 def short_name(name: str) -> str:
-    """TFLite names a fused tensor after all that was fused into it, with semicolons between."""
+    """Return the first part of a tensor's name: TFLite joins the names of fused tensors with semicolons."""
     return name.partition(";")[0]

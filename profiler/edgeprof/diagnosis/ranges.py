@@ -1,4 +1,4 @@
-"""Checks of how a variant was calibrated: on what, on how much, and how its values fill the ranges that came of it."""
+"""Checks of a variant's calibration: its data, the number of samples, and how values use the resulting ranges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEAD = 0.75
 
 
 def calibration(e: Evidence) -> Iterator[Finding]:
-    """B3.4: enough samples, of every class, prepared as the model will meet them."""
+    """B3.4: enough samples, of every class, with the preprocessing that the model will meet."""
     facts = calibration_facts(e)
     if facts is not None:
         yield from _data(e, facts)
@@ -57,7 +57,7 @@ def _few_samples(e: Evidence) -> bool:
 
 
 def _more_samples(e: Evidence) -> str | None:
-    """The chain with ten times as many calibration samples, where it was the method and not the data that had few."""
+    """Return the chain with ten times as many calibration samples, if the method and not the data limited them."""
     facts = calibration_facts(e) or {}
     count = facts.get("samples", 0)
     limited = any((step.get("parameters") or {}).get("samples") == count for step in e.recipe)

@@ -1,4 +1,4 @@
-"""Run a variant and its baseline in turns: how long they take, and what they answer to the same samples."""
+"""Run a variant and its baseline alternately: their latencies, and their outputs for the same samples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-#: Samples whose answers are compared with the baseline's.
+#: Samples for which the outputs are compared with the baseline's.
 _SAMPLES = 256
 _BATCH = 4
 
@@ -48,17 +48,17 @@ def run(
     timeout_s: float,
     named: Runtime | None = None,
 ) -> None:
-    """Times in turns (variant, baseline, baseline, variant) and answers to the same samples.
+    """Time the models alternately (variant, baseline, baseline, variant), and compare their outputs.
 
     Args:
-        e: What is found goes here; its graphs tell which sizes are open.
+        e: The evidence that receives the findings; its graphs determine which sizes are open.
         models: The variant and, if there is one, its baseline.
         host: The plugins.
-        data: The samples; None: nothing is answered.
-        inputs: What the models are loaded with.
-        measure_s: Seconds to time each model; 0: nothing is timed.
-        timeout_s: For each step of a worker.
-        named: The runtime that was asked for; None: that of the model's format.
+        data: The samples; with None no outputs are compared.
+        inputs: The inputs for loading the models.
+        measure_s: Seconds to time each model; with 0 nothing is timed.
+        timeout_s: The time limit of each step of a worker, seconds.
+        named: The requested runtime; by default the one for the model's format.
     """
 
     def worker(model: Artifact, graph: Graph | None, options: Mapping[str, str] | None = None) -> Worker:
@@ -85,12 +85,16 @@ def run(
     if measure_s:
         for option, value, words in choose_runtime(host, models[0], named).costly_options:
             pair = [worker(models[0], e.graph), worker(models[0], e.graph, {option: value})]
-            with contextlib.suppress(VariantError):  # not with this model or release
+            with contextlib.suppress(VariantError):  # this model or release does not support the option
                 e.costly[f"{option}={value}"] = (words, *_times_apart(pair, measure_s))
 
 
 def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec] | None = None) -> None:
-    """A variant takes what its baseline takes, in whatever layout, type and batch."""
+    """Check that a variant has the same inputs as its baseline, in any layout, type and batch.
+
+    Raises:
+        InputError: The inputs differ.
+    """
     shapes = [spec.shape for spec in (*mine, *(baseline or ()))]
     if (
         baseline is None
@@ -111,7 +115,7 @@ def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec]
 
 
 def _times_apart(workers: Sequence[Worker], seconds: float) -> tuple[float, float]:
-    """The median latencies of two workers that are not loaded yet, and are closed afterwards."""
+    """Return the median latencies (s) of two workers that are not loaded yet, and close them afterwards."""
     with contextlib.ExitStack() as stack:
         for worker in workers:
             stack.enter_context(worker).load()
@@ -120,7 +124,7 @@ def _times_apart(workers: Sequence[Worker], seconds: float) -> tuple[float, floa
 
 
 def _median_latencies(workers: Sequence[Worker], seconds: float) -> list[float]:
-    """Median latency of each, in turns, so that a drift falls on all alike."""
+    """Return the median latency (s) of each worker, timed alternately so that a drift affects all equally."""
     latencies: list[list[Array]] = [[] for _ in workers]
     order = list(range(len(workers)))
     for worker in workers:
@@ -133,7 +137,7 @@ def _median_latencies(workers: Sequence[Worker], seconds: float) -> list[float]:
 
 
 def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
-    """Evenly spread ones: a dataset may be sorted by class."""
+    """Yield evenly spread samples, because a dataset may be sorted by class."""
     chosen = set(np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)).tolist())
     for position, batch in enumerate(data.batches(1)):
         if position in chosen:
@@ -141,7 +145,7 @@ def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
 
 
 def _compare_answers(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], data: Dataset) -> None:
-    """Both models' answers to up to 256 samples: classes by agreement, and all outputs as numbers."""
+    """Compare both models' outputs for up to 256 samples: agreement of classes, and noise of all outputs."""
     sizes = [evaluate.batch_size(model.inputs, 1) for model in loaded]
     tops: list[list[int | None]] = [[], []]
     noise: dict[str, list[float]] = {}
@@ -173,7 +177,7 @@ def _signal_to_noise_db(signal: float, noise: float) -> float:
 
 
 def _real_outputs(outputs: Mapping[str, Any], loaded: Loaded, size: int) -> dict[str, Array]:
-    """One sample's outputs; integers with a scale as the real numbers that they stand for."""
+    """Return one sample's outputs, with integers that have a scale converted to the real numbers they represent."""
     scales = {spec.name: spec.quantization for spec in loaded.outputs if spec.quantization is not None}
     real = {}
     for name, array in outputs.items():
@@ -185,7 +189,7 @@ def _real_outputs(outputs: Mapping[str, Any], loaded: Loaded, size: int) -> dict
 
 
 def _are_numbers(truth: Any, held: Any) -> bool:
-    """Whether two outputs are real numbers of one shape."""
+    """Return whether two outputs are finite numbers of the same shape."""
     if not (isinstance(truth, np.ndarray) and isinstance(held, np.ndarray)) or truth.shape != held.shape:
         return False
     real = truth.dtype.kind == "f" and held.dtype.kind in "fiu"
@@ -193,7 +197,7 @@ def _are_numbers(truth: Any, held: Any) -> bool:
 
 
 def top_answer(output: Any, size: int) -> int | None:
-    """The class that an output names for its first sample; None where it is no score for each class."""
+    """Return the class that an output gives for its first sample; None if it has no scores per class."""
     if not isinstance(output, np.ndarray) or output.ndim < 1 or output.dtype.kind not in "iuf":
         return None
     first = output[0]
@@ -205,19 +209,21 @@ def top_answer(output: Any, size: int) -> int | None:
 
 
 def _is_distribution(output: Any) -> bool:
-    """Whether the numbers are probabilities: none below 0, and 1 in all."""
+    """Return whether the numbers are probabilities: not negative, with the sum 1."""
     if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or output.size < 2:
         return False
     return bool(output.min() >= -1e-3 and abs(float(output.sum()) - 1) < 0.05)
 
 
 def answers_are_classes(labels: Array, output: Array, *, distributions: bool) -> bool:
-    """Whether an output scores classes and not coordinates, boxes or embeddings: labels say so, or else its numbers.
+    """Return whether an output scores classes, and not coordinates, boxes or embeddings.
+
+    The labels decide it, or without labels the output's numbers.
 
     Args:
-        labels: Of the dataset.
+        labels: The dataset's labels.
         output: The first output for one sample.
-        distributions: Whether it was probabilities for all samples.
+        distributions: Whether the output was probabilities for all samples.
     """
     if are_absent(labels):
         return distributions or output.dtype.kind in "iu"
@@ -230,9 +236,10 @@ def answers_are_classes(labels: Array, output: Array, *, distributions: bool) ->
 
 
 def _batch_error(worker: Worker, inputs: Sequence[Any], data: Dataset) -> float | None:
-    """The largest relative difference between a batch's answers and its samples' own.
+    """Return the largest relative difference between a batch's outputs and those of its samples one by one.
 
-    None for a fixed batch, and where the first output is no number for each sample (a word, a map, one loss for all).
+    The result is None for a fixed batch, or if the first output has no numbers for each sample (a word, a map, one loss
+    for all).
     """
     if any(isinstance(spec.shape[0], int) for spec in inputs if spec.shape):
         return None

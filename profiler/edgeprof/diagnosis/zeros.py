@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def count_zeros(layer: Layer) -> Zeros | None:
-    """What is counted in a layer's weights; None where they cannot be read."""
+    """Count the zeros in a layer's weights; return None if the weights cannot be read."""
     if layer.weights is None:
         return layer.zeros
     values = layer.weights()
@@ -24,7 +24,7 @@ def count_zeros(layer: Layer) -> Zeros | None:
 
 
 def with_counted_zeros(graph: Graph) -> Graph:
-    """``graph`` with its zeros counted and without its weights: plain values, for another process."""
+    """Return ``graph`` with its zeros counted and without its weights, that is, plain values for another process."""
     return graph._replace(layers=[layer._replace(zeros=count_zeros(layer), weights=None) for layer in graph.layers])
 
 

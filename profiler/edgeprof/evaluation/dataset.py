@@ -1,4 +1,4 @@
-"""The contract of a dataset: labelled samples, with preprocessing that is declared and never guessed."""
+"""The interface of a dataset: labelled samples, with preprocessing that is declared and never guessed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Dataset(ABC):
     """Labelled samples.
 
     Attributes:
-        name: For people: the file or folder.
+        name: A name for messages: the file or folder.
         preprocessing: The hash of the declared preprocessing; calibration and evaluation must agree on it.
-        declared: What that hash is of, in words; None where it is not told.
-        accepts: Hashes, or their beginnings, of other preprocessing that a variant may have been calibrated or trained
-            with and yet be judged on this data: what the user says is meant.
-        quantise: ``input`` where the batches are real numbers that become integers by the model input's own scale and
-            zero point; None where the batches are what the model takes.
+        declared: The preprocessing of that hash in words; None if unknown.
+        accepts: Hashes, or their beginnings, of other preprocessing that the user allows: a variant that was calibrated
+            or trained with it may still be judged on this data.
+        quantise: ``input`` if the batches are real numbers that are quantised with the scale and zero point of the
+            model's input; None if the model takes the batches unchanged.
     """
 
     name: str
@@ -33,21 +33,21 @@ class Dataset(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """The number of samples."""
+        """Return the number of samples."""
 
     @property
     @abstractmethod
     def labels(self) -> npt.NDArray[Any]:
-        """Shape ``(len(self), …)``: a class index each, or what the metric takes."""
+        """The labels, shape ``(len(self), …)``: one class index per sample, or another form that the metric takes."""
 
     @abstractmethod
     def batches(self, size: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        """Preprocessed inputs in order: input name (or "" for a model with one input) → array ``(n ≤ size, …)``."""
+        """Yield preprocessed inputs in order: input name ("" for a model with one input) → array ``(n ≤ size, …)``."""
 
     def representatives(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        """One sample of each form that there is, as ``batches(1)`` gives them: whether a model takes them all.
+        """Yield one sample of each form, like ``batches(1)``, to check whether a model takes all forms.
 
-        By default the first sample: all have its form.
+        By default this is the first sample, because all samples have the same form.
         """
         for batch in self.batches(1):
             yield batch

@@ -36,18 +36,18 @@ def evaluate(
     """Return the score of a model on a dataset.
 
     Args:
-        infer: One inference, input name → array to output name → array (``Worker.infer``).
-        inputs: What the model takes. Its first dimension is the batch; where that is a number, it is obeyed and the
-            last batch is filled up with copies whose outputs are thrown away.
+        infer: One inference, which maps input name → array to output name → array (``Worker.infer``).
+        inputs: The model's inputs. Their first dimension is the batch; if it is a number, batches have this size, and
+            the last one is filled with copies whose outputs are discarded.
         dataset: Labelled samples.
-        metric: Judges them all at once.
-        batch: Samples per inference where the model leaves it open.
-        outputs: What the model gives, if told: integers with a scale and a zero point are judged as the real numbers
-            that they stand for.
+        metric: The metric, which judges all samples together.
+        batch: Samples per inference if the model leaves the batch open.
+        outputs: The model's outputs, if known: integers with a scale and a zero point are judged as the real numbers
+            that they represent.
 
     Raises:
-        InputError: dataset and model, or outputs and metric, do not fit; the sentence names the shapes.
-        VariantError: the model gave NaN (``nan_output``), or what ``infer`` raises.
+        InputError: Dataset and model, or outputs and metric, do not fit; the message names the shapes.
+        VariantError: The model gave NaN (``nan_output``), or ``infer`` failed.
     """
     by_name = {spec.name: spec for spec in inputs}
     scales = _output_scales(outputs)
@@ -69,10 +69,10 @@ def evaluate(
 
 
 def check(inputs: Sequence[TensorSpec], dataset: Dataset, batch: int = 1) -> None:
-    """Whether a model takes a dataset's samples of every form, before anything is measured.
+    """Check, before anything is measured, that a model takes a dataset's samples of every form.
 
     Raises:
-        InputError: it does not; the sentence names both shapes.
+        InputError: The model does not; the message names both shapes.
     """
     size = batch_size(inputs, batch)
     for samples in dataset.representatives():
@@ -88,12 +88,12 @@ def rehearse(
     *,
     outputs: Sequence[TensorSpec] = (),
 ) -> None:
-    """Whether a metric can judge what a model answers to a dataset, told by one sample, before anything is measured.
+    """Check with one sample, before anything is measured, that a metric can judge the model's outputs for a dataset.
 
     The arguments are those of ``evaluate``.
 
     Raises:
-        InputError: as ``evaluate``.
+        InputError: See ``evaluate``.
     """
     size = batch_size(inputs, batch)
     for samples in dataset.representatives():
@@ -109,10 +109,10 @@ def _output_scales(outputs: Sequence[TensorSpec]) -> dict[str, tuple[float, int]
 def _outputs_for_metric(
     answers: Feeds, scales: Mapping[str, tuple[float, int]], metric: Metric, size: int, count: int
 ) -> Feeds:
-    """The outputs that a metric is to see: the one that was named, else those with a row for each sample.
+    """Return the outputs for a metric: of the named output, or by default of all, those with a row for each sample.
 
     Raises:
-        InputError: there are none.
+        InputError: There are none.
     """
     chosen = answers if metric.output is None else _named_output(answers, metric.output)
     whole = {name: array for name, array in chosen.items() if array.ndim and len(array) == size}
@@ -126,7 +126,7 @@ def _outputs_for_metric(
 
 
 def _named_output(answers: Feeds, name: str) -> Feeds:
-    """The output of that name, or of that number, counted from 0."""
+    """Return the output with this name, or with this number, counted from 0."""
     if name in answers:
         return {name: answers[name]}
     if name.isdecimal() and int(name) < len(answers):
@@ -135,16 +135,16 @@ def _named_output(answers: Feeds, name: str) -> Feeds:
 
 
 def feeds(samples: Feeds, inputs: Sequence[TensorSpec], dataset: Dataset, size: int = 1) -> tuple[Feeds, int]:
-    """One of a dataset's batches as a model takes it, filled up to ``size``, and how many of its samples are real.
+    """Return a dataset's batch in the form that a model takes, filled up to ``size``, and the number of real samples.
 
     Raises:
-        InputError: dataset and model do not fit; the sentence names the shapes.
+        InputError: Dataset and model do not fit; the message names the shapes.
     """
     return _make_feeds(samples, {spec.name: spec for spec in inputs}, dataset, size)
 
 
 def batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
-    """The model's own batch where it has one."""
+    """Return the model's fixed batch size; without one, the given batch."""
     fixed = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)}
     if len(fixed) > 1:
         raise InputError(
@@ -158,7 +158,7 @@ def batch_size(inputs: Sequence[TensorSpec], batch: int) -> int:
 def _make_feeds(
     samples: dict[str, npt.NDArray[Any]], inputs: dict[str, TensorSpec], dataset: Dataset, size: int
 ) -> tuple[Feeds, int]:
-    """Arrays by the model's input names, checked against it and filled up to a whole batch."""
+    """Return arrays by the model's input names, checked against the inputs and filled up to a whole batch."""
     if set(samples) == {""}:
         if len(inputs) != 1:
             raise InputError(
@@ -207,7 +207,7 @@ def _cast_to_input(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, 
             scale, zero_point = spec.quantization
             return quantised(array, scale, zero_point, spec.dtype)
         if spec.dtype.startswith("float"):
-            # The same file serves the float model and its quantised variant: real numbers are what this one takes.
+            # One file serves a float model and its quantised variant; the float model takes the real numbers unchanged.
             return array.astype(spec.dtype, copy=False)
         raise InputError(
             f"quantise=input: the model's input {spec.name} is {spec.dtype} without a scale and a zero point",
@@ -219,7 +219,7 @@ def _cast_to_input(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, 
         return array.astype(np.float32)
     if spec.dtype not in {ANY_DTYPE, str(array.dtype)}:
         quantisable = spec.quantization is not None and np.dtype(spec.dtype).kind in "iu"
-        if several:  # an .npz with an array for each input, which are fed as they are
+        if several:  # an .npz with an array for each input, which get no preprocessing
             remedy = f"Save the array as {carrier_dtype(spec.dtype) or spec.dtype}."
             raise InputError(
                 f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}", remedy=remedy

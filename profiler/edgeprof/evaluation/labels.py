@@ -1,6 +1,6 @@
-"""Labels that are no class: what datasets and metrics of detection and verification agree on, and that there are none.
+"""Labels other than class numbers: the common forms for detection and verification, and for samples without labels.
 
-All are structured arrays, one element a sample, so that they are cut and counted as class numbers are.
+All are structured arrays with one element per sample, so that they can be sliced and counted like class numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 class Boxes(NamedTuple):
-    """The objects of one image, as the model sees it after the preprocessing.
+    """The objects in one image after the preprocessing, that is, in the model's input.
 
     Attributes:
         boxes: Left, top, right, bottom in pixels of the model's input, shape ``(k, 4)``.
         classes: Class numbers from 0, shape ``(k,)``.
-        crowd: Whether a box holds a crowd, detections in which count neither way (COCO's iscrowd), shape ``(k,)``.
+        crowd: Whether a box holds a crowd; detections in it count neither as right nor as wrong (COCO's iscrowd), shape
+            ``(k,)``.
         size: Height and width of the model's input.
     """
 
@@ -34,8 +35,8 @@ class Boxes(NamedTuple):
 
 
 def detection(images: Sequence[Boxes]) -> npt.NDArray[Any]:
-    """Labels ``(n,)`` of detection: fields ``boxes`` (m, 4), ``classes`` (m,), −1 where there is no box, ``crowd`` and
-    ``size``; m is the largest number of boxes of an image.
+    """Return labels for detection, shape ``(n,)``, with the fields ``boxes`` (m, 4), ``classes`` (m,) with −1 for no
+    box, ``crowd`` (m,) and ``size`` (2,); m is the largest number of boxes in an image.
     """
     most = max((len(image.classes) for image in images), default=0) or 1
     fields = [("boxes", "f8", (most, 4)), ("classes", "i8", (most,)), ("crowd", "?", (most,)), ("size", "i8", (2,))]
@@ -49,14 +50,14 @@ def detection(images: Sequence[Boxes]) -> npt.NDArray[Any]:
 
 
 def pairs(same: Sequence[bool], folds: Sequence[int]) -> npt.NDArray[Any]:
-    """Labels ``(2 n,)`` of verification: the two samples of each pair, one after the other.
+    """Return labels for verification, shape ``(2 n,)``: the two samples of each pair, one after the other.
 
     Args:
-        same: Whether both show the same, for each pair.
-        folds: Part of the cross-validation that each pair belongs to.
+        same: For each pair, whether both samples show the same subject.
+        folds: For each pair, its fold in the cross-validation.
 
     Returns:
-        Fields ``pair`` (its number), ``same`` and ``fold``.
+        An array with the fields ``pair`` (its number), ``same`` and ``fold``.
     """
     table = np.zeros(2 * len(same), np.dtype([("pair", "i8"), ("same", "?"), ("fold", "i8")]))
     table["pair"] = np.repeat(np.arange(len(same)), 2)
@@ -65,7 +66,7 @@ def pairs(same: Sequence[bool], folds: Sequence[int]) -> npt.NDArray[Any]:
 
 
 def absent(count: int) -> npt.NDArray[Any]:
-    """Labels ``(count,)`` of samples that have none: they serve calibration and comparison, and no metric."""
+    """Return labels ``(count,)`` for samples without labels, which serve calibration and comparison but no metric."""
     return np.zeros(count, np.dtype([("absent", "?")]))
 
 
@@ -74,14 +75,14 @@ def are_absent(labels: npt.NDArray[Any]) -> bool:
 
 
 def require_some(labels: npt.NDArray[Any], data: str) -> None:
-    """See that there are labels.
+    """Check that a dataset has labels.
 
     Args:
-        labels: Of a dataset.
-        data: What it is called.
+        labels: The dataset's labels.
+        data: The dataset's name.
 
     Raises:
-        InputError: there are none.
+        InputError: The dataset has no labels.
     """
     if are_absent(labels):
         raise InputError(
@@ -92,15 +93,15 @@ def require_some(labels: npt.NDArray[Any], data: str) -> None:
 
 
 def require(labels: npt.NDArray[Any], *fields: str, metric: str) -> None:
-    """See that labels are what a metric judges by.
+    """Check that labels have the form that a metric needs.
 
     Args:
-        labels: Of a dataset.
-        fields: Those of ``detection`` or ``pairs``; none for plain numbers.
-        metric: Its name.
+        labels: The dataset's labels.
+        fields: Fields of ``detection`` or ``pairs``; none for plain numbers.
+        metric: The metric's name.
 
     Raises:
-        InputError: they are others; the remedy names a metric for them.
+        InputError: The labels have another form; the remedy names a metric for it.
     """
     given = labels.dtype.names or ()
     if (set(fields) <= set(given)) if fields else not given:

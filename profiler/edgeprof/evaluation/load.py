@@ -27,14 +27,14 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
     """Find the format of a dataset and open it.
 
     Args:
-        spec: A file or folder; ``FORMAT:PATH`` where the format shall not be recognised by its content; or a
-            ``.toml`` file with ``path`` (relative to that file), ``format`` and the options, the preprocessing among
-            them, in tables or not.
+        spec: A file or folder; ``FORMAT:PATH`` to state the format, which is otherwise recognised by the content; or a
+            ``.toml`` file with ``path`` (relative to that file), ``format`` and the options, including the
+            preprocessing, in tables or at the top level.
         host: The plugins.
-        options: ``--preprocess KEY=VALUE`` …; they win over the file's.
+        options: The options of ``--preprocess KEY=VALUE`` …; they override the file's.
 
     Raises:
-        InputError: it is missing, of no known format, or an option does not fit.
+        InputError: The dataset is missing or has no known format, or an option does not fit.
     """
     declared: dict[str, str] = {}
     kind, path = _split_spec(spec, host)
@@ -47,7 +47,7 @@ def load_dataset(spec: str, host: PluginHost, options: Mapping[str, str] | None 
         dataset: Dataset = factory(str(path), {**declared, **(options or {})})
     except EdgeprofError:
         raise
-    except Exception as error:  # a plugin's code on anybody's file
+    except Exception as error:  # a plugin may raise anything on an arbitrary file
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
         raise InputError(
@@ -71,9 +71,8 @@ def _split_spec(spec: str, host: PluginHost) -> tuple[str | None, Path]:
 
 
 def _find_opener(path: Path, host: PluginHost) -> Callable[[str, Mapping[str, str]], Dataset]:
-    """Return the first format whose factory's ``recognises(path)`` is true; formats marked ``generic`` are asked last.
-
-    A folder of folders or a .csv may well be a format that knows more of them.
+    """Return the first format whose factory's ``recognises(path)`` is true; formats marked ``generic`` are tried last,
+    because a folder of folders or a .csv may have a more specific format.
     """
     known = host.of("datasets")
     for name in sorted(known, key=lambda name: (getattr(known[name], "generic", False), name)):
@@ -116,16 +115,16 @@ def _option_text(path: Path, key: str, value: Any) -> str:
 
 
 def load_metric(name: str, host: PluginHost) -> Metric:
-    """A registered metric, or one of yours as ``file.py:name``: a function, or a class made of ``Metric``.
+    """Return a registered metric, or the user's own as ``file.py:name``: a function, or a subclass of ``Metric``.
 
-    ``:output=NAME`` behind it names the output to judge, where a model has several: ``top1:output=label``.
+    The suffix ``:output=NAME`` names the output to judge if a model has several, as in ``top1:output=label``.
 
-    The function gets ``(outputs, labels)`` as ``Metric.score`` does and returns a ``Score``, a number, or one truth
-    value per sample (which gives it an interval and pairs variants). ``function.higher_is_better = False`` says that
-    less is better.
+    The function gets ``(outputs, labels)`` as ``Metric.score`` does and returns a ``Score``, a number, or one boolean
+    per sample (which yields an interval and pairs variants). ``function.higher_is_better = False`` declares that lower
+    is better.
 
     Raises:
-        InputError: there is no such metric, file or function.
+        InputError: There is no such metric, file or function.
     """
     whole, colon, output = name.partition(":output=")
     metric = _load_metric(whole, host)

@@ -1,4 +1,4 @@
-"""The contract of a metric: outputs and labels in, a score with its interval out."""
+"""The interface of a metric: it computes a score with an interval from outputs and labels."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 
     Outputs = dict[str, npt.NDArray[Any]]
 
-#: Of a bootstrap: enough for the ends of a 95 % interval, and a p-value of 0.004 at the least.
+#: The resamples of a bootstrap: enough for the ends of a 95 % interval; the smallest p-value is 0.004.
 RESAMPLES = 500
-#: Samples below which a bootstrap would promise what it cannot know.
+#: The fewest samples for a bootstrap; with fewer, its interval would be misleading.
 FEWEST = 10
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's outcome.
+    """The outcome of a metric.
 
     Attributes:
-        value: The score; a ratio (0 to 1) where the metric has one.
-        ci95: Its 95 % interval, or None where the metric has none.
-        samples: How many samples it rests on.
-        correct: For metrics that judge each sample: one bool each, in order, which pairs variants (McNemar).
-        replicates: For others: the value under each of a bootstrap's resamples, shape ``(RESAMPLES,)``, NaN where a
-            resample has none. The resamples are the same for every model judged on as many samples, which pairs them.
+        value: The score: a ratio (0 to 1), or a value in the metric's own unit.
+        ci95: Its 95 % interval, or None if the metric has none.
+        samples: The number of samples that it is based on.
+        correct: For metrics that judge each sample: one bool per sample, in order, to pair variants (McNemar).
+        replicates: For other metrics: the value under each resample of a bootstrap, shape ``(RESAMPLES,)``, NaN where
+            it is undefined. The resamples are the same for every model judged on the same number of samples, to pair
+            the models.
     """
 
     value: float
@@ -49,11 +50,11 @@ class Metric(ABC):
     """A score on labelled outputs.
 
     Attributes:
-        name: As registered: ``top1``.
-        higher_is_better: Whether a drop is bad. Where it is not (perplexity), the value has a unit of its own and is
-            not shown in percent, and what a variant loses is what it rises.
-        output: The name of the only output to judge, or its number from 0; None: all that begin with the batch.
-        title: What people call it, in tables and sentences: ``top-1``; None for its name.
+        name: The name under which it is registered, such as ``top1``.
+        higher_is_better: Whether a higher value is better. If not (perplexity), the value has the metric's own unit, is
+            not shown in percent, and a rise is a loss.
+        output: The name of the only output to judge, or its number from 0; None for all that begin with the batch.
+        title: Its title in tables and sentences, such as ``top-1``; None to use its name.
     """
 
     name: str
@@ -62,40 +63,40 @@ class Metric(ABC):
     output: str | None = None
 
     def check(self, labels: npt.NDArray[Any]) -> None:  # noqa: B027 - most have nothing to object to
-        """See, before anything runs, that these labels can be judged and that what is needed is installed.
+        """Check, before anything runs, that these labels can be judged and that the required libraries are installed.
 
         Raises:
-            InputError: the labels are of another kind; the remedy names a metric for them.
-            UnavailableError: a library is missing; the remedy is the command.
+            InputError: The labels are of another kind; the remedy names a metric for them.
+            UnavailableError: A library is missing; the remedy is the command that installs it.
         """
 
     def reduce(self, outputs: Outputs, labels: npt.NDArray[Any]) -> Outputs:
-        """What is kept of a batch's outputs until all are judged; by default everything.
+        """Reduce a batch's outputs to what is kept until all samples are judged; by default everything is kept.
 
         Logits of a language model or candidate boxes of a detector would fill the memory; a metric keeps what it needs.
 
         Args:
             outputs: Output name → array ``(n, …)``.
-            labels: Of these n samples.
+            labels: The labels of these n samples.
 
         Returns:
-            Arrays ``(n, …)`` by name, of the same shape behind the first dimension for every batch.
+            Arrays ``(n, …)`` by name, with the same shape after the first dimension for every batch.
 
         Raises:
-            InputError: outputs and labels do not fit; the sentence names the shapes.
+            InputError: Outputs and labels do not fit; the message names the shapes.
         """
         del labels
         return outputs
 
     def rehearse(self, outputs: Outputs, labels: npt.NDArray[Any]) -> None:
-        """See, by the answers to one sample, that the model's outputs can be judged, before anything is measured.
+        """Check with the outputs for one sample, before anything is measured, that the model's outputs can be judged.
 
         Args:
             outputs: Output name → array ``(1, …)``.
-            labels: All of the dataset.
+            labels: All labels of the dataset.
 
         Raises:
-            InputError: they cannot; the sentence names the shapes.
+            InputError: The outputs cannot be judged; the message names the shapes.
         """
         self.reduce(outputs, labels[:1])
 
@@ -104,24 +105,24 @@ class Metric(ABC):
         """Judge all samples at once.
 
         Args:
-            outputs: What ``reduce`` kept: name → array ``(samples, …)``, in the dataset's order.
-            labels: ``(samples, …)``.
+            outputs: The joined results of ``reduce``: name → array ``(samples, …)``, in the dataset's order.
+            labels: All labels, shape ``(samples, …)``.
 
         Raises:
-            InputError: outputs and labels do not fit; the sentence names the shapes.
+            InputError: Outputs and labels do not fit; the message names the shapes.
         """
 
 
 def wilson(correct: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927): inside 0 to 1, and honest for all or none correct.
+    """Return Wilson's score interval of a proportion (Wilson 1927), which lies within 0 to 1, even for k = 0 or k = n.
 
     Args:
-        correct: k of n.
+        correct: k, the number of correct samples.
         samples: n, at least 1.
-        confidence: Two-sided.
+        confidence: The two-sided confidence.
 
     Raises:
-        ValueError: not 0 ≤ k ≤ n, or n is 0.
+        ValueError: k is not within 0 to n, or n is 0.
     """
     if samples < 1 or not 0 <= correct <= samples:
         raise ValueError(f"{correct} of {samples} is no proportion")
@@ -129,12 +130,12 @@ def wilson(correct: int, samples: int, confidence: float = 0.95) -> tuple[float,
     p, z2 = correct / samples, z * z / samples
     middle = (p + z2 / 2) / (1 + z2)
     half = z / (1 + z2) * math.sqrt(p * (1 - p) / samples + z2 / (4 * samples))
-    # At the ends rounding would leave 1e-17 outside.
+    # At the ends, rounding would miss 0 or 1 by 1e-17.
     return (0.0 if correct == 0 else middle - half, 1.0 if correct == samples else middle + half)
 
 
 def proportion(correct: npt.NDArray[np.bool_]) -> Score:
-    """The score of a metric that judges each sample right or wrong.
+    """Return the score of a metric that judges each sample right or wrong.
 
     Args:
         correct: Shape ``(samples,)``, at least one.
@@ -144,10 +145,10 @@ def proportion(correct: npt.NDArray[np.bool_]) -> Score:
 
 
 def _require_counts(statistic: Callable[[npt.NDArray[np.int64]], float], samples: int) -> None:
-    """See that a statistic weighs samples by counts: one sample counted n times is beyond every index of n samples.
+    """Check that a statistic weighs samples by counts: a count of n is out of range if it is used as an index.
 
     Raises:
-        InputError: it does not.
+        InputError: The statistic uses the counts as indices.
     """
     counts = np.zeros(samples, np.int64)
     counts[:1] = samples
@@ -159,32 +160,33 @@ def _require_counts(statistic: Callable[[npt.NDArray[np.int64]], float], samples
             "the statistic of a bootstrapped metric takes the counts that it gets for indices of samples",
             remedy="It gets how often each sample counts: weigh by it, or take np.repeat(np.arange(n), counts).",
         ) from None
-    except (ArithmeticError, ValueError):  # of one sample alone it may have no value
+    except (ArithmeticError, ValueError):  # for a single sample it may be undefined
         pass
 
 
 def bootstrapped(statistic: Callable[[npt.NDArray[np.int64]], float], samples: int) -> Score:
-    """The score of a metric that judges samples together, its interval by the percentile bootstrap (Efron 1979).
+    """Return the score of a metric that judges samples together, with a percentile-bootstrap interval (Efron 1979).
 
     Args:
-        statistic: How often each sample counts, shape ``(samples,)`` → the metric; NaN where it is undefined.
-        samples: How many there are; what is drawn with replacement, so they must be independent: images, sequences.
+        statistic: A function from the count of each sample, shape ``(samples,)``, to the metric; NaN if undefined.
+        samples: The number of samples. They are drawn with replacement, so they must be independent (images,
+            sequences).
 
     Returns:
-        The value with every sample counted once; neither interval nor replicates for fewer than ``FEWEST`` samples.
+        The value with every sample counted once; without interval and replicates for fewer than ``FEWEST`` samples.
 
     Raises:
-        InputError: ``statistic`` takes the counts for indices of samples.
+        InputError: ``statistic`` uses the counts as indices of samples.
     """
     _require_counts(statistic, samples)
     value = statistic(np.ones(samples, np.int64))
     if samples < FEWEST:
         return Score(value=value, ci95=None, samples=samples)
-    draw = np.random.default_rng(samples)  # by the number of samples alone: what pairs one model with another
+    draw = np.random.default_rng(samples)  # the seed depends only on the number of samples, which pairs models
     share = np.full(samples, 1 / samples)
     values = np.array([statistic(draw.multinomial(samples, share)) for _ in range(RESAMPLES)], np.float64)
     known = values[~np.isnan(values)]
     ends = None if known.size == 0 else np.quantile(known, [0.025, 0.975])
-    # Where the bootstrap is biased (few samples), the interval is widened to hold the value that is reported.
+    # If the bootstrap is biased (few samples), the interval is widened to contain the reported value.
     ci95 = None if ends is None else (min(float(ends[0]), value), max(float(ends[1]), value))
     return Score(value=value, ci95=ci95, samples=samples, replicates=values)

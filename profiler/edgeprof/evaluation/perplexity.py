@@ -1,10 +1,10 @@
-"""How likely a language model finds a text: perplexity, and the ratio of two, paired token by token.
+"""The perplexity of a language model on a text, and the ratio of two perplexities, paired token by token.
 
-The convention is llama-perplexity's: the text's tokens are cut into pieces of equal length, the model reads each piece
-by itself behind its begin token, and the tokens of the second half of each piece are scored. Perplexity is
-exp(−mean log-likelihood). Neighbouring tokens are no independent samples, so intervals come from a circular block
-bootstrap (Politis and Romano 1992), whose resamples are the same for every model scored on as many tokens: that pairs
-them, and Q8_0 and Q4_K_M are told apart by 1,500 tokens although each one's own interval is ±15 %.
+The convention is that of llama-perplexity: the text's tokens are cut into pieces of equal length, the model reads each
+piece separately after its begin token, and the tokens of the second half of each piece are scored. Perplexity is
+exp(−mean log-likelihood). Neighbouring tokens are not independent samples, so intervals come from a circular block
+bootstrap (Politis and Romano 1992). Its resamples are the same for every model scored on the same number of tokens,
+which pairs the models: 1,500 tokens distinguish Q8_0 from Q4_K_M although the interval of each is ±15 %.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     Tokens = npt.NDArray[np.int64]
 
 NAME = "perplexity"
-#: Tokens of one piece of a text, and how many pieces are scored where nobody says how many: 1,530 tokens.
+#: Tokens in one piece of a text, and how many pieces are scored by default: 1,530 tokens.
 CHUNK, CHUNKS = 512, 6
-#: Tokens of one block of the bootstrap: the likelihoods of neighbouring tokens are correlated over a sentence or so.
+#: Tokens in one block of the bootstrap: likelihoods are correlated over about a sentence.
 BLOCK = 32
 #: The largest text that is read, in bytes.
 LIMIT_BYTES = 64 << 20
@@ -41,14 +41,14 @@ LIMIT_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Text:
-    """A text whose perplexity is asked for.
+    """A text whose perplexity is requested.
 
     Attributes:
-        name: Of its file.
-        content: UTF-8.
-        sha256: Of the content, hexadecimal.
-        chunk: Tokens of a piece.
-        chunks: Pieces that are scored at most; 0: all.
+        name: The name of its file.
+        content: The text in UTF-8.
+        sha256: The hash of the content, hexadecimal.
+        chunk: Tokens per piece.
+        chunks: The largest number of pieces that are scored; 0 for all.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """What a model made of a text.
+    """The likelihoods that a model assigns to the tokens of a text.
 
     Attributes:
-        values: Of each scored token, the natural logarithm of its probability; shape ``(scored,)``.
-        tokens_sha256: Of the tokens that were read, with their pieces: models of one tokenizer have the same.
+        values: The natural logarithm of each scored token's probability, shape ``(scored,)``.
+        tokens_sha256: The hash of the tokens that were read, in pieces; it is the same for models with one tokenizer.
     """
 
     values: Floats
@@ -72,9 +72,10 @@ class Likelihoods:
 
 
 def read_text(path: Path, *, chunk: int = CHUNK, chunks: int = CHUNKS) -> Text:
-    """
+    """Read a text file.
+
     Raises:
-        InputError: the file cannot be read, is empty, too large or no UTF-8.
+        InputError: The file cannot be read, is empty, is too large, or is not UTF-8.
     """
     remedy = "Give a text file in UTF-8, as a part of WikiText-2."
     try:
@@ -95,11 +96,11 @@ def read_text(path: Path, *, chunk: int = CHUNK, chunks: int = CHUNKS) -> Text:
 
 
 def pieces(tokens: Tokens, begin: int | None, text: Text) -> list[Tokens]:
-    """The pieces of a text that are scored, each of ``text.chunk`` tokens, the first of them ``begin`` where there is
-    one; a shorter rest is left out, as llama-perplexity leaves it.
+    """Return the pieces of a text that are scored, each with ``text.chunk`` tokens; the first token of a piece is
+    replaced by ``begin``, if there is one. A shorter rest is left out, as in llama-perplexity.
 
     Raises:
-        InputError: the text is shorter than one piece.
+        InputError: The text is shorter than one piece.
     """
     count = len(tokens) // text.chunk
     if not count:
@@ -125,10 +126,10 @@ def score(
         text: The text.
 
     Yields:
-        (pieces done, pieces in all, None), and at last the likelihoods.
+        (pieces done, number of pieces, None), and at the end the same with the likelihoods.
 
     Raises:
-        InputError: the text is too short, or a likelihood is no number.
+        InputError: The text is too short, or a likelihood is not finite.
     """
     cut = pieces(*read, text)
     first = text.chunk // 2 + 1
@@ -144,12 +145,12 @@ def score(
 
 
 def perplexity(values: Floats) -> float:
-    """exp(−mean log-likelihood); infinity where that is beyond all numbers."""
+    """Return exp(−mean log-likelihood); infinity on overflow."""
     return _power(-float(values.mean()))
 
 
 def summarise(values: Floats) -> Score:
-    """The perplexity, its 95 % interval, and its value under each resample, which pairs models."""
+    """Return the perplexity, its 95 % interval, and its value under each resample, which pairs models."""
     value = perplexity(values)
     if len(values) < FEWEST * BLOCK:
         return Score(value=value, ci95=None, samples=len(values))
@@ -161,21 +162,21 @@ def summarise(values: Floats) -> Score:
 
 
 def paired_ratio(variant: Floats, baseline: Floats) -> tuple[float, tuple[float, float]] | None:
-    """The variant's perplexity over the baseline's, and its 95 % interval, from the differences of the same tokens.
+    """Return the ratio of the variant's perplexity to the baseline's, and its 95 % interval, from paired tokens.
 
     Args:
-        variant: Log-likelihoods.
-        baseline: Of the same tokens in the same order.
+        variant: The variant's log-likelihoods.
+        baseline: The baseline's log-likelihoods of the same tokens in the same order.
 
     Returns:
-        None where there are too few tokens or not the same number.
+        The ratio and its interval; None if there are too few tokens, or the numbers of tokens differ.
     """
     if len(variant) != len(baseline) or len(variant) < FEWEST * BLOCK:
         return None
     differences = baseline - variant
     mean = float(differences.mean())
     low, high = np.quantile(_resampled_means(differences), [0.025, 0.975])
-    # Percentile intervals of few blocks are too narrow by about this much (Student's t over the normal quantile).
+    # With few blocks, percentile intervals are too narrow by about this factor (Student's t / normal quantile).
     wider = 1 + 1.2 / (len(variant) / BLOCK)
     low, high = mean - wider * (mean - float(low)), mean + wider * (float(high) - mean)
     return _power(mean), (_power(low), _power(high))
@@ -186,7 +187,7 @@ def _power(value: float) -> float:
 
 
 def _resampled_means(values: Floats) -> Floats:
-    """The mean under each resample of circular blocks; shape ``(RESAMPLES,)``."""
+    """Return the mean under each resample of circular blocks, shape ``(RESAMPLES,)``."""
     count = len(values)
     sums = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[:BLOCK]]))])
     starts = _block_starts(count)
@@ -196,17 +197,17 @@ def _resampled_means(values: Floats) -> Floats:
 
 @functools.lru_cache(maxsize=4)
 def _block_starts(count: int) -> Tokens:
-    """By the number of tokens alone: what pairs one model with another."""
+    """Return the blocks' starts; they depend only on the number of tokens, which pairs models."""
     return np.random.default_rng(count).integers(0, count, (RESAMPLES, math.ceil(count / BLOCK)))
 
 
 def packed(values: Floats) -> str:
-    """Log-likelihoods as a result keeps them: float32, little-endian, base64 (5.3 bytes a token)."""
+    """Encode log-likelihoods for a result: float32, little-endian, base64 (5.3 bytes per token)."""
     return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
 
 
 def unpacked(text: str) -> Floats | None:
-    """The inverse of ``packed``; None of a text that it has not written."""
+    """Decode a text that ``packed`` has written; None for any other text."""
     try:
         return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
     except ValueError:

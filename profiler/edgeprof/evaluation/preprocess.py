@@ -1,13 +1,13 @@
 """Preprocessing that is declared, applied in one fixed order, hashed, and never guessed.
 
-The order, of which each step happens only if it is declared:
+Each step is applied only if it is declared, in this order:
 
-1. ``shape``: each sample is given this shape (raw bytes have none);
+1. ``shape``: each sample is reshaped to this shape (raw bytes have none);
 2. images: ``channels`` (rgb, bgr or grey), ``crop_fraction`` (centre), ``resize`` (exact), ``resize_short`` (shorter
    side) or ``letterbox`` (the longer side fits, grey bars fill the rest), ``crop`` (centre, pixels);
 3. numbers: y = (x · ``scale`` − ``mean``) / ``std``, the last two per channel or one for all;
 4. ``layout``: from height × width (× channels), as images are stored, to NCHW or NHWC;
-5. ``dtype``, or ``quantise=input``: q = round(y / s + z) with scale s and zero point z of the model's own input.
+5. ``dtype``, or ``quantise=input``: q = round(y / s) + z with scale s and zero point z of the model's own input.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
 _DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64")
 
-#: What images are read as; other arrays are no images.
+#: The types of images; arrays of other types are not images.
 _PIXELS = ("uint8", "uint16", "int32", "float32")
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What is done to a sample before the model sees it; see the module for the order.
+    """The preprocessing of a sample; the module's docstring gives the order of the steps.
 
     Attributes:
         channels: ``rgb``, ``bgr`` or ``grey``; images are decoded to rgb.
-        crop_fraction: Centre part of height and width that is kept, 0 to 1.
-        resize: Height and width, bilinear.
-        resize_short: The shorter side, bilinear, keeping the aspect.
-        letterbox: Height and width that the whole image is fitted into, bilinear, keeping the aspect, in the middle of
-            grey 114, as detectors of the YOLO family are trained.
+        crop_fraction: Central share of height and width that is kept, 0 to 1.
+        resize: Height and width in pixels, bilinear.
+        resize_short: The shorter side in pixels, bilinear, keeping the aspect ratio.
+        letterbox: Height and width into which the whole image is fitted, bilinear, keeping the aspect ratio, centred on
+            grey 114, as in the training of YOLO detectors.
         crop: Height and width of the centre that is kept, in pixels.
-        shape: Of one sample.
+        shape: The shape of one sample.
         scale: Factor.
-        mean: Subtracted after ``scale``; one, or one per channel.
-        std: Divisor after ``mean``.
+        mean: Subtracted after ``scale``; one value, or one per channel.
+        std: Divisor after ``mean``; one value, or one per channel.
         layout: ``NCHW`` or ``NHWC``.
-        dtype: numpy's name.
-        quantise: ``input`` or nothing.
+        dtype: numpy's name of the type.
+        quantise: ``input`` or None.
     """
 
     channels: str | None = None
@@ -71,7 +71,7 @@ class Preprocess:
 
     @property
     def declared(self) -> dict[str, Any]:
-        """The steps that happen."""
+        """The declared steps."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -83,10 +83,10 @@ class Preprocess:
         return any((self.crop_fraction, self.resize, self.resize_short, self.letterbox, self.crop))
 
     def sample(self, pixels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-        """Steps 1 and 2, for one sample; images are ``(height, width)`` or ``(height, width, 3)``, of any number type.
+        """Apply steps 1 and 2 to one sample; images are ``(height, width)`` or ``(height, width, 3)`` of a number type.
 
         Raises:
-            InputError: what is declared does not fit the sample.
+            InputError: A declared step does not fit the sample.
         """
         if self.shape is not None:
             if pixels.size != math.prod(self.shape):
@@ -113,7 +113,7 @@ class Preprocess:
         return pixels
 
     def _steps(self, height: int, width: int) -> Iterator[tuple[str, tuple[int, int]]]:
-        """What is done to an image of this size, each step with the height and width that come of it."""
+        """Yield the steps for an image of this size, each with the resulting height and width."""
         if self.crop_fraction is not None:
             height, width = round(height * self.crop_fraction), round(width * self.crop_fraction)
             yield "crop", (height, width)
@@ -130,7 +130,7 @@ class Preprocess:
     def boxes(
         self, boxes: npt.NDArray[np.floating[Any]], size: tuple[int, int]
     ) -> tuple[npt.NDArray[np.float64], tuple[int, int]]:
-        """Where step 2 moves boxes of an image to, so that detections can be judged as the model sees the image.
+        """Transform boxes of an image as step 2 does, so that detections can be judged in the model's input.
 
         Args:
             boxes: Left, top, right and bottom in pixels, shape ``(n, 4)``.
@@ -151,10 +151,10 @@ class Preprocess:
         return np.clip(moved, 0, [size[1], size[0], size[1], size[0]]), size
 
     def batch(self, samples: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
-        """Steps 3 to 5 (without ``quantise``, which needs the model) for samples ``(n, …)``.
+        """Apply steps 3 to 5 (without ``quantise``, which needs the model) to samples of shape ``(n, …)``.
 
         Raises:
-            InputError: what is declared does not fit the samples.
+            InputError: A declared step does not fit the samples.
         """
         numbers = (self.scale, self.mean, self.std)
         if any(value is not None for value in numbers):
@@ -184,7 +184,7 @@ class Preprocess:
 
 
 def digest(declared: Mapping[str, Any]) -> str:
-    """``sha256:…`` of what is declared, as canonical JSON; the same for the same preprocessing, however written."""
+    """Return ``sha256:…`` of the declared steps as canonical JSON, which is the same however they were written."""
     text = json.dumps(declared, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -214,7 +214,7 @@ def _crop_centre(pixels: npt.NDArray[Any], size: tuple[int, int], source: str) -
 
 
 def _centred_corner(outer: tuple[int, int], inner: tuple[int, int]) -> tuple[int, int]:
-    """Top and left of what lies in the middle."""
+    """Return top and left of a centred area."""
     return (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
 
 
@@ -227,7 +227,7 @@ def _letterbox_image(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDA
     height, width = pixels.shape[:2]
     inner = _fit_size((height, width), size)
     top, left = _centred_corner(size, inner)
-    # 114 of 255, for other numbers the same part of the greatest.
+    # 114 of 255; for other types, the same share of the largest value.
     white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
     canvas = np.full((*size, *pixels.shape[2:]), 114 * white / 255, pixels.dtype)
     canvas[top : top + inner[0], left : left + inner[1]] = resize_bilinear(pixels, inner)
@@ -261,7 +261,7 @@ def _cast_type(samples: npt.NDArray[Any], dtype: str, source: str) -> npt.NDArra
 
 
 def quantised(samples: npt.NDArray[Any], scale: float, zero_point: int, dtype: str) -> npt.NDArray[Any]:
-    """Integers q = round(x / scale + zero_point), clipped to the type (TensorFlow Lite's 8-bit specification)."""
+    """Return q = round(x / scale) + zero_point, clipped to the type (TensorFlow Lite's 8-bit specification)."""
     info = np.iinfo(dtype)
     q = np.rint(samples.astype(np.float32, copy=False) / np.float32(scale)) + zero_point
     clipped: npt.NDArray[Any] = np.clip(q, info.min, info.max).astype(dtype)
@@ -272,7 +272,7 @@ def quantised(samples: npt.NDArray[Any], scale: float, zero_point: int, dtype: s
 
 
 def _parse_number(text: str) -> float:
-    """A number or a fraction, as ``1/255``."""
+    """Parse a number or a fraction such as ``1/255``."""
     over, slash, under = text.partition("/")
     value = float(over) / float(under) if slash else float(over)
     if not math.isfinite(value):
@@ -326,7 +326,7 @@ def _one_of(*names: str) -> Callable[[str], str]:
     return parse
 
 
-#: key → how it is read, and what it should look like
+#: key → its parser, and a description of valid values
 _KEYS: dict[str, tuple[Callable[[str], Any], str]] = {
     "channels": (_one_of("rgb", "bgr", "grey"), "rgb, bgr or grey"),
     "crop_fraction": (_parse_fraction, "a number above 0 and at most 1, as 0.875"),
@@ -347,10 +347,10 @@ KEYS = frozenset(_KEYS)
 
 
 def from_options(options: Mapping[str, str]) -> Preprocess:
-    """Read preprocessing from words, as ``{"scale": "1/255", "layout": "NCHW", "dtype": "float32"}``.
+    """Parse preprocessing from texts such as ``{"scale": "1/255", "layout": "NCHW", "dtype": "float32"}``.
 
     Raises:
-        InputError: a key that does not exist, a value that it does not take, or two that exclude one another.
+        InputError: A key does not exist, a value is not valid, or two keys exclude each other.
     """
     values: dict[str, Any] = {}
     for key, text in options.items():

@@ -1,9 +1,9 @@
-"""Bilinear resizing of images: 8-bit ones get the bytes of Pillow's ``Image.resize(…, BILINEAR)``, as models expect.
+"""Bilinear resizing of images; 8-bit results equal those of Pillow's ``Image.resize(…, BILINEAR)``, as models expect.
 
-Source: Pillow, src/libImaging/Resample.c (``precompute_coeffs``, ``normalize_coeffs_8bpc``): a triangle as wide as the
-step from pixel to pixel, so that a smaller image is averaged and not sampled; 22 bits of fixed point for weights; first
-along the width, then along the height, rounded to 8 bits after each. Images of other types keep their bits: the same
-weights, in 64-bit floats.
+Source: Pillow, src/libImaging/Resample.c (``precompute_coeffs``, ``normalize_coeffs_8bpc``). The filter is a triangle
+as wide as the step between output pixels, so that a reduced image is averaged and not sampled. Weights have 22 bits of
+fixed point. Resizing goes first along the width, then along the height, with rounding to 8 bits after each. Images of
+other types keep their precision: they are resized with the same weights in 64-bit floats.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PRECISION_BITS = 32 - 8 - 2
 
 
 def resize_bilinear(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    """An image in another size.
+    """Return an image in another size.
 
     Args:
         pixels: Shape ``(height, width)`` or ``(height, width, channels)``, of any number type.
@@ -65,7 +65,7 @@ def _resize_axis(pixels: npt.NDArray[Any], length: int, *, axis: int) -> npt.NDA
 
 @functools.lru_cache(maxsize=64)
 def _filter_taps(before: int, after: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
-    """Which input pixels make each output pixel and with what weight, both of shape ``(taps, after)``."""
+    """Return the input pixels of each output pixel and their weights, both with shape ``(taps, after)``."""
     scale = before / after
     support = max(scale, 1.0)
     centre = (np.arange(after) + 0.5) * scale

@@ -1,4 +1,4 @@
-"""A dataset over any source of raw samples that are read by number: the base of all built-in dataset formats."""
+"""A dataset from any source whose raw samples are read by number: the base of all built-in dataset formats."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.preprocess import Preprocess
 
-#: Options that every format takes beside the preprocessing.
+#: Options that every format takes in addition to the preprocessing.
 COMMON = frozenset({"limit", "skip", "label_offset", "accepts"})
-#: Samples that a fingerprint looks at.
+#: The number of samples in a fingerprint.
 _LOOKED_AT = 16
 
 
@@ -29,21 +29,21 @@ class Samples(Dataset):
     """Raw samples with declared preprocessing.
 
     Args:
-        name: For people.
-        labels: Shape ``(n, …)``; ``labels.absent(n)`` where there are none.
+        name: A name for messages.
+        labels: Shape ``(n, …)``; ``labels.absent(n)`` if there are none.
         read: Number of a sample → its raw values; images as ``(height, width[, 3])`` uint8.
-        options: The preprocessing, and ``skip`` and ``limit`` (leave out the first so many samples; take only so many
-            of the rest), ``label_offset`` (added to each label, as 1 for a model with a background class) and
-            ``accepts`` (see ``Dataset``; several joined by commas).
-        does: What ``read`` itself does to samples, as a crop; it is a part of the preprocessing.
-        kind: Number of a sample → what decides its form, as mode and size of an image, told without reading all of it.
-            None: all samples have one form.
+        options: The preprocessing, and ``skip`` (how many samples to leave out at the beginning), ``limit`` (the
+            largest number of samples after them), ``label_offset`` (added to each label, such as 1 for a model with a
+            background class) and ``accepts`` (see ``Dataset``; several joined by commas).
+        does: The preprocessing by ``read`` itself, such as a crop; it becomes a part of the declared preprocessing.
+        kind: Number of a sample → the facts that decide its form, such as mode and size of an image, without reading
+            the whole sample. None if all samples have one form.
 
     Attributes:
-        first: How many were left out.
+        first: How many samples were left out at the beginning.
 
     Raises:
-        InputError: no samples, or an option that is not understood.
+        InputError: There are no samples, or an option is not valid.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Samples(Dataset):
             raise InputError(f"{name} has no labels that label_offset={offset} could be added to")
         if offset and (labels.dtype.kind not in "iuf" or (labels.dtype.kind == "f" and (labels % 1).any())):
             raise InputError(f"the labels of {name} are no whole numbers that label_offset={offset} could be added to")
-        # Python's integers: a uint8 would begin again at 0.
+        # In 64 bits, because a uint8 would overflow.
         self._labels = self._given.astype(np.int64) + offset if offset else self._given
         self._read: Callable[[int], npt.NDArray[Any]] = lambda number: read(skip + number)
         self._kind = kind
-        self._fingerprint: str | None = None  # made when it is first asked for: it reads samples
+        self._fingerprint: str | None = None  # computed on first use, because it reads samples
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -131,7 +131,7 @@ def split_options(
     """Split options into those of the dataset's format and those of the preprocessing.
 
     Raises:
-        InputError: an option that is neither; the nearest name is in the remedy.
+        InputError: An option is neither; the remedy names the nearest.
     """
     for key in options:
         if key not in KEYS | COMMON and key not in format_keys:

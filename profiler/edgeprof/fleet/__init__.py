@@ -1,1 +1,1 @@
-"""Many devices measured from one desk: the inventory, the wire, the device's end of it, and the jobs."""
+"""Measure many devices from one machine: the inventory, the connection, the device's side of it, and the jobs."""

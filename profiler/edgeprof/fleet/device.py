@@ -1,4 +1,4 @@
-"""What a device says of itself when a fleet asks, in milliseconds and without opening a sensor."""
+"""A device's description of itself for a fleet, made in milliseconds and without opening a sensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe(roots: Roots) -> dict[str, Any]:
-    """The board, which of its kind it is, and the state that a measurement depends on."""
+    """Return the board, the name of this machine, and the state that affects a measurement."""
     host = describe_host(roots)
     return {
         "board": host.board,
@@ -32,22 +32,22 @@ def describe(roots: Roots) -> dict[str, Any]:
 
 
 def machine_name(roots: Roots) -> str | None:
-    """A name of this one machine: a hash of its machine-id, which is not to be given away (machine-id(5))."""
+    """Return a unique name of this machine: a hash of its machine-id, which itself is confidential (machine-id(5))."""
     text = text_of(roots.root / "etc/machine-id")
     return None if not text else hashlib.sha256(b"edgeprof fleet " + text.encode()).hexdigest()[:16]
 
 
 def hottest_c(roots: Roots) -> float | None:
-    """The temperature of the hottest thermal zone, °C; None where no zone tells."""
+    """Return the temperature of the hottest thermal zone, °C; None if no zone has a reading."""
     zones = listing(roots.sysfs / "class/thermal")
     readings = [number_of(zone / "temp") for zone in zones if zone.name.startswith("thermal_zone")]
-    # A zone without a sensor reads as one beyond what a board survives.
+    # A zone without a sensor gives a temperature that no board survives.
     plausible = [reading / 1000 for reading in readings if reading is not None and -40_000 < reading < 150_000]
     return max(plausible, default=None)
 
 
 def free_bytes(directory: Path) -> int | None:
-    """The space that is left on the disk of a directory, or of the nearest one above it that exists."""
+    """Return the free bytes on the disk of a directory, or of its nearest existing parent; None if unknown."""
     while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
     try:

@@ -1,8 +1,8 @@
-"""The device's end of the wire: it answers a handful of requests and becomes the bench that one of them asks for.
+"""The device's side of the connection: it answers a few kinds of requests, and becomes the requested benchmark.
 
-A door runs only while somebody is connected. A request names files by their hashes and flags by their names; each is
-looked up in a list of what is allowed. A benchmark replaces the door's process (``execve``), so that nothing of the
-fleet is left on the device while it measures but the SSH session itself; the device's lock goes with it.
+A door runs only while a host is connected. A request names files by their hashes and flags by their names, and only
+listed flags are allowed. A benchmark replaces the door's process (``execve``) and inherits the device's lock, so that
+nothing of the fleet except the SSH session is left on the device while it measures.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from edgeprof.launch.lock import Holder
     from edgeprof.roots import Roots
 
-#: Formats whose files are data; of everything else a device's owner decides (``allow_code``).
+#: Formats whose files are data; for all other formats the device's owner decides (``allow_code``).
 DATA_FORMATS = frozenset({"onnx", "ort", "tflite", "edgetpu-tflite", "gguf", "pt2"})
-#: How often the temperature is looked at while a device cools down, and for how long.
+#: The interval of temperature readings while a device cools down, and the longest cool-down (s).
 _COOLING_S, _LONGEST_COOLING_S = 5.0, 900.0
 
 _INTEGER = re.compile(r"\d{1,9}", re.ASCII)
@@ -49,8 +49,8 @@ _RAIL = re.compile(r"\w[\w .+@-]*")
 _PAIR = re.compile(r"\w+=[\w.,x+-]*", re.ASCII)
 _SHAPE = re.compile(r"\w[\w./:-]*=(scalar|\d+([x,]\d+)*)(:\w+)?", re.ASCII)
 _NOTHING = re.compile(r"")
-#: The flags of ``edgeprof bench`` that a fleet may give, and what their values look like. None of them names a file,
-#: a program or an address, loads code, or changes a setting of the device.
+#: The flags of ``edgeprof bench`` that a fleet may give, with patterns for their values. None of them names a file, a
+#: program or an address, loads code, or changes a setting of the device.
 FLAGS = {
     **dict.fromkeys(
         ("threads", "batch", "streams", "windows", "prompt", "generate", "depth", "context", "seed"), _INTEGER
@@ -67,14 +67,14 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class Permissions:
-    """What a device's owner allows: the door's configuration file.
+    """The permissions that a device's owner grants, from the door's configuration file.
 
     Attributes:
-        allow_code: Whether models that are code (pickles, TorchScript, TensorRT's plans, Python) may be benched.
-        worker_python: The Python that runs the models; None for edgeprof's own.
-        max_bytes: How many bytes of models and data are kept on the device.
-        sign_key: The file of a private key that signs results; None: they are not signed.
-        keep_days: For how many days after it was fetched last a result is kept.
+        allow_code: Whether models that are code (pickles, TorchScript, TensorRT's plans, Python) may be measured.
+        worker_python: The Python interpreter for the models; None for edgeprof's own.
+        max_bytes: The most bytes of models and data that are stored on the device.
+        sign_key: The file of the private key that signs results; None if they are not signed.
+        keep_days: How many days a result is stored after it was last fetched.
     """
 
     allow_code: bool = False
@@ -85,10 +85,10 @@ class Permissions:
 
     @classmethod
     def read(cls, path: Path) -> Permissions:
-        """The owner's file.
+        """Read the owner's file.
 
         Raises:
-            InputError: it cannot be read, others may write it, or a key or a value does not fit.
+            InputError: The file cannot be read, other users may write it, or a key or a value is not valid.
         """
         _check_owner(path)
         content = toml_files.read(path, remedy="docs/fleet.md has an example.")
@@ -115,25 +115,26 @@ class Permissions:
 
 
 def _fits(value: object, kind: type) -> bool:
-    """Whether a value of the owner's file is of a kind; a whole number counts something, and is 1 at least."""
+    """Return whether a value of the owner's file has a type; an integer is a count and must be at least 1."""
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 1
     return isinstance(value, kind)
 
 
 def _check_owner(path: Path) -> None:
-    """Hold the file that grants permissions, and the folders above it, to what sshd asks of authorized_keys.
+    """Check that only root and this user can write the file that grants permissions, and the folders above it.
 
-    Whoever may write a folder can replace what is in it, unless it is sticky and the next one below is not theirs.
+    The rule is that of sshd for authorized_keys. A user who may write a folder can replace its content, unless the
+    folder is sticky and another user owns the content.
 
     Raises:
-        InputError: another user than root and this one owns one of them, or its group or others may write it.
+        InputError: Another user owns one of them, or its group or others may write it.
     """
     try:
         whole = path.resolve(strict=True)
         statuses = [(place, place.stat()) for place in (whole, *whole.parents)]
     except (OSError, ValueError, RuntimeError):
-        return  # whoever reads the file says why it cannot be read
+        return  # reading the file raises the error with its reason
     for place, status in statuses:
         is_shared = status.st_mode & 0o022 and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
         if status.st_uid not in {0, os.geteuid()} or is_shared:
@@ -146,12 +147,12 @@ def _check_owner(path: Path) -> None:
 
 
 class Door:
-    """One visit: the requests of one connection.
+    """The requests of one connection.
 
     Args:
         wire: The connection.
-        roots: Where /sys, /proc and /dev are.
-        permissions: What the device's owner allows.
+        roots: The places of /sys, /proc and /dev.
+        permissions: The permissions that the device's owner grants.
     """
 
     def __init__(self, wire: Wire, roots: Roots, permissions: Permissions) -> None:
@@ -167,7 +168,7 @@ class Door:
         }
 
     def serve(self) -> int:
-        """Answer requests until the other end closes, or one is refused, or one becomes a benchmark.
+        """Answer requests until the host closes the connection, one is refused, or one becomes a benchmark.
 
         Returns:
             The exit status.
@@ -177,10 +178,10 @@ class Door:
                 request: Request = protocol.parse_request(text)
                 self._answers[type(request)](request)
         except EdgeprofError as error:
-            with contextlib.suppress(OSError):  # the other end may be gone
+            with contextlib.suppress(OSError):  # the host may have disconnected
                 self._say({"error": error.message, "remedy": error.remedy, "exit": error.exit_code})
             return error.exit_code
-        except OSError as error:  # the other end is gone
+        except OSError as error:  # the host has disconnected
             return 0 if isinstance(error, BrokenPipeError) else 2
         return 0
 
@@ -256,11 +257,11 @@ class Door:
             self._say({"state": "absent"})
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(holder.pid, signal.SIGTERM)  # SIGINT may be ignored where sshd was started in the background
+            os.kill(holder.pid, signal.SIGTERM)  # SIGINT may be ignored if sshd was started in the background
         self._say({"state": "cancelled"})
 
     def _running_key(self, holder: Holder | None) -> str | None:
-        """The key of the job that runs now; None where the lock is free, or somebody else's."""
+        """Return the key of the running job; None if the lock is free or another program holds it."""
         running = self.spool.running()
         return running.get("key") if holder is not None and running.get("pid") == holder.pid else None
 
@@ -287,7 +288,7 @@ class Door:
         self._wait_and_measure(request, key, what, [*flags, "--", *map(str, paths)])
 
     def _wait_and_measure(self, request: Bench, key: str, what: str, arguments: list[str]) -> None:
-        """Take the device's lock, look once more whether the job was done meanwhile, and become the benchmark."""
+        """Take the device's lock, check again whether the job is already done, and become the benchmark."""
         from edgeprof.sensing.device.settings import restore_settings  # noqa: PLC0415 - hello and status answer without it
 
         deadline = time.monotonic() + request.wait_s
@@ -303,14 +304,14 @@ class Door:
                 except BusyError:
                     if time.monotonic() >= deadline:
                         raise
-                    continue  # somebody was quicker
+                    continue  # another program took the lock first
                 if self.spool.is_done(key):
                     self._say({"key": key, "state": "done"})
                     return
                 restore_settings()
                 check_expected(request.expected, device.describe(self.roots))
                 self._rest(request)
-                self.spool.result_path(key).unlink(missing_ok=True)  # of a job that was interrupted
+                self.spool.result_path(key).unlink(missing_ok=True)  # left by an interrupted job
                 self.spool.begin(key, {"what": what})
                 self._say({"key": key, "state": "started"})
                 self._become_bench(key, arguments)
@@ -319,10 +320,10 @@ class Door:
         """Wait, with the lock held, until the device has rested and is cool enough.
 
         Raises:
-            BusyError: it does not cool down.
+            BusyError: The device does not cool down.
         """
         last = max((job.ended_s for job in self.spool.jobs() if job.is_done), default=0.0)
-        # The clock of a device without a battery jumps: a job of the future counts as one that ended just now.
+        # The clock of a device without a battery may jump: a job in the future counts as one that has just ended.
         rested_s = max(0.0, time.time() - last)
         time.sleep(max(0.0, request.rest_s - rested_s))
         deadline = time.monotonic() + _LONGEST_COOLING_S
@@ -338,16 +339,17 @@ class Door:
             time.sleep(_COOLING_S)
 
     def _leave_if_alone(self) -> None:
-        """End where the other end is gone: nobody waits for this job any more."""
+        """Raise BrokenPipeError if the host has disconnected, because then no program waits for this job."""
         poll = select.poll()
         poll.register(1, 0)
         if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
             raise BrokenPipeError
 
     def _refuse_code(self, path: Path) -> None:
-        """
+        """Reject a model that is or may be code, unless the owner allows code.
+
         Raises:
-            InputError: the model is code, or is not known to be data, and the owner does not allow it.
+            InputError: The model is code or not known to be data, and the owner does not allow code.
         """
         from edgeprof.artifact.recognition import recognise  # noqa: PLC0415 - hello and status answer without it
         from edgeprof.worker.embedded_code import find_code  # noqa: PLC0415 - the same
@@ -364,7 +366,7 @@ class Door:
             )
 
     def _become_bench(self, key: str, arguments: list[str]) -> NoReturn:
-        """Replace this process by ``edgeprof bench``, which inherits the device's lock."""
+        """Replace this process with ``edgeprof bench``, which inherits the device's lock."""
         from edgeprof.worker import sandbox  # noqa: PLC0415 - hello and status answer without it
 
         flags = [f"--output={self.spool.result_path(key)}", "--quiet", "--no-color"]
@@ -384,9 +386,10 @@ class Door:
 
 
 def check_expected(expected: Expected, description: dict[str, Any]) -> None:
-    """
+    """Check that this device matches the inventory.
+
     Raises:
-        WrongDeviceError: this is another device than the inventory says, or in another power mode.
+        WrongDeviceError: The board, the machine or the power mode differs from the inventory.
     """
     for name, title in (("board", "a"), ("machine", "the machine")):
         wanted, here = getattr(expected, name), description[name]
@@ -405,10 +408,10 @@ def check_expected(expected: Expected, description: dict[str, Any]) -> None:
 
 
 def bench_flags(request: Bench) -> list[str]:
-    """The flags of a request as arguments of ``edgeprof bench``.
+    """Return the flags of a request as arguments for ``edgeprof bench``.
 
     Raises:
-        InputError: a flag is not on the list, or its value is none of its kind.
+        InputError: A flag is not in ``FLAGS``, or its value does not match the pattern.
     """
     arguments = []
     for name, values in request.flags.items():

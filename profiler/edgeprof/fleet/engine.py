@@ -1,4 +1,4 @@
-"""Something done on many devices at once, by threads of this process: one for each device, since each only waits."""
+"""Run a function for many devices at the same time, in one thread per device, because each thread mostly waits."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from edgeprof.fleet.task import Job, Measured, Watch
 
 T = TypeVar("T")
-#: How many devices are asked at once. Each costs one ssh process here.
+#: The most devices at the same time. Each needs one ssh process on this machine.
 MOST_AT_ONCE = 64
 
 
 def on_each(
     devices: Sequence[Device], act: Callable[[Device], T], stop: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Device, T | EdgeprofError]]:
-    """Do something on every device, and yield what came of it, in the order in which it ends.
+    """Call a function for every device, and yield the results in the order in which the calls end.
 
-    What fails on one device is yielded as its error, and the others go on.
+    A failure on one device is yielded as its error, and the other calls continue.
 
     Args:
-        devices: Which.
-        act: What to do; called in a thread for each device.
-        stop: Called where the caller is interrupted, to make ``act`` return soon.
+        devices: The devices.
+        act: The function; it is called in a separate thread for each device.
+        stop: Called if the caller is interrupted, to make ``act`` return soon.
     """
     if not devices:
         return
@@ -40,7 +40,7 @@ def on_each(
         for future in concurrent.futures.as_completed(waiting):
             try:
                 yield waiting[future], future.result()
-            except EdgeprofError as error:  # noqa: PERF203 - one device's failure is its own
+            except EdgeprofError as error:  # noqa: PERF203 - a failure concerns only one device
                 yield waiting[future], error
     except BaseException:
         stop()
@@ -54,14 +54,14 @@ def measure_on_each(
 ) -> Iterator[tuple[Device, Measured | EdgeprofError]]:
     """Measure on every device.
 
-    Where the caller is interrupted, the benchmarks on the devices are ended too; what they measured stays there as an
-    interrupted result.
+    If the caller is interrupted, the benchmarks on the devices are ended too; what they have measured remains there as
+    an interrupted result.
 
     Args:
-        devices: Where.
-        job_of: What, of each device.
-        watches: Who waits for each device, by its name.
-        wait_s: How long to wait while somebody else measures on a device.
+        devices: The devices.
+        job_of: A function that returns the job of a device.
+        watches: Device name → the watch that receives its progress.
+        wait_s: How long to wait while another program measures on a device, seconds.
 
     Yields:
         Each device with its outcome or its error, in the order in which they end.

@@ -1,4 +1,4 @@
-"""One inventory of devices: what Prometheus scrapes and what a fleet measures, in one TOML file."""
+"""The inventory: the devices that Prometheus scrapes and a fleet measures, in one TOML file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from edgeprof.results import files
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: Where the exporter listens unless told otherwise (edgeprof_exporters.configuration.DEFAULT_PORT; a test compares).
+#: The exporter's default port (edgeprof_exporters.configuration.DEFAULT_PORT; a test compares the two).
 DEFAULT_PORT = 28283
 #: A name is a label's value, a row's title and a word of ``--on``, where commas separate names.
 _LONGEST_NAME = 100
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?")
-#: What ssh takes as a destination: a host, user@host, an alias of its configuration or ssh://…; never an option.
+#: A destination for ssh: a host, user@host, an alias of its configuration or ssh://…; never an option.
 _DESTINATION = re.compile(r"(ssh://)?\w[\w.@:%\[\]-]*")
 _PUBLIC_KEY = re.compile(r"[\w@.-]+ [A-Za-z0-9+/]+=*( [^\n]*)?")
-#: Labels that Prometheus or this file gives.
+#: Labels that Prometheus or edgeprof sets.
 _TAKEN = ("job", "instance", "le", "quantile")
 _KEYS = (
     "name",
@@ -46,18 +46,18 @@ class Device:
     """One device.
 
     Attributes:
-        name: What it is called everywhere; its label ``instance``.
-        host: Where it is on the network.
+        name: Its unique name, which is also its label ``instance``.
+        host: Its address on the network.
         port: The port of its exporter.
         labels: Further labels of all its series.
-        ssh: What ``ssh`` is given to reach it: a host, ``user@host``, or a name in the user's ssh configuration.
-        kind: A word of the owner's, by which several devices are chosen at once (``--on kind:pi5``).
-        board: The board that it must be, as it was learnt when it was added.
-        machine: The machine that it must be (``device.machine_name``).
-        power_mode: The power mode in which it is measured; None: any.
+        ssh: The destination for ``ssh``: a host, ``user@host``, or a name in the user's ssh configuration.
+        kind: A word that the owner chooses, to select several devices together (``--on kind:pi5``).
+        board: The expected board, which was recorded when the device was added.
+        machine: The expected machine (``device.machine_name``).
+        power_mode: The power mode in which it is measured; None for any.
         rest_s: How long it rests between two jobs, seconds.
-        start_below_c: The temperature (°C) that it must be below before a job begins.
-        signed_by: The public key that signs its results, as ``ssh-ed25519 AAAA…``; None: they need no signature.
+        start_below_c: A job begins only below this temperature (°C).
+        signed_by: The public key that signs its results, such as ``ssh-ed25519 AAAA…``; None if they need no signature.
     """
 
     name: str
@@ -80,10 +80,10 @@ class Device:
 
 
 def load(path: Path) -> list[Device]:
-    """The devices of an inventory file (TOML).
+    """Read the devices of an inventory file (TOML).
 
     Raises:
-        InputError: it cannot be read, or says something that cannot be meant; the message names the device.
+        InputError: The file cannot be read, or an entry is not valid; the message names the device.
     """
     try:
         table = toml_files.read(path)
@@ -94,10 +94,10 @@ def load(path: Path) -> list[Device]:
 
 
 def _devices(path: Path, table: dict[str, Any]) -> list[Device]:
-    """The devices of an inventory's content.
+    """Return the devices in an inventory's content.
 
     Raises:
-        InputError: see ``load``.
+        InputError: See ``load``.
     """
     _check_keys(path, "", table, ("port", "labels", "devices"))
     port = _port(path, "port", table.get("port", DEFAULT_PORT))
@@ -120,7 +120,7 @@ def _devices(path: Path, table: dict[str, Any]) -> list[Device]:
 
 
 def choose(devices: Sequence[Device], wanted: Iterable[str], path: Path) -> list[Device]:
-    """The devices that ``--on`` names, in the inventory's order; all of them where it names none.
+    """Return the devices that ``--on`` names, in the inventory's order; all devices if it names none.
 
     Args:
         devices: The inventory.
@@ -128,7 +128,7 @@ def choose(devices: Sequence[Device], wanted: Iterable[str], path: Path) -> list
         path: The inventory's file, for messages.
 
     Raises:
-        InputError: a name or a kind is not in the inventory, or two devices are one machine to ssh.
+        InputError: A name or a kind is not in the inventory, or two devices have the same ssh destination.
     """
     words = [word.strip() for text in wanted for word in text.split(",") if word.strip()]
     if not words:
@@ -146,9 +146,10 @@ def choose(devices: Sequence[Device], wanted: Iterable[str], path: Path) -> list
 
 
 def _reached_apart(devices: Sequence[Device], path: Path) -> list[Device]:
-    """
+    """Check that each device has its own ssh destination, and return the devices.
+
     Raises:
-        InputError: two devices are one machine to ssh.
+        InputError: Two devices have the same ssh destination.
     """
     names: dict[str, str] = {}
     for device in devices:
@@ -164,10 +165,10 @@ def _reached_apart(devices: Sequence[Device], path: Path) -> list[Device]:
 def parse_device(
     name: str, address: str, ssh: str | None = None, kind: str | None = None, power_mode: str | None = None
 ) -> Device:
-    """A device as it is named on the command line.
+    """Make a device from texts of the command line.
 
     Raises:
-        InputError: one of the texts cannot be meant.
+        InputError: A text is not valid.
     """
     given = {"name": name, "address": address, "ssh": ssh, "kind": kind, "power_mode": power_mode}
     entry = {key: value for key, value in given.items() if value is not None}
@@ -175,19 +176,19 @@ def parse_device(
 
 
 def add(path: Path, device: Device) -> None:
-    """Write a device into the inventory, which is made where there is none; what stands in it already is kept.
+    """Add a device to the inventory file, which is created if absent; its present content is kept.
 
     Raises:
-        InputError: see ``with_device``.
+        InputError: See ``with_device``.
     """
     files.write(path, with_device(path, device))
 
 
 def with_device(path: Path, device: Device) -> str:
-    """The text of an inventory to which a device was added, checked as a whole.
+    """Return the text of an inventory with a device added, after checking the whole text.
 
     Raises:
-        InputError: the inventory cannot be read or written, or the device collides with another.
+        InputError: The inventory cannot be read or written, or the device conflicts with another.
     """
     text = toml_files.read_text(path) if path.exists() else ""
     block = [f"name = {_quoted(device.name)}", f"address = {_quoted(device.address)}"]
@@ -204,8 +205,8 @@ def with_device(path: Path, device: Device) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as TOML writes it: what JSON escapes, TOML's basic strings escape likewise."""
-    import json  # noqa: PLC0415 - only who adds a device needs it
+    """Quote a text for TOML, whose basic strings have the same escapes as JSON."""
+    import json  # noqa: PLC0415 - needed only to add a device
 
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -262,7 +263,7 @@ def _text(path: Path, where: str, entry: dict[str, Any], key: str) -> str | None
     return value
 
 
-#: Keys that hold a quantity → its unit, its range, and an example.
+#: Key of a quantity → its unit, its range, and an example.
 _QUANTITIES = {"rest": ("s", 0.0, 3600.0, "60s"), "start_below": ("C", -40.0, 125.0, "45C")}
 
 

@@ -1,4 +1,4 @@
-"""The host's end of the wire: one ssh process per visit, and a sentence for each way in which a visit can fail."""
+"""The host's side of the connection: one ssh process per connection, and an error for each way ssh can fail."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from edgeprof.fleet.protocol import Description, Request, State
 
 D = TypeVar("D", bound="Description")
-#: The ssh program with arguments, as GIT_SSH_COMMAND is: another configuration file, another key.
+#: The variable with the ssh program and its arguments (another configuration file or key), like GIT_SSH_COMMAND.
 SSH_COMMAND = "EDGEPROF_SSH"
-#: No question is asked, a dead link is noticed within a minute, and nothing is forwarded.
+#: ssh must not prompt, must notice a dead connection within a minute, and must forward nothing.
 OPTIONS = (
     "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=20",
     "-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes", "-o", "LogLevel=ERROR",
 )  # fmt: skip
-#: How long a device may take to start the door and to say hello.
+#: How long a device may take to start the door and to answer ``hello`` (s).
 HELLO_S = 60.0
-#: What ssh itself exits with where it fails.
+#: The exit status of ssh if ssh itself fails.
 _SSH_FAILED = 255
 
 
@@ -50,11 +50,11 @@ class _Failure:
     """A way in which ssh fails.
 
     Attributes:
-        pattern: What ssh says then.
-        sentence: What it means.
-        remedy: What to do; ``HOST`` stands for the device's host, ``REMOVE`` for the command that forgets its key.
+        pattern: A regular expression for ssh's error output.
+        sentence: The meaning, in one sentence.
+        remedy: What to do; ``HOST`` stands for the device's host, ``REMOVE`` for the command that removes its key.
         may_pass: Whether trying again may help.
-        while_starting: Whether a device that starts anew says this too.
+        while_starting: Whether this also happens while a device restarts.
     """
 
     pattern: str
@@ -107,7 +107,7 @@ _FAILURES = (
 
 
 def _removal(words: str, host: str) -> str:
-    """The command that removes a host key which has changed: ssh names the file, and the host as it stands there."""
+    """Return the command that removes a changed host key, with the file and the host name from ssh's output."""
     name = re.search(r"Host key for (\S+) has changed", words)
     file = re.search(r"Offending .*key in (.+):\d+", words)
     where = ["-f", file[1].strip()] if file else []
@@ -115,14 +115,14 @@ def _removal(words: str, host: str) -> str:
 
 
 class LinkError(UnavailableError):
-    """A device cannot be reached, or the connection broke.
+    """Raised if a device cannot be reached, or the connection broke.
 
     Args:
         message: One sentence.
         remedy: What to do about it.
-        may_pass: Whether trying again may help: the link broke, nobody refused anything.
-        while_starting: Whether trying again may help with a device that was reached a moment ago: it starts anew, or
-            its tunnel does.
+        may_pass: Whether trying again may help, because the connection broke and nothing was refused.
+        while_starting: Whether trying again may help with a device that was reached before, because the device or its
+            tunnel may be restarting.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class LinkError(UnavailableError):
 
 
 class RefusedError(EdgeprofError):
-    """The device refused a request, and said why; the exit code is the device's."""
+    """Raised if the device refused a request; the message, the remedy and the exit code are the device's."""
 
     def __init__(self, message: str, *, remedy: str | None, exit_code: int) -> None:
         super().__init__(message, remedy=remedy)
@@ -142,7 +142,7 @@ class RefusedError(EdgeprofError):
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a device has of a job.
+    """The state of a job on a device, and its result.
 
     Attributes:
         state: ``done``, ``interrupted``, ``running`` or ``absent``.
@@ -156,10 +156,10 @@ class Fetched:
 
 
 class Link:
-    """One visit to a device.
+    """One connection to a device.
 
     Args:
-        device: Which.
+        device: The device.
 
     Raises:
         LinkError: ssh cannot be started.
@@ -193,7 +193,7 @@ class Link:
         self.close()
 
     def close(self) -> None:
-        """End the visit: the door ends with its input, and ssh with the door."""
+        """Close the connection: the door ends with its input, and ssh with the door."""
         for stream in self._pipes:
             with contextlib.suppress(OSError):
                 stream.close()
@@ -205,26 +205,26 @@ class Link:
         self._words.text()
 
     def hello(self) -> Description:
-        """What the device says of itself.
+        """Return the device's description of itself.
 
         Raises:
-            LinkError: it cannot be reached, what answers is no door, or its edgeprof is another version.
+            LinkError: The device cannot be reached, has no door, or has another version of edgeprof.
         """
         return self._described(self.ask(protocol.Hello(), timeout_s=HELLO_S), protocol.Description)
 
     def status(self) -> State:
-        """What the device says of itself, of who measures on it, and of its jobs.
+        """Return the device's description of itself, of the present measurement, and of its jobs.
 
         Raises:
-            LinkError: see ``hello``.
+            LinkError: See ``hello``.
         """
         return self._described(self.ask(protocol.Status(), timeout_s=HELLO_S), protocol.State)
 
     def _described(self, answer: dict[str, Any], kind: type[D]) -> D:
-        """The answer to a hello or a status, checked.
+        """Check the answer to ``hello`` or ``status``, and convert it.
 
         Raises:
-            LinkError: the device has another version of edgeprof, or the answer is no description.
+            LinkError: The device has another version of edgeprof, or the answer is not a description.
         """
         if answer.get("protocol") != protocol.VERSION or answer.get("edgeprof") != __version__:
             raise LinkError(
@@ -238,11 +238,11 @@ class Link:
             raise LinkError(f"it describes itself wrongly: {error}", remedy="Is its edgeprof changed?") from None
 
     def put(self, sha256: str, path: Path) -> None:
-        """Bring a file to the device, unless it is there.
+        """Send a file to the device, unless the device has it.
 
         Raises:
-            InputError: the file has changed since its hash was taken.
-            LinkError, RefusedError: the link broke, or the device refused it.
+            InputError: The file has changed since its hash was computed.
+            LinkError, RefusedError: The connection broke, or the device refused the file.
         """
         size = path.stat().st_size
         if not self.ask(protocol.Put(sha256=sha256, size=size)).get("send"):
@@ -260,24 +260,24 @@ class Link:
         """Send a request and return the answer.
 
         Raises:
-            LinkError: the link broke, or what answered is no door.
-            RefusedError: the device refused it.
+            LinkError: The connection broke, or the answer did not come from a door.
+            RefusedError: The device refused the request.
         """
         with self._explained():
             self._wire.write(msgspec.json.encode(request))
         return self._answer(timeout_s=timeout_s)
 
     def answers(self) -> Iterator[dict[str, Any]]:
-        """Further answers to a request for a benchmark, as they come: who else measures, that it has started."""
+        """Yield further answers to a request for a benchmark: which program measures now, or that it has started."""
         while True:
             yield self._answer(timeout_s=None)
 
     def fetch(self, key: str) -> Fetched:
-        """The state of a job, and its result where there is one.
+        """Return the state of a job, and its result if there is one.
 
         Raises:
-            WireError: the text arrived damaged.
-            LinkError, RefusedError: the link broke, or the device refused it.
+            WireError: The text arrived damaged.
+            LinkError, RefusedError: The connection broke, or the device refused the request.
         """
         answer = self.ask(protocol.Fetch(key=key))
         state, size = str(answer.get("state")), answer.get("size")
@@ -293,12 +293,12 @@ class Link:
         return Fetched(state, text, signature if isinstance(signature, str) else None)
 
     def wait(self) -> tuple[int, str]:
-        """Wait for the end of the remote program: its exit status, and its last words."""
+        """Wait for the end of the remote program; return its exit status and the end of its error output."""
         status = self._process.wait()
         return status, self._words.text()
 
     def end(self) -> None:
-        """Break off at once, as where the user interrupts."""
+        """End the connection immediately, for example if the user interrupts."""
         self._process.terminate()
 
     def _answer(self, *, timeout_s: float | None) -> dict[str, Any]:
@@ -326,11 +326,11 @@ class Link:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """What breaks the link, as the sentence that ssh's own words allow."""
+        """Convert an error of the connection within this context to a LinkError, with the reason from ssh's output."""
         try:
             yield
         except BrokenPipeError:
-            # The door has ended; what it said last is waiting to be read.
+            # The door has ended; its last answer can still be read.
             with contextlib.suppress(WireError, OSError):
                 self._answer(timeout_s=5.0)
             raise self._failure() from None
@@ -348,7 +348,7 @@ class Link:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         words = self._words.text()
-        # A refusal is told apart from a broken link by ssh's words: the exit status is 255 for both.
+        # Only ssh's output distinguishes a refusal from a broken connection: the exit status is 255 for both.
         for failure in _FAILURES:
             if re.search(failure.pattern, words):
                 host = self.device.ssh.rpartition("@")[2]
@@ -370,7 +370,7 @@ class Link:
 
 
 class _LastWords(threading.Thread):
-    """The end of what ssh and the remote program write to stderr, read so that neither ever waits, and in memory."""
+    """The end of the stderr of ssh and the remote program; a thread reads it, so that neither of them ever blocks."""
 
     LONGEST = 8192
 
@@ -385,16 +385,16 @@ class _LastWords(threading.Thread):
                 self._tail = (self._tail + part)[-self.LONGEST :]
 
     def text(self) -> str:
-        """The words, once both have ended; a program that ssh left running may hold the stream for ever."""
+        """Return the text after both have ended; wait at most 5 s, as another program may keep the stream open."""
         self.join(5)
         return self._tail.decode("utf-8", "replace").strip()
 
 
 def ssh_command() -> list[str]:
-    """``ssh``, or what EDGEPROF_SSH says instead.
+    """Return ``ssh``, or the command in EDGEPROF_SSH.
 
     Raises:
-        InputError: EDGEPROF_SSH is no command.
+        InputError: EDGEPROF_SSH is not a command.
     """
     text = os.environ.get(SSH_COMMAND, "ssh")
     try:

@@ -1,8 +1,8 @@
-"""What a host and a device's door say to each other.
+"""The messages between a host and a device's door.
 
-Each message is a length (4 bytes, big-endian), so many bytes of JSON, and, where the JSON says so, the bytes of one
-file. Everything is bounded: the length of the JSON, the number and the names of files, the time that a message may
-take. A request names files by their SHA-256 and never by a path.
+Each message is a length (4 bytes, big-endian), JSON of that length, and, if the JSON announces it, the bytes of one
+file. Everything is limited: the length of the JSON, the number and the names of files, and the time for a message. A
+request names files by their SHA-256 and never by a path.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from msgspec import Meta
 
 from edgeprof.errors import InputError
 
-#: The version of the messages. A host and a device of different versions do not talk.
+#: The version of the messages. A host rejects a device with another version.
 VERSION = 1
 #: The longest JSON of a message, in bytes.
 LONGEST_HEADER = 256 << 10
-#: How many of its jobs a device tells of; their results are handed out however old they are.
+#: The most jobs that a device lists; the results of older jobs can still be fetched.
 MOST_JOBS = 1000
-#: Bytes that are read and written at a time.
+#: Bytes that are read or written at a time.
 CHUNK = 1 << 20
-#: A message has so many seconds to arrive, and a file one more second for each of so many bytes.
+#: The time limit of a message (s), and the slowest transfer of a file, which extends the limit.
 MESSAGE_S, SLOWEST_BYTES_PER_S = 60.0, 10_000
 
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-#: The name of a file without a folder: no slash, no colon, no leading dot or hyphen, nothing that a terminal obeys.
+#: The name of a file without a folder: no slash, no colon, no leading dot or hyphen, no control characters.
 FileName = Annotated[str, Meta(pattern=r"\A\w[\w.+=@,()\[\] -]{0,199}\Z")]
 FlagName = Annotated[str, Meta(pattern=r"\A[a-z][a-z-]{0,31}\Z")]
 FlagValue = Annotated[str, Meta(max_length=200)]
 
 
 class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op"):
-    """Base of all requests."""
+    """The base of all requests."""
 
 
 class File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """A file that was put on the device before."""
+    """A file that was already sent to the device."""
 
     name: FileName
     sha256: Sha256
 
 
 class Expected(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What the inventory says of the device; None: it says nothing.
+    """The properties of the device in the inventory; None if the inventory does not state them.
 
     Attributes:
-        board: The board's name, as it was learnt when the device was added.
+        board: The board's name, which was recorded when the device was added.
         machine: The hash of the device's machine-id.
-        power_mode: The power mode in which it is to be measured.
+        power_mode: The power mode in which the device must be measured.
     """
 
     board: str | None = None
@@ -64,15 +64,15 @@ class Expected(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Hello(Message, tag="hello"):
-    """Ask what device this is."""
+    """Ask for the device's description."""
 
 
 class Status(Message, tag="status"):
-    """Ask as ``hello``, and also who measures, how warm the device is, and which jobs it has."""
+    """Ask for the description, the present measurement, the temperature, and the jobs of the device."""
 
 
 class Put(Message, tag="put"):
-    """Offer a file of ``size`` bytes. The device answers whether it wants the bytes, which then follow."""
+    """Offer a file of ``size`` bytes. The device answers whether it needs the bytes, which then follow."""
 
     sha256: Sha256
     size: Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -83,14 +83,14 @@ class Bench(Message, tag="bench"):
 
     Attributes:
         models: The files of each model, the one to load first.
-        dataset: A file of labelled data.
-        input_data: A file of real inputs.
+        dataset: A file with labelled data.
+        input_data: A file with real inputs.
         flags: Flags of ``edgeprof bench`` without their hyphens, each with its values.
-        repeat: 1; a higher number asks for a further measurement of the same.
-        expected: What the device must be.
-        wait_s: How long to wait while somebody else measures.
-        rest_s: How long the device must have rested since its last job.
-        start_below_c: The temperature (°C) that its hottest zone must be below at the start.
+        repeat: 1; a higher number requests a further measurement of the same.
+        expected: The properties that the device must have.
+        wait_s: How long to wait while another program measures, seconds.
+        rest_s: How long the device must have rested since its last job, seconds.
+        start_below_c: The temperature (°C) below which the hottest zone must be at the start.
     """
 
     models: Annotated[list[Annotated[list[File], Meta(min_length=1, max_length=64)]], Meta(min_length=1, max_length=64)]
@@ -117,14 +117,14 @@ class Cancel(Message, tag="cancel"):
 
 
 class Description(msgspec.Struct, kw_only=True):
-    """What a device says of itself: the answer to ``hello``.
+    """A device's description of itself, which is the answer to ``hello``.
 
     Attributes:
         board: The board's name.
-        machine: The hash of the machine's id; None where it has none.
-        power_mode: The power mode that it is in; None where it has none.
+        machine: The hash of the machine's id; None if it has none.
+        power_mode: The present power mode; None if it has none.
         time_s: The device's clock, seconds since the epoch.
-        allow_code: Whether its owner lets models run that are code.
+        allow_code: Whether its owner allows models that are code.
         simulated: Whether it is a virtual board.
     """
 
@@ -140,11 +140,11 @@ class State(Description, kw_only=True):
     """The answer to ``status``.
 
     Attributes:
-        measuring: Who measures there, since when and what; None where nobody does.
-        running: The key of the fleet's job that runs; None where none does.
-        temperature_c: The temperature of its hottest zone; None where no zone tells.
-        free_bytes: The space that is left for files; None where it is not known.
-        jobs: The newest jobs that are done: key, length of the result, and when it ended (seconds since the epoch).
+        measuring: The program that measures there, since when and what; None if there is none.
+        running: The key of the fleet's running job; None if there is none.
+        temperature_c: The temperature of its hottest zone, °C; None if no zone has a reading.
+        free_bytes: The free space for files, bytes; None if unknown.
+        jobs: The newest finished jobs: key, length of the result in bytes, and end (seconds since the epoch).
     """
 
     measuring: str | None
@@ -158,7 +158,7 @@ Request = Hello | Status | Put | Bench | Fetch | Cancel
 
 
 def job_key(request: Bench, *, machine: str | None, fingerprint: str, version: str) -> str:
-    """The name of a job: a hash of the device, the models, the data, the flags and the version of edgeprof."""
+    """Return the key of a job: a hash of the device, the models, the data, the flags and the version of edgeprof."""
     parts = [
         VERSION,
         machine,
@@ -173,32 +173,32 @@ def job_key(request: Bench, *, machine: str | None, fingerprint: str, version: s
 
 
 class WireError(InputError):
-    """What arrived is not a message, or stopped in the middle of one."""
+    """Raised if the received bytes are not a message, or end in the middle of one."""
 
 
 class NotAMessageError(WireError):
-    """What arrived does not begin as a message does: the other end is another program."""
+    """Raised if the received bytes do not begin like a message, because the other side is another program."""
 
 
 class Wire:
     """Messages over two descriptors.
 
     Args:
-        reading: The descriptor that messages arrive on.
-        writing: The descriptor that messages leave by.
+        reading: The descriptor from which messages are read.
+        writing: The descriptor to which messages are written.
     """
 
     def __init__(self, reading: int, writing: int) -> None:
         self._reading, self._writing = reading, writing
 
     def read(self, *, timeout_s: float | None = MESSAGE_S) -> bytes | None:
-        """The JSON of the next message; None where the other end has closed.
+        """Read the JSON of the next message; return None if the other side has closed the connection.
 
         Args:
-            timeout_s: How long the message may take; None to wait without an end, as for a measurement.
+            timeout_s: The time limit of the message, seconds; None waits without a limit, as for a measurement.
 
         Raises:
-            WireError: it is longer than any message, ends in the middle, or does not come in time.
+            WireError: The message is too long, is incomplete, or does not arrive in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         head = self._read_some(4, deadline)
@@ -218,7 +218,7 @@ class Wire:
         self.write_bytes(struct.pack(">I", len(message)) + message)
 
     def write_bytes(self, content: bytes) -> None:
-        """Send bytes as they are, such as a part of a file."""
+        """Send raw bytes, such as a part of a file."""
         view = memoryview(content)
         while view:
             view = view[os.write(self._writing, view) :]
@@ -227,7 +227,7 @@ class Wire:
         """Yield the ``size`` bytes of a file, in parts.
 
         Raises:
-            WireError: it ends early, or comes too slowly.
+            WireError: The file ends early, or arrives too slowly.
         """
         deadline = time.monotonic() + MESSAGE_S + size / SLOWEST_BYTES_PER_S
         left = size
@@ -258,10 +258,10 @@ class Wire:
 
 
 def parse_request(text: bytes) -> Request:
-    """A request, checked.
+    """Parse and check a request.
 
     Raises:
-        WireError: it is none.
+        WireError: The text is not a request.
     """
     try:
         return msgspec.json.decode(text, type=Request)
@@ -273,7 +273,7 @@ def parse_request(text: bytes) -> Request:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:  # noqa: PTH123 - a path-like of either kind
         while part := file.read(CHUNK):

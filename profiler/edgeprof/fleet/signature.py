@@ -1,4 +1,4 @@
-"""Results that are signed where they were measured, by ``ssh-keygen -Y`` (OpenSSH 8.0 and later)."""
+"""Sign results on the device that measured them, and verify them, with ``ssh-keygen -Y`` (OpenSSH 8.0 or later)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from edgeprof.errors import InputError, UnavailableError
 
-#: What the signature is for; one for anything else does not verify as a result's.
+#: The purpose of the signature: a signature for another purpose is not valid for a result.
 NAMESPACE = "edgeprof.result"
-#: How long ssh-keygen may take; a key that wants a passphrase has nobody to ask.
+#: The time limit of ssh-keygen (s), because it would wait forever for the passphrase of a key.
 _LONGEST_S = 30.0
 
 
 def sign(text: bytes, key: str) -> str:
-    """The signature of a result's text.
+    """Sign a result's text, and return the signature.
 
     Args:
-        text: The result, as it is sent.
+        text: The result, exactly as it is sent.
         key: The file of the device's private key, without a passphrase.
 
     Raises:
@@ -38,13 +38,13 @@ def verify(text: bytes, signature: str | None, public_key: str, name: str) -> No
     """Check that a result was signed by a device's key.
 
     Args:
-        text: The result, as it arrived.
-        signature: What came with it.
-        public_key: The device's public key, as ``ssh-ed25519 AAAA…``.
-        name: What the inventory calls the device.
+        text: The result, exactly as it arrived.
+        signature: The signature that arrived with it; None if there was none.
+        public_key: The device's public key, such as ``ssh-ed25519 AAAA…``.
+        name: The device's name in the inventory.
 
     Raises:
-        InputError: it is not signed, or not by this key, or was changed.
+        InputError: The result is not signed, is signed by another key, or was changed.
         UnavailableError: ssh-keygen is missing.
     """
     if not signature:

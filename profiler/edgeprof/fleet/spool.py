@@ -1,6 +1,6 @@
-"""What a device keeps for the fleet: files by their SHA-256, and a folder for each job, named by the job's key.
+"""A device's storage for the fleet: files by their SHA-256, and a folder for each job, named by the job's key.
 
-Everything lies below ``EDGEPROF_DATA_DIR/door`` and is made here alone: no name that came over the wire is a path.
+Everything is below ``EDGEPROF_DATA_DIR/door``, and only this module makes paths: no received name is used as a path.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from edgeprof.fleet.protocol import File
     from edgeprof.results.schema import Result
 
-#: A part of a file that never became whole is removed after so many seconds.
+#: An incomplete file is removed after this many seconds.
 _STALE_S = 86_400
-#: The file of a job that says when its result was handed out last.
+#: The file of a job whose time is that of the last fetch of its result.
 _FETCHED = "fetched"
-#: The longest result that a device hands out.
+#: The longest result that a device sends, in bytes.
 LARGEST_RESULT = 256 << 20
 
 
@@ -40,9 +40,9 @@ class Job:
 
     Attributes:
         key: The job's key.
-        is_done: Whether its result is whole.
-        size_bytes: The length of the result; 0 without one.
-        ended_s: When the result was written, seconds since the epoch; 0 without one.
+        is_done: Whether it has a result.
+        size_bytes: The length of the result; 0 without a result.
+        ended_s: The time at which the result was written, seconds since the epoch; 0 without a result.
     """
 
     key: str
@@ -55,8 +55,8 @@ class Spool:
     """The files and jobs of one device.
 
     Args:
-        directory: Where they are kept; made when it is first needed.
-        max_bytes: How many bytes of files may be kept for later jobs.
+        directory: The directory for them; created when it is first needed.
+        max_bytes: The most bytes of files that are stored for later jobs.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
@@ -65,7 +65,7 @@ class Spool:
     # --- files --------------------------------------------------------------------------------------------------------
 
     def has_file(self, sha256: str) -> bool:
-        """Whether a file is here; one that is asked for counts as used now, and is the last to be removed."""
+        """Return whether a file is stored; the call counts as a use, so that the file is the last to be removed."""
         path = self._file(sha256)
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -73,11 +73,11 @@ class Spool:
         return False
 
     def store_file(self, sha256: str, size: int, parts: Iterable[bytes]) -> None:
-        """Keep a file that arrives in parts, once all of it has arrived and its hash is right.
+        """Store a file that arrives in parts, after the whole file has arrived and its hash was checked.
 
         Raises:
-            WireError: it arrived damaged.
-            StorageError: there is no room for it.
+            WireError: The file arrived damaged.
+            StorageError: There is no space for the file.
         """
         if size > self.max_bytes:
             raise StorageError(
@@ -102,12 +102,12 @@ class Spool:
                 temporary.unlink(missing_ok=True)
 
     def place(self, key: str, number: str, files: Iterable[File]) -> list[Path]:
-        """Lay files into a folder of a job under their names, after a last look at their hashes.
+        """Link files into a folder of a job under their names, after checking their hashes again.
 
         Raises:
-            InputError: one was never put here, or two bear one name.
-            WireError: one has changed on this device's disk.
-            StorageError: the disk is full.
+            InputError: A file was never sent to this device, or two files have the same name.
+            WireError: A file has changed on this device's disk.
+            StorageError: The disk is full.
         """
         folder = self._job(key) / "files" / number
         placed: list[Path] = []
@@ -121,7 +121,7 @@ class Spool:
                 target = folder / file.name
                 if target in placed:
                     raise InputError(f"two files of one model are named {file.name}")
-                # A job that runs may be reading the file of this name, which is the same one.
+                # A running job may be reading the file of this name, which is then the same file.
                 if not (target.exists() and target.samefile(self._file(file.sha256))):
                     target.unlink(missing_ok=True)
                     os.link(self._file(file.sha256), target)
@@ -129,7 +129,7 @@ class Spool:
         return placed
 
     def _make_room(self, size: int) -> None:
-        """Remove the files that were used longest ago, until ``size`` more bytes keep within the limit."""
+        """Remove the least recently used files until ``size`` more bytes fit within the limit."""
         files = []
         for path in (self.directory / "files").iterdir():
             status = path.stat()
@@ -147,14 +147,14 @@ class Spool:
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
     def result_path(self, key: str) -> Path:
-        """Where the result of a job is written."""
+        """Return the path to which the result of a job is written."""
         return self._job(key) / "result.json"
 
     def result(self, key: str) -> tuple[bytes, Result] | None:
-        """The text of a job's result and what it says; None where there is none that is whole.
+        """Return the text of a job's result, and the result; None if there is no complete result.
 
         Raises:
-            InputError: it is longer than any result.
+            InputError: The text is longer than any result.
         """
         from edgeprof.results import document  # noqa: PLC0415 - hello and status answer without it
 
@@ -167,19 +167,19 @@ class Spool:
             raise InputError(f"the result of job {key[:12]} is longer than any result")
         try:
             return text, document.from_json(text, source=f"the result of job {key[:12]}")
-        except EdgeprofError:  # a disk that was full, or lost its power
+        except EdgeprofError:  # cut off by a full disk or a power loss
             return None
 
     def is_done(self, key: str) -> bool:
-        """Whether a job has a whole result that was not interrupted."""
+        """Return whether a job has a complete result that was not interrupted."""
         result = self.result(key)
         return result is not None and not result[1].interrupted
 
     def begin(self, key: str, details: dict[str, Any]) -> None:
-        """Note that this process measures a job now; called with the device's lock held.
+        """Record that this process measures a job now; the caller must hold the device's lock.
 
         Raises:
-            StorageError: the disk is full.
+            StorageError: The disk is full.
         """
         with self._writing("jobs"):
             self._job(key).mkdir(exist_ok=True)
@@ -189,7 +189,7 @@ class Spool:
             replace_file(self.directory / "running.json", json.dumps(line).encode(), mode=0o600)
 
     def running(self) -> dict[str, Any]:
-        """What was last noted to run: its key and its process; whether it still does, the device's lock tells."""
+        """Return the last started job, with its key and process id; the device's lock shows whether it still runs."""
         try:
             noted = json.loads((self.directory / "running.json").read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -197,7 +197,7 @@ class Spool:
         return noted if isinstance(noted, dict) else {}
 
     def jobs(self) -> Iterator[Job]:
-        """Every job that this device knows."""
+        """Yield every job that this device knows."""
         folder = self.directory / "jobs"
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             result = path / "result.json"
@@ -208,15 +208,15 @@ class Spool:
             yield Job(path.name, is_done=True, size_bytes=status.st_size, ended_s=status.st_mtime)
 
     def note_fetched(self, key: str) -> None:
-        """Note that a whole result was handed out; only such a one is ever removed."""
-        with contextlib.suppress(OSError):  # on a full disk it merely stays longer
+        """Record that a complete result was sent; only such results are ever removed."""
+        with contextlib.suppress(OSError):  # on a full disk the result is only stored longer
             (self._job(key) / _FETCHED).touch()
 
     def tidy(self, keep_s: float = math.inf) -> None:
-        """Remove the files that were laid out for jobs which are done, and results that were fetched long ago.
+        """Remove the linked files of finished jobs, and results that were last fetched long ago.
 
         Args:
-            keep_s: How long ago a result must have been fetched last, in seconds.
+            keep_s: How long a result is kept after its last fetch, in seconds.
         """
         for job in self.jobs():
             if not job.is_done:

@@ -1,4 +1,4 @@
-"""Where a fleet's results are kept: a store of its own, so that no other device's figures pass for this machine's."""
+"""The separate store of a fleet's results, so that other devices' figures are not mistaken for this machine's."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 #: The folder below the data directory.
 FOLDER = "fleet"
-#: The folder below that of signed results and their signatures.
+#: The folder below it for signed results and their signatures.
 SIGNED = "signed"
 
 
 def fleet_store() -> Store:
-    """The store of all fleets' results on this machine."""
+    """Return the store of all fleets' results on this machine."""
     return Store(data_dir() / FOLDER)
 
 
 def keep(measured: Measured, device: str) -> Result:
-    """Keep the result of a job; one that is signed is also kept as it arrived, beside its signature.
+    """Store the result of a job; a signed result is also stored as a file with its exact text, next to its signature.
 
     Args:
         measured: The job and its result.
-        device: What the inventory calls the device.
+        device: The device's name in the inventory.
 
     Returns:
-        The result as it is kept.
+        The stored result.
 
     Raises:
-        StoreError, InputError: it could not be kept.
+        StoreError, InputError: The result could not be stored.
     """
     store = fleet_store()
     if measured.fetched.signature is not None:

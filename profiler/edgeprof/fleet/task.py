@@ -1,8 +1,8 @@
-"""One job on one device, from the files on this machine to the checked result: what an engine runs.
+"""One job on one device, from the files on this machine to the checked result.
 
-``measure`` needs nothing but its arguments and ssh, so that threads of this process, or a worker of a cluster on the
-host that reaches the device, can run it. It may be repeated after any failure: a job that was measured is not measured
-again, because its device answers with the result of the same key.
+``measure`` needs only its arguments and ssh, so that a thread of this process, or a worker of a cluster on a host that
+reaches the device, can run it. It may be repeated after any failure: a finished job is not measured again, because the
+device answers with the result of the same key.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from edgeprof.fleet.protocol import Bench, File
     from edgeprof.results.schema import Result
 
-#: Pauses (s) before a device whose link broke is tried again.
+#: Pauses (s) before each further try after a broken connection.
 PAUSES_S = (2.0, 10.0, 30.0, 60.0)
-#: Exit statuses of a bench that has written a result: done, ``--strict`` failed, a variant failed.
+#: Exit statuses of a benchmark that has written a result: done, ``--strict`` failed, a variant failed.
 _WITH_RESULT = (0, 1, 3)
 
 
 @dataclass(frozen=True)
 class Job:
-    """The same for all devices: what to measure, and how.
+    """What to measure, and how; a job is the same for all devices.
 
     Attributes:
         models: The files of each model, the one to load first.
         flags: Flags of ``edgeprof bench`` without their hyphens.
         dataset: Labelled data, or None.
         input_data: Real inputs, or None.
-        repeat: 1; a higher number measures the same anew.
+        repeat: 1; a higher number requests a further measurement of the same.
     """
 
     models: tuple[tuple[tuple[str, Path], ...], ...]
@@ -62,10 +62,10 @@ class Job:
         input_data: str | None = None,
         repeat: int = 1,
     ) -> Job:
-        """A job of models as they are named on the command line; every file is hashed here, once.
+        """Make a job of the models that the command line names; every file is hashed once.
 
         Raises:
-            InputError: a model is no file, or a flag is none that a fleet may give.
+            InputError: A model is not a file, or a fleet may not give a flag.
         """
         job = cls(
             tuple(_files_of(model) for model in models),
@@ -74,14 +74,14 @@ class Job:
             _data(input_data),
             repeat,
         )
-        # What any device would refuse is refused here.
+        # A request that every device would reject is rejected before any connection.
         request = protocol.parse_request(msgspec.json.encode(job.request()))
         assert isinstance(request, protocol.Bench)
         bench_flags(request)
         return job
 
     def request(self, device: Device | None = None, *, wait_s: float = 0.0) -> Bench:
-        """What a device is asked for."""
+        """Return the request for a device."""
         request = protocol.Bench(
             models=[[_file(sha256, path) for sha256, path in files] for files in self.models],
             dataset=None if self.dataset is None else _file(*self.dataset),
@@ -96,26 +96,26 @@ class Job:
         return request
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """Every file that a device needs, with its SHA-256."""
+        """Yield every file that a device needs, after its SHA-256."""
         for files in self.models:
             yield from files
         yield from (file for file in (self.dataset, self.input_data) if file is not None)
 
 
 def expected_of(device: Device) -> protocol.Expected:
-    """What the inventory says that a device is."""
+    """Return the properties that the inventory states for a device."""
     return protocol.Expected(board=device.board, machine=device.machine, power_mode=device.power_mode)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a job.
+    """The outcome of a job.
 
     Attributes:
         key: The job's key.
-        result: The result, checked.
-        fetched: What arrived: the text of the result, and its signature.
-        was_there: Whether the device had it already.
+        result: The checked result.
+        fetched: The text of the result as it arrived, and its signature.
+        was_there: Whether the device already had the result.
     """
 
     key: str
@@ -125,10 +125,10 @@ class Measured:
 
 
 class Watch:
-    """What the one who waits may do meanwhile: hear how it goes, and end it.
+    """The caller's view of a running job: it receives the progress, and can stop the job.
 
     Args:
-        say: Told one line of text at a time.
+        say: Receives the progress, one line of text per call.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda _text: None) -> None:
@@ -139,18 +139,18 @@ class Watch:
 
 
 def measure(device: Device, job: Job, watch: Watch, *, wait_s: float = 3600.0) -> Measured:
-    """Measure a job on a device, over links that may break.
+    """Measure a job on a device, over connections that may break.
 
     Args:
-        device: Where.
-        job: What.
-        watch: Who waits.
-        wait_s: How long to wait while somebody else measures there.
+        device: The device.
+        job: The job.
+        watch: Receives the progress, and can stop the job.
+        wait_s: How long to wait while another program measures there, seconds.
 
     Raises:
-        LinkError: the device cannot be reached, also after several tries.
-        RefusedError: the device refused the job, or its benchmark failed.
-        InputError: a file changed meanwhile, or the result is not of these files.
+        LinkError: The device cannot be reached, even after several tries.
+        RefusedError: The device refused the job, or its benchmark failed.
+        InputError: A file changed in the meantime, or the result is not that of these files.
     """
     for pause_s in (*PAUSES_S, None):
         try:
@@ -166,11 +166,11 @@ def measure(device: Device, job: Job, watch: Watch, *, wait_s: float = 3600.0) -
 
 
 def fetch_result(device: Device, key: str, job: Job) -> Measured:
-    """The result of a job from its device.
+    """Fetch the result of a job from its device.
 
     Raises:
-        LinkError, RefusedError: the device cannot be reached, or has no result.
-        InputError: the result arrived damaged, is none, or is of other models.
+        LinkError, RefusedError: The device cannot be reached, or has no result.
+        InputError: The result arrived damaged, is not a result, or is that of other models.
     """
     with Link(device) as link:
         link.hello()
@@ -187,28 +187,29 @@ def fetch_result(device: Device, key: str, job: Job) -> Measured:
 
 
 def fetch_missing(device: Device, here: Collection[str]) -> Iterator[Measured]:
-    """The jobs that a device has measured and this machine does not know.
+    """Fetch the finished jobs of a device that this machine does not know.
 
     Args:
-        device: Where.
+        device: The device.
         here: The keys that this machine knows.
 
     Raises:
-        LinkError, RefusedError: the device cannot be reached.
-        InputError: a result arrived damaged.
+        LinkError, RefusedError: The device cannot be reached.
+        InputError: A result arrived damaged.
     """
     with Link(device) as link:
         for key, _, _ in link.status().jobs:
             if key not in here:
                 fetched = link.fetch(key)
-                if fetched.state == "done":  # what was interrupted is no result of a job
+                if fetched.state == "done":  # an interrupted job has no result
                     yield _read_result(device, key, fetched)
 
 
 def _read_result(device: Device, key: str, fetched: Fetched) -> Measured:
-    """
+    """Check and parse a fetched result.
+
     Raises:
-        InputError: it is no result, or its signature is not the device's.
+        InputError: The text is not a result, or its signature is not the device's.
     """
     if device.signed_by is not None:
         verify(fetched.text, fetched.signature, device.signed_by, device.name)
@@ -216,17 +217,17 @@ def _read_result(device: Device, key: str, fetched: Fetched) -> Measured:
 
 
 def cancel(device: Device, key: str) -> bool:
-    """End a job that runs on a device; whether one ran.
+    """End a running job on a device, and return whether it was running.
 
     Raises:
-        LinkError, RefusedError: the device cannot be reached.
+        LinkError, RefusedError: The device cannot be reached.
     """
     with Link(device) as link:
         return link.ask(protocol.Cancel(key=key)).get("state") == "cancelled"
 
 
 def _run(device: Device, job: Job, watch: Watch, wait_s: float) -> tuple[str, bool]:
-    """The key of the job, once its device has a result, and whether it had it before."""
+    """Run the job until its device has a result; return the job's key, and whether the device had the result before."""
     with Link(device) as link:
         link.hello()
         watch.was_reached = True
@@ -244,7 +245,7 @@ def _run(device: Device, job: Job, watch: Watch, wait_s: float) -> tuple[str, bo
         watch.say("measuring")
         status, words = link.wait()
         watch.key = None
-        # With these a bench has written a result, unless it said that there was nothing to measure.
+        # With these statuses a benchmark has written a result, unless it reported an error of its own.
         if status in _WITH_RESULT and not (status and words.startswith("edgeprof: ")):
             return key, False
         if status == 255 or status < 0:
@@ -253,7 +254,7 @@ def _run(device: Device, job: Job, watch: Watch, wait_s: float) -> tuple[str, bo
 
 
 def _sentence(words: str) -> str:
-    """What a bench said last: its own sentence with the remedy, or its last line."""
+    """Return a benchmark's error from its output: edgeprof's own sentence with its remedy, or the last line."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     for number, line in enumerate(lines):
         if line.startswith("edgeprof: "):
@@ -262,9 +263,10 @@ def _sentence(words: str) -> str:
 
 
 def _check_models(device: Device, job: Job, result: Result) -> None:
-    """
+    """Check that the result belongs to the files that were sent.
+
     Raises:
-        InputError: the result is not of the files that were sent.
+        InputError: The result is that of other files.
     """
     sent = [files[0][0] if len(files) == 1 else None for files in job.models]
     for sha256, variant in zip(sent, result.variants, strict=False):
@@ -275,10 +277,10 @@ def _check_models(device: Device, job: Job, result: Result) -> None:
 
 
 def _files_of(spec: str) -> tuple[tuple[str, Path], ...]:
-    """The files of a model with their SHA-256, the one to load first.
+    """Return the files of a model with their SHA-256; the file to load comes first.
 
     Raises:
-        InputError: it is no file, or its files lie in several folders.
+        InputError: The model is not a file, or its files are in several folders.
     """
     artifact = recognise(spec)
     files = artifact.files or ((artifact.path,) if artifact.path is not None and artifact.path.is_file() else ())

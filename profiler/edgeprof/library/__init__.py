@@ -1,1 +1,1 @@
-"""What ``import edgeprof`` offers: the functions that a user's own code calls."""
+"""The functions of ``import edgeprof`` for a user's own code."""

@@ -1,4 +1,4 @@
-"""``edgeprof.bench``: the command of the same name for programs."""
+"""``edgeprof.bench``: the command ``edgeprof bench`` as a function."""
 
 from __future__ import annotations
 
@@ -77,59 +77,59 @@ def bench(
 ) -> Result:
     """Measure latency, throughput, joules, power, memory and accuracy of models on this device.
 
-    Several models take turns, window by window, and are compared with the first. A model file runs in a process of its
-    own. A callable runs in this process, and its result says so (``in_process``).
+    Several models alternate, window by window, and are compared with the first. A model file runs in a separate
+    process. A callable runs in this process, which its result states as the reason ``in_process``.
 
     Args:
-        models: One model, several, or several by name.
-        dataset: Labelled data, as ``edgeprof bench --dataset`` takes it.
-        metric: How accuracy is judged.
+        models: One model, several models, or a mapping from names to models.
+        dataset: Labelled data, in a form that ``edgeprof bench --dataset`` accepts.
+        metric: The metric of accuracy.
         preprocess: The declared preprocessing of the dataset.
-        variants: Also bench these variants of each model file, as ``prune-structured:amount=0.3+int8-static``.
-        runtime: What runs the models; by default what their content asks for.
-        device: ``cpu``, ``cuda:0`` …; by default the runtime's own.
-        threads: Of the runtime.
-        batch: Samples in one call; of language models requests at once, or several such numbers.
+        variants: Also measure these variants of each model file, such as ``prune-structured:amount=0.3+int8-static``.
+        runtime: The runtime for the models; by default chosen by their content.
+        device: ``cpu``, ``cuda:0`` …; by default the runtime's own default.
+        threads: The runtime's number of threads.
+        batch: Samples in one call; for language models requests at the same time, or several such numbers.
         scenario: ``single-stream``, ``multi-stream``, ``offline``, ``server`` or ``periodic``.
-        rate_hz: Calls per second of ``server`` and ``periodic``.
-        streams: Streams at once of ``multi-stream`` and ``server``.
-        preset: ``quick``, ``default``, ``rigorous`` or ``mlperf-tiny``; the next four go over it.
+        rate_hz: Calls per second in ``server`` and ``periodic``.
+        streams: Streams at the same time in ``multi-stream`` and ``periodic``.
+        preset: ``quick``, ``default``, ``rigorous`` or ``mlperf-tiny``; the next four arguments override it.
         windows: Windows per workload.
         window_s: Seconds of one window.
         warmup_s: Seconds of the shortest warm-up.
         idle_s: Seconds of idle before and after.
-        inputs: Input name → shape, where the model leaves it open.
-        input_data: An .npz with real inputs.
-        options: What else the runtime documents.
-        prompt: Prompt tokens of a language model's request; by default 512. Each of several is a variant of its own.
-        generate: Tokens that it generates; by default 128.
-        depth: Tokens in its cache before the prompt; by default 0. Each of several is a variant of its own.
-        context: Tokens that its cache holds; by default what is needed.
-        kv: Type of its cache, as ``q8_0``; by default the runtime's.
-        text: A text file whose perplexity is asked for.
-        text_chunks: How many pieces of 512 tokens of it are read; by default 6, and 0 for all.
-        random_weights: Run a bare config.json with weights without meaning.
-        server_model: Which model of a server that is given by its URL; by default the only one that it has.
-        profile_ops: How many operators of each model get a row of their own, from a run beside the windows; by default
-            nothing looks into the models.
-        frames: Of a pipeline: a video, a folder of images, a camera or a stream; by default its own source.
+        inputs: Input name → shape, for shapes that the model leaves open.
+        input_data: An .npz file with real inputs.
+        options: Other options that the runtime documents.
+        prompt: Prompt tokens of a language model's request; by default 512. Each of several becomes a variant.
+        generate: Tokens that the request generates; by default 128.
+        depth: Tokens in the cache before the prompt; by default 0. Each of several becomes a variant.
+        context: The capacity of the cache in tokens; by default the required one.
+        kv: The type of the cache, such as ``q8_0``; by default the runtime's.
+        text: A text file whose perplexity is requested.
+        text_chunks: How many pieces of 512 tokens of the text are read; by default 6, and 0 for all.
+        random_weights: Run a configuration (config.json) without weights, with random weights.
+        server_model: The model of a server that is given by its URL; by default the server's only model.
+        profile_ops: How many operators of each model get their own row, from a run outside the windows; by default the
+            models are not profiled.
+        frames: For a pipeline: a video, a folder of images, a camera or a stream; by default the pipeline's own source.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
-        rail: Which rail is the headline.
-        estimate_power_w: What one busy core draws, for an estimate where nothing measures.
-        worker_python: The Python that model files run under.
+        rail: The rail to use as the headline.
+        estimate_power_w: Watts of one busy core, for an estimate if no sensor measures power.
+        worker_python: The Python interpreter for model files.
         isolated: False runs model files in this process too.
-        timeout_s: How long a model may take beyond what was asked of it.
-        seed: Of random inputs, arrivals and compressors.
+        timeout_s: How many seconds a model may take longer than its requested work.
+        seed: The seed of random inputs, arrivals and compressors.
         strict: Accept no estimate.
-        save: Keep the result in this device's store, where ``load("last")`` and ``edgeprof history`` find it.
-        progress: Whether to show it; by default on a terminal and in a notebook. Or who is told instead.
+        save: Store the result on this device, where ``load("last")`` and ``edgeprof history`` find it.
+        progress: Whether to show progress, by default on a terminal and in a notebook; or an object that receives it.
         sysfs_root: Read a captured or simulated tree instead of /sys.
-        procfs_root: Likewise instead of /proc.
+        procfs_root: Read a captured or simulated tree instead of /proc.
 
     Raises:
-        InputError: an argument, a path or a dataset that cannot be used.
-        UnavailableError: no runtime here loads any of the models.
+        InputError: An argument, a path or a dataset cannot be used.
+        UnavailableError: No installed runtime loads any of the models.
     """
     if input_data is not None and not Path(input_data).is_file():
         raise InputError(
@@ -207,7 +207,7 @@ def _listed(counts: int | Sequence[int]) -> Sequence[int]:
 def _sorted_out(
     models: Model | Iterable[Model] | Mapping[str, Model],
 ) -> tuple[dict[str, str], dict[str, Callable[..., Any]]]:
-    """Model files and callables, each by its name."""
+    """Return the model files and the callables, each by its name."""
     named: list[tuple[str | None, Model]]
     if isinstance(models, Mapping):
         named = list(models.items())
@@ -232,7 +232,7 @@ def _sorted_out(
 
 
 def _unused_name(name: str, *taken: Mapping[str, Any]) -> str:
-    """The name, with a number where it is taken."""
+    """Return the name, with a number if it is in use."""
     unique, count = name, 1
     while any(unique in names for names in taken):
         count += 1

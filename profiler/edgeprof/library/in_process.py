@@ -14,13 +14,13 @@ _callables: dict[str, Callable[..., Any]] = {}
 
 @contextmanager
 def offered(callables: dict[str, Callable[..., Any]]) -> Iterator[dict[str, str]]:
-    """Offer callables while the ``with`` lasts.
+    """Make callables importable within the ``with`` statement.
 
     Args:
         callables: Name → callable.
 
     Returns:
-        Name → what a bench is given as the model.
+        Name → the model to give to a benchmark.
     """
     targets = {}
     for name, function in callables.items():

@@ -1,4 +1,4 @@
-"""Progress for notebooks and prompts: one line on stderr that overwrites itself; nothing where nobody watches."""
+"""Progress for notebooks and interactive use: one line on stderr that overwrites itself, only if a user can see it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class OneLine:
         self._width = 0
 
     def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None:  # noqa: ARG002 - Progress
-        """Say how long it should take."""
+        """Show the expected duration."""
         self._end_s = time.monotonic() + total_s
         self._draw(f"{lines[-1]} · about {duration(total_s)}")
 
     def stage(self, text: str, seconds: float) -> None:  # noqa: ARG002 - see Progress
-        """Say what happens now, and how much time is left."""
+        """Show the current step and the time left."""
         self._draw(f"{text} · {duration(max(0.0, self._end_s - time.monotonic()))} left")
 
     def note(self, text: str) -> None:
-        """Say something that stays."""
+        """Show a sentence that is not overwritten."""
         self._draw("")
         if self._shown:
             sys.stderr.write(f"\r{text}\n")
 
     def end(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         self._draw("")
         if self._shown:
             sys.stderr.write("\r")

@@ -1,7 +1,7 @@
-"""``edgeprof.record`` and ``edgeprof.measure``: joules of any code of one's own.
+"""``edgeprof.record`` and ``edgeprof.measure``: joules of a user's own code.
 
-Sampling happens in a process of its own, so that the caller's interpreter lock is left alone; what a span costs the
-caller is two readings of the clock.
+Sampling happens in a separate process, so that it does not take the caller's interpreter lock; a span costs the caller
+only two readings of the clock.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: What to do about a reason in code of one's own, where the command line's flags are no help.
+#: Remedies for reasons in a user's own code, where the command line's flags do not apply.
 _REMEDIES = {
     "few_samples": "Put the span around more calls, and say how many with count=.",
     "no_samples": "Put the span around more calls, and say how many with count=.",
@@ -55,12 +55,12 @@ _REMEDIES = {
 
 
 class Recording(energy.Recording):
-    """A recording whose sensors are sampled in a process of its own. See ``record``.
+    """A recording whose sensors are sampled in a separate process. See ``record``.
 
     Args:
-        sampler: Not started yet.
+        sampler: The sampler, not yet started.
         roots: The device, whose lock is held from ``start`` to ``stop``.
-        core_watts: What a busy core draws, where no sensor works.
+        core_watts: The power of a busy core, for an estimate if no sensor works.
     """
 
     def __init__(self, sampler: RemoteSampler, roots: Roots, core_watts: CoreWatts | None) -> None:
@@ -71,11 +71,11 @@ class Recording(energy.Recording):
         self._watch = StageWatch(is_own=True)
 
     def start(self) -> None:
-        """Start sampling; return when each sensor was tried once (once per boot that takes some seconds).
+        """Start sampling; return when each sensor was tried once (the first time after a boot this takes some seconds).
 
         Raises:
-            BusyError: another measurement runs on this device.
-            EdgeprofError: no such sensor or rail.
+            BusyError: Another measurement is running on this device.
+            EdgeprofError: There is no such sensor or rail.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(measuring(self._roots, f"edgeprof.record in {Path(sys.argv[0]).name or 'Python'}"))
@@ -94,22 +94,23 @@ class Recording(energy.Recording):
         self._lock.close()
 
     def stages(self) -> StageReport:
-        """What this process has marked with ``edgeprof.stage`` until now: times and joules of each stage, and reasons.
+        """Return times and joules of each stage that this process has marked with ``edgeprof.stage``, and reasons.
 
-        The joules come from a regression of the readings on when each stage ran; half a minute of them is needed.
+        The joules come from a regression of the readings on the times at which each stage ran; half a minute of
+        readings is needed.
         """
         report = report_stages(self, self._watch.poll(), self._watch.rings)
         return replace(report, reasons=[_in_own_code(reason) for reason in report.reasons])
 
     def quote(self, *key: str, **choices: Any) -> Quote:
-        """Joules per unit of the work of a key, gross and net, with their uncertainty, and why anything is missing.
+        """Return the joules per unit of work, gross and net, with uncertainty and the reasons for anything missing.
 
         Args:
-            key: As given to ``span``. Without one it is the only key that there is.
+            key: The key that was given to ``span``; by default the only key.
             choices: ``statistic="median"`` instead of the mean of the spans.
 
         Raises:
-            InputError: there is no span of that key, or there are several and none is named.
+            InputError: There is no span with that key, or no key was given and there are several.
         """
         quote = super().quote(*key, **choices)
         return replace(quote, reasons=[_in_own_code(reason) for reason in quote.reasons])
@@ -120,7 +121,7 @@ def _in_own_code(reason: Reason) -> Reason:
     return reason if remedy is None else type(reason)(code=reason.code, message=reason.message, remedy=remedy)
 
 
-#: The recordings that run, the newest last: ``measure`` adds to the newest.
+#: The running recordings, the newest last: ``measure`` adds to the newest.
 _active: list[Recording] = []
 
 
@@ -148,19 +149,19 @@ def record(
 
     Args:
         sensors: Only these sources; by default all that work.
-        rail: Which rail is the headline; by default the board's own total.
-        sample_rate_hz: Readings per second; a source that refreshes more slowly is read accordingly.
-        estimate_power_w: What one busy core draws. Where no sensor works, joules are then estimated from this process's
-            CPU time, and say so; without it there is no joule, with the reason.
+        rail: The rail to use as the headline; by default the board's own total.
+        sample_rate_hz: Readings per second; a source that refreshes more slowly is read less often.
+        estimate_power_w: Watts of one busy core. If no sensor works, joules are estimated from this process's CPU time
+            and marked as an estimate; without this argument there are no joules then, only the reason.
         sysfs_root: Read a captured or simulated tree instead of /sys.
-        procfs_root: Likewise instead of /proc.
+        procfs_root: Read a captured or simulated tree instead of /proc.
 
     The recording holds the device's lock while it runs, as every command that measures does; recordings, ``bench`` and
-    commands that your own program starts may run beside it.
+    commands that your own program starts may run at the same time.
 
     Raises:
-        InputError: a root that is no directory, or a wattage out of range.
-        BusyError: when it starts, another program measures on this device.
+        InputError: A root is not a directory, or the wattage is out of range.
+        BusyError: When the recording starts, another program is measuring on this device.
     """
     require_range("estimate_power_w", estimate_power_w, 1e-3, 1e4)
     roots = Roots.resolve(sysfs_root, procfs_root)
@@ -177,22 +178,22 @@ class measure:  # noqa: N801 - it is used as a function is
             ...
         print(measured.quote())
 
-    As a decorator, on a function whose ``quote`` is then there to be asked::
+    As a decorator, which adds a ``quote`` method to the function::
 
         @edgeprof.measure(unit="frame")
         def detect(frame): ...
 
         print(detect.quote())
 
-    Within ``edgeprof.record`` the span goes to that recording; else a recording of its own is made. Decorated functions
-    share one, from the first call to the end of the process.
+    Within ``edgeprof.record`` the span goes to that recording; otherwise a separate recording is made. Decorated
+    functions share one, from the first call to the end of the process.
 
     Args:
-        name: What the span is called; by default the function's name, or ``block``.
+        name: The name of the span; by default the function's name, or ``block``.
         count: How many units of work the block, or one call, does; may be set on the object inside the ``with``.
-        unit: What they are, in the singular.
-        idle_s: Of a block with a recording of its own: how long to wait without work before it and after it (s).
-        options: What ``record`` takes, for a recording of its own.
+        unit: The name of a unit of work, in the singular.
+        idle_s: For a block with a separate recording: how long to wait without work before and after the block (s).
+        options: The arguments of ``record``, for a separate recording.
     """
 
     def __init__(
@@ -233,10 +234,10 @@ class measure:  # noqa: N801 - it is used as a function is
         return MeasuredFunction(function, self._name or function.__qualname__, self.count, self._unit, self._options)
 
     def quote(self) -> Quote:
-        """Joules per unit of the block.
+        """Return the joules per unit of the block.
 
         Raises:
-            RuntimeError: the block was not run yet.
+            RuntimeError: The block has not run yet.
         """
         if self._recording is None:
             raise RuntimeError("nothing was measured yet: use it in a with statement first")
@@ -244,7 +245,7 @@ class measure:  # noqa: N801 - it is used as a function is
 
 
 class MeasuredFunction(Generic[P, R]):
-    """A function each of whose calls is recorded; ``quote`` tells its joules."""
+    """A function whose calls are recorded; ``quote`` returns their joules."""
 
     def __init__(self, function: Callable[P, R], name: str, count: int, unit: str, options: dict[str, Any]) -> None:
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -264,14 +265,14 @@ class MeasuredFunction(Generic[P, R]):
         return self if instance is None else functools.partial(cast("Callable[..., R]", self), instance)
 
     def spans(self) -> list[Span]:
-        """The calls that were recorded."""
+        """Return the recorded calls."""
         return [] if self._recording is None else self._recording.spans(self._name)
 
     def quote(self) -> Quote:
-        """Joules per unit of the calls so far.
+        """Return the joules per unit of the calls so far.
 
         Raises:
-            RuntimeError: it was not called yet.
+            RuntimeError: The function has not been called yet.
         """
         if self._recording is None:
             raise RuntimeError(f"{self._name} was not called yet")
@@ -282,7 +283,7 @@ _shared_lock = threading.Lock()
 
 
 def _shared_recording(options: dict[str, Any]) -> Recording:
-    """The recording of decorated functions that are called outside of any other; it ends with the process."""
+    """Return the recording of decorated functions that are called outside any other; it ends with the process."""
     with _shared_lock:
         if not _active:
             recording = record(**options)

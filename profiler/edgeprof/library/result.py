@@ -1,4 +1,4 @@
-"""A result in the hands of a program: rows for a data frame, a table for a notebook, one line for a prompt."""
+"""A result for programs: rows for a data frame, a table for a notebook, one line for an interactive prompt."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pathlib import Path
 
 
 class Result(schema.Result):
-    """A result, field for field as in the file (``edgeprof.result/1``), with what a program wants of it."""
+    """A result, field for field as in the file (``edgeprof.result/1``), with methods for programs."""
 
     @classmethod
     def of(cls, result: schema.Result) -> Result:
-        """The same result; nothing is copied."""
+        """Return the same result as this class; its parts are shared, not copied."""
         return cls(**{name: getattr(result, name) for name in result.__struct_fields__})
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """A flat dictionary for each workload of each variant; the keys are the columns of the CSV report.
+        """Return a flat dictionary for each workload of each variant; its keys are the columns of the CSV report.
 
-        ``pandas.DataFrame(result.to_rows())`` is a data frame.
+        ``pandas.DataFrame(result.to_rows())`` makes a data frame.
         """
         return csv_rows.result_rows(self)
 
@@ -34,15 +34,15 @@ class Result(schema.Result):
         """Write the result file.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: The file cannot be written.
         """
         write(Path(path), document.to_json(self) + "\n")
 
     def variant(self, name: str) -> schema.Variant:
-        """The variant of that name.
+        """Return the variant with this name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: There is no such variant.
         """
         for variant in self.variants:
             if variant.name == name:
@@ -50,7 +50,7 @@ class Result(schema.Result):
         raise KeyError(name)
 
     def _repr_html_(self) -> str:
-        """The report's table, for notebooks."""
+        """Return the report's table, for notebooks."""
         return html_page.table(self)
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ def load(source: str | os.PathLike[str]) -> Result:
         source: A result file, or a stored result: an id, its last part, ``last``, ``last~1``.
 
     Raises:
-        InputError: there is none, or it is no result.
+        InputError: The file or id does not exist, or is not a result.
     """
     return Result.of(files.read_one(str(source)))
 
@@ -81,12 +81,12 @@ def compare(
     """Compare each variant of one result with its counterpart in another: ratios with their intervals, and a verdict.
 
     Args:
-        baseline: What is compared with: a result, or what ``load`` takes.
-        branch: What is compared.
-        force: Compare also where the devices or protocols differ; what differs is in ``differences`` all the same.
+        baseline: The result to compare with, or a source that ``load`` accepts.
+        branch: The result to compare, or such a source.
+        force: Compare even if the devices or protocols differ; ``differences`` lists the differences in any case.
 
     Raises:
-        InputError: a source that is no result.
+        InputError: A source is not a result.
     """
     sides = [item if isinstance(item, schema.Result) else load(item) for item in (baseline, branch)]
     return across(*sides, force=force)

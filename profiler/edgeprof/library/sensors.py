@@ -1,4 +1,4 @@
-"""``edgeprof.sensors``: every channel of this device and what it reads now."""
+"""``edgeprof.sensors``: every channel of this device and its present value."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SensorReading:
-    """A channel and its value now.
+    """A channel and its present value.
 
     Attributes:
-        channel: What is read: ``sensor``, ``name``, ``quantity``, ``unit``, ``scope``, ``provenance`` …
-        value: In the channel's unit; None where it cannot be read, and ``channel.reason`` says why.
-        power_w: Of a power or energy channel: the watts that it shows; None where it does not tell.
-        in_headline: Whether joules are quoted from it.
+        channel: The channel: ``sensor``, ``name``, ``quantity``, ``unit``, ``scope``, ``provenance`` …
+        value: The value in the channel's unit; None if it cannot be read, and ``channel.reason`` explains why.
+        power_w: Only for a power or energy channel: the power in watts; None if unknown.
+        in_headline: Whether joules are quoted from this channel.
     """
 
     channel: Channel
@@ -41,16 +41,16 @@ def sensors(
     sysfs_root: str | os.PathLike[str] | None = None,
     procfs_root: str | os.PathLike[str] | None = None,
 ) -> list[SensorReading]:
-    """Look at every channel of this device; it takes a quarter of a second.
+    """Read every channel of this device once, which takes a quarter of a second.
 
     Args:
         only: Only these sources.
-        rail: Which rail is the headline; by default the board's own total.
+        rail: The rail to use as the headline; by default the board's own total.
         sysfs_root: Read a captured or simulated tree instead of /sys.
-        procfs_root: Likewise instead of /proc.
+        procfs_root: Read a captured or simulated tree instead of /proc.
 
     Raises:
-        InputError: a source or rail that does not exist.
+        InputError: A source or rail does not exist.
     """
     discovery = discover(
         PluginHost.from_environment(points=sensor_points()), Roots.resolve(sysfs_root, procfs_root), only, rail

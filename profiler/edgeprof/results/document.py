@@ -1,7 +1,7 @@
-"""A result as a document: write the text of ``edgeprof.result/1``, and read it or refuse it in one sentence.
+"""A result as a document: write the text of ``edgeprof.result/1``, and read it or reject it with one sentence.
 
-Reading tolerates unknown fields, so that a later edgeprof of the same schema stays readable; an unknown schema is a
-clear error.
+Reading ignores unknown fields, so that a file which a later edgeprof wrote with the same schema stays readable; an
+unknown schema is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def as_text(result: Result) -> Result:
-    """Make every string of a result valid UTF-8, because a file's name may be any bytes."""
+    """Make every string of a result valid UTF-8, because a file name may hold any bytes."""
     try:
         msgspec.json.encode(result)
     except UnicodeEncodeError:
@@ -37,12 +37,12 @@ def _clean_text(value: Any) -> Any:
     return [_clean_text(item) for item in value] if isinstance(value, list) else value
 
 
-#: The limits of every quantity of a result, in its unit; real quantities are far inside.
+#: The limits of every quantity of a result, in its unit; real quantities are far within them.
 LARGEST, SMALLEST = 1e60, 1e-60
 
 
 def to_json(result: Result, *, indent: int = 2) -> str:
-    """The file's text; NaN and infinities become null."""
+    """Return the file's text; NaN and infinities become null."""
     return msgspec.json.format(msgspec.json.encode(result), indent=indent).decode()
 
 
@@ -51,10 +51,11 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
 
     Args:
         text: The file's content.
-        source: Its name, for messages.
+        source: The file's name, for messages.
 
     Raises:
-        InputError: no JSON, cut off, another schema, or a field that does not fit; the sentence says where.
+        InputError: The text is not JSON, is cut off, has another schema, or has a field of the wrong type; the message
+            names the place.
     """
     content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     result = _decode_ordinary(content)
@@ -65,10 +66,10 @@ def from_json(text: str | bytes, *, source: str = "result") -> Result:
     return result
 
 
-#: What a number has that may lie beyond LARGEST and SMALLEST: an exponent of 35 and more, or 25 digits in a row.
+#: A number that may lie beyond LARGEST and SMALLEST has an exponent of 35 or more, or 25 digits in a row.
 _FAR_NUMBER = re.compile(rb"[eE][+-]?0*(?:3[5-9]|[4-9]\d|\d{3,})(?=[\s,\]}])|\d{25}")
-#: Every digit as 0, both exponent signs as e, and whatever may end a number as a comma: what ``_FAR_NUMBER`` finds is
-#: then a few fixed texts, which a search for bytes finds many times as fast as a regular expression.
+#: Every digit becomes 0, E becomes e, and every character that may end a number becomes a comma. What ``_FAR_NUMBER``
+#: finds is then a few fixed texts, and a search for bytes is many times as fast as a regular expression.
 _SHAPES = bytes.maketrans(b"123456789E]}\n\r\t ", b"000000000e,,,,,,")
 _FAR_SHAPES = (b"e-00", b"e+00", 25 * b"0")
 _FAR_EXPONENT = re.compile(rb"0e00+,")
@@ -76,9 +77,9 @@ _NAMES_SCHEMA = re.compile(rb'"schema":\s*"%s"' % re.escape(SCHEMA.encode()))
 
 
 def _decode_ordinary(content: bytes) -> Result | None:
-    """Decode a result of this version at once; None if it needs closer inspection.
+    """Decode a result of this version in one step; return None if the text needs closer inspection.
 
-    A month of a fleet's results is read three times as fast as by looking at each value in Python.
+    This is three times as fast as inspecting each value in Python, which matters for a month of a fleet's results.
     """
     is_old = b'"p50_bound"' not in content and b'"latency_s"' in content
     if is_old or not _NAMES_SCHEMA.search(content) or _may_hold_far_number(content):
@@ -91,7 +92,7 @@ def _decode_ordinary(content: bytes) -> Result | None:
 
 
 def _may_hold_far_number(content: bytes) -> bool:
-    """Whether a number of a JSON text may lie beyond ``LARGEST`` or ``SMALLEST``."""
+    """Return whether a number of a JSON text may lie beyond ``LARGEST`` or ``SMALLEST``."""
     shapes = content.translate(_SHAPES)
     if not any(shape in shapes for shape in _FAR_SHAPES) and not _FAR_EXPONENT.search(shapes):
         return False
@@ -99,10 +100,10 @@ def _may_hold_far_number(content: bytes) -> bool:
 
 
 def _decode_carefully(text: str | bytes, source: str) -> Result:
-    """A result that is old, or may be none.
+    """Decode a text that may be an old result, or no result at all.
 
     Raises:
-        InputError: see ``from_json``.
+        InputError: See ``from_json``.
     """
     if not text.strip():
         raise InputError(f"{source} is empty", remedy=_WRITE_IT_AGAIN)
@@ -126,9 +127,9 @@ def _decode_carefully(text: str | bytes, source: str) -> Result:
 
 
 def _separate_bounds(document: dict[str, Any]) -> None:
-    """Name the bounds of an older edgeprof's latencies as such, in place.
+    """Rename, in place, the latency bounds that an older edgeprof wrote.
 
-    Its ``p50`` … ``p99`` were upper bounds, and ``median`` the only quantile that it kept.
+    There, ``p50`` … ``p99`` were upper bounds, and ``median`` was the only quantile.
     """
     variants = document.get("variants")
     for variant in variants if isinstance(variants, list) else []:
@@ -145,9 +146,9 @@ def _separate_bounds(document: dict[str, Any]) -> None:
 
 
 def _impossible_number(document: Any) -> str | None:
-    """A number of a result that is beyond all bounds, with its key; None where there is none.
+    """Return the key and value of a number that is beyond the limits; None if there is no such number.
 
-    Arithmetic that holds for all measured values overflows with such a one: nobody's joules are 1e300.
+    Such a number (1e300 joules) would overflow arithmetic that is safe for every measured value.
     """
     waiting: list[tuple[str, Any]] = [("", document)]
     while waiting:
@@ -183,7 +184,7 @@ def load(path: Path) -> Result:
     """Read a result file.
 
     Raises:
-        InputError: it cannot be read, or see ``from_json``.
+        InputError: The file cannot be read, or is not a result (see ``from_json``).
     """
     try:
         content = whole_files.read_bytes(path)

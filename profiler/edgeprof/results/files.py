@@ -1,4 +1,4 @@
-"""Results as files: written whole or not at all, read back from a path or from the store."""
+"""Results as files: each is written whole or not at all, and read back from a path or from the store."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result
 
-#: So many of the latest results of a model are looked at for repeats.
+#: How many of a model's latest results are searched for repeats.
 _MOST_REPEATS = 40
 
 
 def write(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in one step: a reader sees the old file or the new one, never half of either.
+    """Replace the content of ``path`` by ``text`` in one step: a reader sees the old content or the new, never a part.
 
     Raises:
-        InputError: it cannot be written; what was there before is untouched.
+        InputError: The file cannot be written; its old content is unchanged.
     """
     try:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
@@ -42,10 +42,10 @@ def write(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add ``text``, whole lines, to a file that collects runs (.jsonl); a line torn by a crash is closed first.
+    """Add ``text``, whole lines, to a file that collects runs (.jsonl); a line that a crash cut off is ended first.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: The file cannot be written.
     """
     try:
         with path.open("ab+") as stream:
@@ -63,10 +63,10 @@ def append(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Say now, and not after minutes of measuring, that ``path`` cannot be written.
+    """Check that ``path`` can be written, so that an error comes before the measurement and not after it.
 
     Raises:
-        InputError: it is a directory, its directory is missing or not writable.
+        InputError: The path is a directory, or its parent directory is missing or not writable.
     """
     if path.is_dir():
         raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
@@ -78,13 +78,13 @@ def check_writable(path: Path) -> None:
 
 
 def read(reference: str, store: Store | None = None) -> list[Result]:
-    """The results that a word on the command line names: a .json or .jsonl file, or a stored result's id.
+    """Read the results that a command-line argument names: a .json or .jsonl file, or a stored result's id.
 
-    A file wins over an id of the same name. A path that does not exist is looked up in the store only where it can be
-    an id, that is, without a slash and a suffix.
+    A file takes precedence over an id of the same name. A path that does not exist is looked up in the store only if it
+    can be an id, that is, if it has neither a slash nor a suffix.
 
     Raises:
-        InputError: there is neither; or the file is no result.
+        InputError: There is no such file or id, or the file is not a result.
     """
     path = Path(reference)
     if path.is_dir():
@@ -99,16 +99,16 @@ def read(reference: str, store: Store | None = None) -> list[Result]:
 
 
 def read_one(reference: str, store: Store | None = None) -> Result:
-    """Like ``read`` where one result is meant; of a .jsonl file, which grows at its end, the last.
+    """Read one result, as ``read`` does; from a .jsonl file, which grows at its end, read the last one.
 
     Raises:
-        InputError: see ``read``.
+        InputError: See ``read``.
     """
     return read(reference, store)[-1]
 
 
 def repeats(results: Sequence[Result], store: Store | None = None) -> list[Result]:
-    """The latest stored results that hold a model of one of these; none where the store cannot be read."""
+    """Return the latest stored results that share a model with ``results``; empty if the store cannot be read."""
     store = store or Store()
     models = {model_name(variant.model) for result in results for variant in result.variants}
     try:
@@ -119,7 +119,7 @@ def repeats(results: Sequence[Result], store: Store | None = None) -> list[Resul
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
-    """The sentence for a file that cannot be written."""
+    """Return the error for a file that cannot be written."""
     remedy = {
         errno.ENOENT: f"Make its directory first: mkdir -p {path.parent}",
         errno.ENOSPC: "Free some space or give -o a path on another disk; the result is kept in the store.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime, timezone
 
-#: No 0/o and 1/l/i: an id is read from a screen and typed.
+#: Without 0, o, 1, l and i, which look alike: people read an id from a screen and type it.
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _TAIL = 3
 
@@ -14,24 +14,24 @@ def new_id(now: datetime | None = None) -> str:
     """Make an id such as ``20261121-1412-k3f``: the minute (UTC) and one of 29 791 combinations of three characters.
 
     Args:
-        now: The moment of the run; the present by default.
+        now: The time of the run; the current time by default.
     """
     moment = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
     return f"{moment:%Y%m%d-%H%M}-" + "".join(secrets.choice(_ALPHABET) for _ in range(_TAIL))
 
 
 def timestamp(now: datetime | None = None) -> str:
-    """RFC 3339 with the local offset and milliseconds, for ``Result.created``."""
+    """Format a time by RFC 3339 with the local offset and milliseconds, for ``Result.created``."""
     return (now or datetime.now(timezone.utc)).astimezone().isoformat(timespec="milliseconds")
 
 
 def tail_of(name: str) -> str:
-    """The last part of an id, such as ``k3f``."""
+    """Return the last part of an id, such as ``k3f``."""
     return name.rpartition("-")[2]
 
 
 def resolve_id(reference: str, known: list[str]) -> str | None:
-    """The one id that a reference means; None if none or several fit. ``known`` is sorted newest first."""
+    """Return the id that a reference means; None if none or several match. ``known`` is sorted newest first."""
     if reference in known:
         return reference
     word, _, back = reference.partition("~")

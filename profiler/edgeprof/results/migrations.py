@@ -1,8 +1,8 @@
-"""How the store's tables came to be: one entry a version, never edited once released, applied in order."""
+"""The statements that make the store's tables: one entry per version, applied in order, never edited once released."""
 
 from __future__ import annotations
 
-#: Version n is made by ``MIGRATIONS[n - 1]``. The result itself is kept as JSON; the columns only find it.
+#: ``MIGRATIONS[n - 1]`` makes version n. The result itself is stored as JSON; the other columns serve to find it.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE results (
@@ -41,7 +41,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX variants_newest ON variants (model, variant, runtime, scenario, created_utc)",
     ),
-    (  # of a fleet's store: which job of which device a result answers
+    (  # in a fleet's store: the job and the device that a result belongs to
         """CREATE TABLE jobs (
             key TEXT PRIMARY KEY,
             device TEXT NOT NULL,
@@ -50,7 +50,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     (
-        # Without a foreign key: a result that is saved again, with more variants, keeps its name and its tags.
+        # No foreign key, so that a result which is saved again, with more variants, keeps its name and its tags.
         "CREATE TABLE names (result_id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
         "CREATE TABLE tags (result_id TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (result_id, tag))",
     ),

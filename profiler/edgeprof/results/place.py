@@ -1,7 +1,7 @@
-"""The place of this user's data.
+"""The directory of this user's data.
 
-This module is separate from the store, so that programs that only need the place (the exporter's daemon) import neither
-SQLite nor msgspec.
+This module is separate from the store, so that programs that only need the directory (the exporter's daemon) import
+neither SQLite nor msgspec.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def data_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """``EDGEPROF_DATA_DIR``, else the platform's directory for a user's data."""
+    """Return ``EDGEPROF_DATA_DIR``, or by default the platform's directory for a user's data."""
     environ = os.environ if environ is None else environ
     given = environ.get("EDGEPROF_DATA_DIR")
     if not given:
@@ -28,13 +28,13 @@ def data_dir(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def make_private(directory: Path, name: str) -> None:
-    """Make the data directory, and a file in it, for their owner alone: results hold host names, paths and last words.
+    """Create the data directory, and a file in it, with access for their owner only.
 
-    A directory that is there already keeps its mode where it is not edgeprof's own default one, for its owner may share
-    it on purpose; the file is made with 0600, and loses what others could do with it.
+    Results hold host names, paths and the error output of workers. A directory that exists already keeps its mode,
+    because its owner may share it on purpose. The file gets the mode 0600, even if it exists already.
 
     Raises:
-        OSError: they cannot be made.
+        OSError: The directory or the file cannot be created.
     """
     if not directory.is_dir():
         directory.parent.mkdir(parents=True, exist_ok=True)

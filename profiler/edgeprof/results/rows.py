@@ -1,4 +1,4 @@
-"""The rows that a result has in the store's tables: the result itself as JSON, and the columns that find it."""
+"""The rows of a result in the store's tables: the result itself as JSON, and the columns that serve to find it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def insert_result(db: sqlite3.Connection, result: Result) -> None:
-    """Insert a result, whose id must be free, and its variants."""
+    """Insert a result and its variants; the result's id must not be in use."""
     utc = _utc_text(result.created)
     db.execute(
         "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -42,7 +42,7 @@ def insert_result(db: sqlite3.Connection, result: Result) -> None:
 
 
 def _utc_text(created: str) -> str:
-    """A time as text that sorts, in UTC; a text that cannot be parsed stays as it is."""
+    """Return a time as sortable text in UTC; a text that cannot be parsed is returned unchanged."""
     try:
         moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
     except ValueError:
@@ -51,7 +51,7 @@ def _utc_text(created: str) -> str:
 
 
 def _model_columns(result: Result, variant: Variant) -> tuple[object, ...]:
-    """The columns of a variant from ``model`` to ``size_bytes``."""
+    """Return a variant's columns from ``model`` to ``size_bytes``."""
     energy, runtime, latency = variant.energy_j_per_inference, variant.runtime, variant.latency_s
     return (
         schema.model_name(variant.model),

@@ -1,6 +1,6 @@
-"""The result file, ``edgeprof.result/1``: what is measured, with units in the names and None, never 0, for unknown.
+"""The result file, ``edgeprof.result/1``: names of fields contain the unit; None, never 0, stands for unknown.
 
-These structures are the file: field for field what the contract promises. ``document.py`` writes and reads it.
+These structures are the file, field for field. ``document.py`` writes and reads it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SCHEMA = "edgeprof.result/1"
 
 
 class Steady(Struct):
-    """The warm-up: how many inferences and seconds until steady, and whether it was reached."""
+    """The warm-up: its inferences and seconds, and whether a steady state was reached."""
 
     reached: bool
     inferences: int
@@ -69,7 +69,7 @@ class Steady(Struct):
 
 
 class Window(Struct):
-    """One measured window, kept for the traces of the report and for paired comparison."""
+    """One measured window, kept for the report's traces and for paired comparisons."""
 
     start_s: float
     end_s: float
@@ -79,29 +79,29 @@ class Window(Struct):
     energy_j: float | None = None
     mean_power_w: float | None = None
     latency_median_s: float | None = None
-    #: Of a window in which a device repeated the calls by itself: the mean of each is known, and no median.
+    #: Only of a window in which the device itself repeated the calls: their mean is known, and no median.
     latency_mean_s: float | None = None
-    #: Whether a device had to be brought back in step in this window, and repeated the calls after that.
+    #: Whether the device lost synchronisation in this window and repeated the calls after it was regained.
     is_second_try: bool = False
 
 
 class Workload(Struct):
-    """What a model was asked to do again and again, with its figures per unit of it.
+    """What a model was asked to do repeatedly, with its figures per unit.
 
     Attributes:
         name: ``inference``, ``prefill``, ``frame`` …
-        unit: What was counted, in the singular: ``inference``, ``prompt token``, ``frame`` …
-        units_per_call: How many units one call made.
-        count: Units made in all windows together.
+        unit: The name of what is counted, in the singular: ``inference``, ``prompt token``, ``frame`` …
+        units_per_call: How many units one call completes.
+        count: Units completed in all windows together.
         energy_j_per_unit: Joules per unit.
         latency_s: Seconds per call.
         throughput_per_s: Units per second.
-        late: Frames that were done after the next one was due; None in a scenario without such a due time.
+        late: Frames that finished after the next one was due; None in a scenario without due times for frames.
         dropped: Calls that were due and not made; None in a scenario without due times.
-        cut_short: Windows that ended early, because they held more calls than there was room to time.
-        windows: Each window; ``inferences`` counts units.
+        cut_short: Windows that ended early, because there was no room to store the times of more calls.
+        windows: Each window; its ``inferences`` counts units.
         rate_hz: Calls per second of each stream that were due; None in a scenario without a rate.
-        streams: Cameras or threads at once, where there is a rate.
+        streams: Cameras or threads at the same time, in a scenario with a rate.
     """
 
     name: str
@@ -120,13 +120,12 @@ class Workload(Struct):
 
 
 class Saturation(Struct):
-    """Which rates a number of streams kept.
+    """Which rates a number of streams could sustain.
 
     Attributes:
-        streams: At once.
-        kept_hz: The highest rate of each stream at which at least 99 % of the calls that were due were made; None: at
-            none.
-        saturated_hz: The lowest rate at which fewer were made; None: at none.
+        streams: Streams at the same time.
+        kept_hz: The highest rate per stream at which at least 99 % of the due calls were made; None if there was none.
+        saturated_hz: The lowest rate per stream at which fewer were made; None if there was none.
         achieved_per_s: Calls per second, of all streams together, that were made at ``saturated_hz``.
     """
 
@@ -137,14 +136,14 @@ class Saturation(Struct):
 
 
 class Loads(Struct):
-    """What several rates and streams of one workload show.
+    """The findings on one workload that was measured at several rates or with several streams.
 
     Attributes:
-        saturation: For each number of streams, the fewest first.
-        stream_power_w: Watts that each further stream takes at ``stream_rate_hz``; None where that was not asked for,
-            or nothing measured it.
-        stream_power_ci95: Its interval.
-        stream_rate_hz: The highest rate that both the fewest and the most streams kept.
+        saturation: One entry for each number of streams, the fewest first.
+        stream_power_w: Watts that each further stream takes at ``stream_rate_hz``; None if it was not requested or
+            could not be measured.
+        stream_power_ci95: The 95 % interval of ``stream_power_w``.
+        stream_rate_hz: The highest rate that both the fewest and the most streams sustained.
     """
 
     saturation: list[Saturation] = []
@@ -154,12 +153,12 @@ class Loads(Struct):
 
 
 class TokenTime(Struct):
-    """A time of a part of a call (a token of a language model, a stage), in seconds, over all calls in the windows.
+    """The time of a part of a call (a token of a language model, a stage), in seconds, over all calls in the windows.
 
     Attributes:
-        mean: Of all samples.
-        p50: The median; the other quantiles likewise; None with fewer than 10 / (1 − p) samples.
-        samples: How many times were read.
+        mean: The mean of all samples.
+        p50: The median; ``p90`` and ``p99`` are quantiles, None with fewer than 10 / (1 − p) samples.
+        samples: The number of samples.
     """
 
     mean: float
@@ -170,11 +169,11 @@ class TokenTime(Struct):
 
 
 class Closure(Struct):
-    """Whether the phases of a request, measured apart, add up to the request: their sum over the request's own figure.
+    """Whether the separately measured phases of a request add up to it: their sum divided by the request's own figure.
 
     Attributes:
-        energy: Of gross joules; None where they are not known, or of fewer than two windows.
-        time: Of seconds.
+        energy: The ratio of the gross joules; None if they are unknown or there are fewer than two windows.
+        time: The ratio of the seconds.
     """
 
     energy: Ratio | None = None
@@ -182,19 +181,20 @@ class Closure(Struct):
 
 
 class Perplexity(Struct):
-    """How likely a language model finds a text, by llama-perplexity's convention: pieces of ``chunk`` tokens, of which
-    the second half is scored.
+    """A language model's perplexity on a text, by the convention of llama-perplexity: the text is read in pieces of
+    ``chunk`` tokens, and the second half of each piece is scored.
 
     Attributes:
         value: exp(−mean log-likelihood of a token).
-        ci95: By a block bootstrap over tokens; None with too few.
-        tokens: How many were scored.
-        chunk: Tokens of one piece.
+        ci95: The 95 % interval, by a block bootstrap over tokens; None with too few tokens.
+        tokens: The number of scored tokens.
+        chunk: Tokens per piece.
         text: The name of the text's file.
-        text_sha256: Of the whole text.
-        tokens_sha256: Of the tokens that were read: two models can be paired where it is the same.
-        ratio: Over the baseline's perplexity, paired by token; None for the baseline, and for another tokenizer.
-        log_likelihoods: Of each scored token, float32 little-endian in base64, so that results can be paired later.
+        text_sha256: The hash of the whole text.
+        tokens_sha256: The hash of the tokens that were read: two models can be paired if it is the same.
+        ratio: The ratio to the baseline's perplexity, paired by token; None for the baseline, and with another
+            tokenizer.
+        log_likelihoods: Each scored token's log-likelihood, float32 little-endian in base64, to pair results later.
     """
 
     value: float
@@ -209,28 +209,28 @@ class Perplexity(Struct):
 
 
 class Language(Struct):
-    """What a language model was asked for, and what only language models have. Joules and tokens per second stand in
-    the variant's ``workloads``: ``request``, ``prefill`` (per prompt token) and ``decode`` (per output token).
+    """The request to a language model, and the figures that only language models have. Joules and tokens per second are
+    in the variant's ``workloads``: ``request``, ``prefill`` (per prompt token) and ``decode`` (per output token).
 
     Attributes:
-        prompt_tokens: Read by a request.
-        generated_tokens: By a request, the first of them from reading the prompt.
+        prompt_tokens: Tokens that a request reads.
+        generated_tokens: Tokens that a request generates; reading the prompt yields the first one.
         depth: Tokens in the cache before the request.
-        context: Tokens that the cache holds; None: unknown.
-        kv_type: Of the cache's numbers; None: unknown.
-        method: How the phases were told apart: ``phase-windows`` (each in windows of its own), or ``requests`` (only
+        context: The capacity of the cache in tokens; None if unknown.
+        kv_type: The type of the numbers in the cache; None if unknown.
+        method: How the phases were separated: ``phase-windows`` (each phase has its own windows), or ``requests`` (only
             whole requests were measured).
-        architecture: ``llama``, ``qwen2`` …, from the file's header, as the next three.
-        parameters: Weights.
-        bits_per_weight: 8 · bytes of all tensors / weights, whatever the name of the file says.
-        tensor_bytes: Tensor type → bytes; None: of a type whose size is not known.
-        ttft_s: From the beginning of a request to its first token.
-        tpot_s: (Time of the last token − TTFT) / (tokens − 1), of each request.
-        itl_s: Between one token and the next, over all tokens.
-        closure: Whether the phases add up; None where they were not measured apart.
-        batch: Requests that were read and answered at once.
-        random_weights: Whether the weights mean nothing: time, memory and joules are real, what it says is not.
-        perplexity: Of the text that was given; None without one.
+        architecture: ``llama``, ``qwen2`` …; this and the next three come from the file's header.
+        parameters: The number of weights.
+        bits_per_weight: 8 · bytes of all tensors / weights, whatever the file name claims.
+        tensor_bytes: Tensor type → bytes; None for a type whose size is unknown.
+        ttft_s: The time from the beginning of a request to its first token.
+        tpot_s: (Time of the last token − TTFT) / (tokens − 1), for each request.
+        itl_s: The time between two consecutive tokens, over all tokens.
+        closure: Whether the phases add up; None if they were not measured separately.
+        batch: Requests that were read and answered at the same time.
+        random_weights: Whether the weights are random: time, memory and joules are real, the answers are meaningless.
+        perplexity: The perplexity of the given text; None without a text.
     """
 
     prompt_tokens: int
@@ -253,17 +253,17 @@ class Language(Struct):
 
 
 class Microcontroller(Struct):
-    """The device that ran a model beside the machine that measured.
+    """A separate device that ran the model, while this machine measured.
 
     Attributes:
-        name: What it calls itself.
-        model: Which model of MLPerf Tiny its firmware says that it holds.
-        port: Where it was reached.
-        arena_bytes: Memory of the model's tensors, as the firmware or the user says.
-        flash_bytes: Size of the firmware, likewise.
-        ram_bytes: Memory in use, likewise.
-        clock_ppm: How much faster its clock runs than this machine's, in millionths.
-        clock_u_ppm: The half-width of that, from the delays of its reports.
+        name: The name that the device reports.
+        model: The MLPerf Tiny model that the firmware reports.
+        port: The port on which the device was reached.
+        arena_bytes: Memory of the model's tensors, as the firmware or the user reports it.
+        flash_bytes: Size of the firmware, from the same source.
+        ram_bytes: Memory in use, from the same source.
+        clock_ppm: How much faster the device's clock runs than this machine's, in millionths.
+        clock_u_ppm: The half-width of the interval of ``clock_ppm``, from the delays of the device's reports.
     """
 
     name: str
@@ -290,18 +290,21 @@ class Stage(Struct):
     """One stage of a pipeline, or of a program that marks its stages.
 
     Attributes:
-        name: As the application calls it.
-        calls_per_frame: How often a frame calls it; None where the program tells no frames.
-        seconds: Of one call, in place.
-        method: How its joules came about: ``repeat`` (frames with the stage called more often, against frames without),
-            ``regression`` (of the readings on when each stage ran), or ``time-share``: it has times and no joules.
-        separable: Whether its joules can be told from the other stages': their standard uncertainty is at most 20 %.
-        energy_j_per_call: Joules of one call; None where nothing told them.
-        frame_share: Its share of the time of all stages, which is no share of the joules.
-        alone_s: Seconds of a call that runs over and over by itself on recorded inputs (median); None: not known.
-        repeats: How often it was called again in each frame of its windows.
-        calls: How many calls there were, where a program marked them.
-        reason: Why joules are missing; None: they are not.
+        name: The application's name for it.
+        calls_per_frame: How often a frame calls it; None if the program does not mark frames.
+        seconds: The time of one call within the pipeline.
+        method: How its joules were found: ``repeat`` (frames that call the stage more often, compared with frames that
+            do not), ``regression`` (of the readings on the times at which each stage ran), or ``time-share`` (the stage
+            has times and no joules).
+        separable: Whether its joules can be separated from the other stages': their standard uncertainty is at most
+            20 %.
+        energy_j_per_call: Joules of one call; None if unknown.
+        frame_share: Its share of the time of all stages, which is not its share of the joules.
+        alone_s: Seconds of a call when the stage runs repeatedly by itself on recorded inputs (median); None if
+            unknown.
+        repeats: How many extra calls each frame of its windows made.
+        calls: The number of calls, if a program marked them.
+        reason: Why joules are missing; None if they are not.
     """
 
     name: str
@@ -318,13 +321,13 @@ class Stage(Struct):
 
 
 class Pipeline(Struct):
-    """What a pipeline was measured with, and what its stages leave of a frame.
+    """The frames that a pipeline was measured with, and the part of a frame that is outside all stages.
 
     Attributes:
-        source: Where its frames came from.
-        frames: How many frames make the loop that every window replays whole.
-        rest: Joules of a frame beside its stages: stages + rest = frame. None where a stage's are unknown.
-        rest_s: Seconds of a frame beside its stages (mean).
+        source: The source of the frames.
+        frames: The number of frames in the loop; each window replays only whole loops.
+        rest: Joules of a frame outside its stages: stages + rest = frame. None if a stage's joules are unknown.
+        rest_s: Seconds of a frame outside its stages (mean).
     """
 
     source: str
@@ -354,41 +357,41 @@ class Variant(Struct):
     steady: Steady | None = None
     windows: list[Window] = []
     last_words: str | None = None
-    #: The main one first: it is what ``energy_j_per_inference``, ``latency_s`` and ``throughput_per_s`` say. Empty in a
-    #: result of edgeprof 0.1 and of a variant that was not measured.
+    #: The main workload comes first: ``energy_j_per_inference``, ``latency_s`` and ``throughput_per_s`` are its
+    #: figures. Empty in a result of edgeprof 0.1 and for a variant that was not measured.
     workloads: list[Workload] = []
-    #: Of a language model; None of any other.
+    #: Only for a language model; None for any other.
     language: Language | None = None
-    #: Where its time goes, the longest first, then the sum of the others and the rest; empty where it was not asked for
-    #: or cannot be told.
+    #: The operators by their time, the longest first, then the sum of the others and the rest; empty if they were not
+    #: requested or are unknown.
     operators: list[Operator] = []
-    #: Of a .tflite file, where tflite-micro is installed; None: nothing told.
+    #: Only for a .tflite file, and if tflite-micro is installed; None if unknown.
     microcontroller_need: MicrocontrollerNeed | None = None
-    #: Of a model that ran on a device of its own; None of any other.
+    #: Only for a model that ran on a separate device; None for any other.
     microcontroller: Microcontroller | None = None
-    #: Of a pipeline, in the order in which a frame passes through them.
+    #: The stages of a pipeline, in the order in which a frame passes through them.
     stages: list[Stage] = []
     pipeline: Pipeline | None = None
-    #: Of a workload that was measured at several rates or with several streams.
+    #: Only if the workload was measured at several rates or with several streams.
     loads: Loads | None = None
 
     @property
     def unit(self) -> str:
-        """What ``energy_j_per_inference`` is for one of: the unit of the main workload."""
+        """The unit of the main workload: ``energy_j_per_inference`` is the energy of one such unit."""
         return self.workloads[0].unit if self.workloads else "inference"
 
 
 def workload_view(variant: Variant, name: str) -> Variant | None:
-    """The variant as one of its workloads sees it: energy, latency, throughput and windows are that workload's.
+    """Return a copy of a variant whose energy, latency, throughput and windows are those of one workload.
 
-    Whatever reads a variant's main figures reads those of another workload from such a view.
+    Code that reads a variant's main figures can read another workload's figures from such a copy.
 
     Args:
         variant: The variant; it is not changed.
         name: The workload's name.
 
     Returns:
-        The view, with that workload alone; None where the variant has no workload of that name.
+        The copy, with that workload only; None if the variant has no workload of that name.
     """
     workload = next((workload for workload in variant.workloads if workload.name == name), None)
     if workload is None:
@@ -422,15 +425,15 @@ class Result(Struct):
     variants: list[Variant]
     comparisons: list[Comparison] = []
     pareto: list[str] = []
-    #: None in a file of an edgeprof that did not store it: ``verdicts.recommend.recommendation_of`` judges it then.
+    #: None in a file of an edgeprof that did not store it; ``verdicts.recommend.recommendation_of`` then computes it.
     recommendation: Recommendation | None = None
     reasons: list[Reason] = []
     interrupted: bool = False
     self_cost: SelfCost | None = None
     traces: list[TraceStrip] = []
-    #: The words of the command that made it, so that a person can repeat it; None where no command did, or where the
-    #: edgeprof of that time did not keep it.
+    #: The words of the command that made the result, so that a person can repeat it; None if no command made it, or if
+    #: that edgeprof did not store the command.
     command: list[str] | None = None
-    #: None where the board was not proved
+    #: None if the board was not proved
     proof: Proof | None = None
     schema: str = SCHEMA

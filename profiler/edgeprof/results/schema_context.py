@@ -1,4 +1,4 @@
-"""The parts of a result that say of what, where and how it is: reasons, host, sensors, protocol, model, proof."""
+"""The parts of a result that describe its circumstances: reasons, host, sensors, protocol, model, proof."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ Interval = tuple[float, float]
 
 
 class Struct(msgspec.Struct, kw_only=True):
-    """Base of all; every field is written, so that a reader sees null and not an absence."""
+    """The base of all structures; every field is written, so that an unknown value is null and never absent."""
 
 
 class Reason(Struct):
     """Why something is missing, degraded or worth knowing.
 
     Attributes:
-        code: For machines: ``throttled``, ``idle_drift``, ``gaps``, ``not_steady``, ``saturated``, ``no_sensor`` …
+        code: The name for programs: ``throttled``, ``idle_drift``, ``gaps``, ``not_steady``, ``saturated``,
+            ``no_sensor`` …
         message: One sentence with the numbers.
-        remedy: What to do, where there is something.
+        remedy: What the user can do about it, if anything.
     """
 
     code: str
@@ -43,7 +44,7 @@ class Host(Struct):
     power_mode: str | None
     governor: str | None
     fingerprint: str
-    #: Everything else that must agree for two results to be comparable, and what is worth noting: name → value.
+    #: Everything else that must agree for two results to be comparable, and other notable facts: name → value.
     context: dict[str, str] = {}
 
 
@@ -67,13 +68,13 @@ class SensorUse(Struct):
     filter: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     reason: str | None = None
-    #: What the newest ``doctor --prove`` says of the channel: ``date`` (ISO 8601) and ``verdict`` (``passed``,
-    #: ``failed``, ``cannot_tell``); None where the board was not proved
+    #: The finding of the newest ``doctor --prove`` on the channel: ``date`` (ISO 8601) and ``verdict`` (``passed``,
+    #: ``failed``, ``cannot_tell``); None if the board was not proved
     proved: dict[str, str] | None = None
 
 
 class SelfCost(Struct):
-    """What measuring cost: the sampler's own CPU share and memory."""
+    """The cost of measuring: the sampler's own CPU share and memory."""
 
     cpu_ratio: float | None = None
     rss_bytes: int | None = None
@@ -96,7 +97,7 @@ class Protocol(Struct):
     seed: int = 0
     #: "random", or the file that the inputs came from
     inputs: str = "random"
-    #: How many frames of ``periodic`` could wait.
+    #: How many frames could wait in the scenario ``periodic``.
     queue: int = 0
 
 
@@ -104,12 +105,12 @@ class Model(Struct):
     """A model file.
 
     Attributes:
-        path: As the user gave it; an application's ``module:attribute`` is one too.
-        format: As recognised from its content: ``onnx``, ``tflite`` …; ``unknown`` of a file that is no model.
-        sha256: Of the file's bytes, hexadecimal.
-        size_bytes: Of the file on disk.
-        size_compressed_bytes: Deflated, as a download or an update would carry it.
-        name: What it is called without its variant, for grouping: the same for a model and all that was made from it.
+        path: The path that the user gave, or an application's ``module:attribute``.
+        format: The format recognised from the content: ``onnx``, ``tflite`` …; ``unknown`` if the file is not a model.
+        sha256: The hash of the file's bytes, hexadecimal.
+        size_bytes: The size of the file on disk.
+        size_compressed_bytes: The size after deflate compression, as in a download or an update.
+        name: The model's name without its variant: the same for a model and everything that was made from it.
     """
 
     path: str
@@ -148,7 +149,7 @@ class ProofCheck(Struct):
 
 
 class Proof(Struct):
-    """What ``doctor --prove`` had last found of the board when the result was made (``edgeprof.prove/1``)."""
+    """The newest finding of ``doctor --prove`` on the board when the result was made (``edgeprof.prove/1``)."""
 
     board: str
     rail: str | None
@@ -161,7 +162,7 @@ class Proof(Struct):
 
 
 def model_name(model: Model) -> str:
-    """What a model is called in lists, labels and pairs: its own name, else the stem of its path.
+    """Return the model's name for lists, labels and pairs: its own name, or by default the stem of its path.
 
     >>> model_name(Model(path="zoo/resnet8.tflite", format="tflite", sha256=None, size_bytes=None))
     'resnet8'

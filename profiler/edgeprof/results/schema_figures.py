@@ -1,4 +1,4 @@
-"""The parts of a result that hold what was measured: latency, energy, power, memory, GPU, temperature, accuracy."""
+"""The parts of a result that hold the figures: latency, energy, power, memory, GPU, temperature, accuracy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeprof.results.schema_context import Interval, Struct
 
 
 class Histogram(Struct):
-    """How often a value fell between two neighbouring edges: ``len(counts) == len(edges) - 1``."""
+    """The number of values between each two neighbouring edges: ``len(counts) == len(edges) - 1``."""
 
     edges: list[float]
     counts: list[int]
@@ -18,9 +18,9 @@ class Histogram(Struct):
 class Latency(Struct):
     """Seconds per call (an inference request).
 
-    ``p50`` … ``p99`` are the samples' quantiles and ``p50_bound`` … ``p99_bound`` upper bounds of the true quantiles
-    that hold with 99 % confidence (MLPerf's early stopping); each is None where the samples do not suffice. ``median``
-    is p50. Where a device repeats the calls by itself, only their mean is known, and all else is None but ``samples``.
+    ``p50`` … ``p99`` are the samples' quantiles, and ``p50_bound`` … ``p99_bound`` are upper bounds of the true
+    quantiles with 99 % confidence (MLPerf's early stopping); each is None if there are too few samples. ``median`` is
+    p50. If the device itself repeats the calls, only ``mean`` and ``samples`` are known; everything else is None.
     """
 
     mean: float
@@ -38,7 +38,7 @@ class Latency(Struct):
     p90_bound: float | None = None
     p95_bound: float | None = None
     p99_bound: float | None = None
-    #: For the report; edges in seconds, the last bin is the tail up to the maximum.
+    #: For the report; its edges are in seconds, and its last bin is the tail up to the maximum.
     histogram: Histogram | None = None
 
 
@@ -59,17 +59,17 @@ class EnergyFigure(Struct):
     """Joules per inference.
 
     Attributes:
-        value: None where it must not be quoted; the variant's reasons say why.
+        value: The figure; None if it must not be quoted, and the variant's reasons explain why.
         expanded_uncertainty: U = k·u_c.
         ci95: value ± U.
         windows: Each window's figure.
         coverage_factor: k.
         degrees_of_freedom: ν_eff after Welch and Satterthwaite; None for infinite.
-        autocorrelation: Of each window with the next (lag 1), −1 to 1; None with fewer than five windows. Near 0 the
-            windows are independent, as the interval takes them to be.
-        influences: Errors that all windows share, by their cause: signed standard uncertainties (J per inference). Of
-            two variants, those of one name are one error, and cancel in the ratio as far as they are alike; those
-            whose name begins with ``level`` are errors of each variant's own.
+        autocorrelation: The correlation of each window with the next (lag 1), −1 to 1; None with fewer than five
+            windows. Near 0 the windows are independent, as the interval assumes.
+        influences: Errors that all windows share, by cause: signed standard uncertainties (J per inference). If two
+            variants have an influence of the same name, it is one error, and cancels in their ratio as far as the two
+            values agree; influences whose names begin with ``level`` are separate errors of each variant.
     """
 
     value: float | None
@@ -104,12 +104,12 @@ class Energy(Struct):
 
 class Power(Struct):
     mean: float | None
-    #: the highest reading, which is an average over ``max_over_s``: shorter peaks are higher
+    #: the highest reading, which is an average over ``max_over_s``: shorter peaks may be higher
     max: float | None
     idle: float | None
     idle_before: float | None = None
     idle_after: float | None = None
-    #: time constant of the sensor's filter, or length of its blocks, s; None where a reading stands for its moment
+    #: time constant of the sensor's filter, or length of its blocks, s; None if a reading is an instantaneous value
     max_over_s: float | None = None
 
 
@@ -117,10 +117,10 @@ class KvCache(Struct):
     """The cache of a language model's attention, in bytes.
 
     Attributes:
-        bytes: What it takes; None: unknown.
-        formula_bytes: 2 · layers · KV heads · head width · tokens · bytes of its type; None where that is not how the
-            model's cache is built, or the header does not say.
-        source: Where ``bytes`` comes from: ``measured`` (told by the library that allocated it) or ``formula``.
+        bytes: The size; None if unknown.
+        formula_bytes: 2 · layers · KV heads · head width · tokens · bytes of its type; None if the model's cache is
+            built in another way, or the header lacks a value.
+        source: The source of ``bytes``: ``measured`` (reported by the library that allocated it) or ``formula``.
     """
 
     bytes: int | None
@@ -129,20 +129,20 @@ class KvCache(Struct):
 
 
 class Memory(Struct):
-    """Memory of the worker's process, in bytes; None: unknown.
+    """Memory of the worker's process, in bytes; None if unknown.
 
     Attributes:
-        peak_rss: The most that the model itself held, the windows' own time-stamps left out.
-        loaded_rss: Resident after loading, before the first inference: mapped weights are not yet in it.
-        gpu_peak: The most device memory.
-        anonymous: Resident after the windows and of no file: the kernel cannot drop it.
-        mapped: Resident after the windows and of a file, as weights that are mapped: the kernel may drop it.
-        load_peak: The most that was resident while loading, the first inference included.
-        kv_cache: Of a language model.
-        compute_buffer: Of a language model: what its library reserves for intermediate results; a part of it may not be
-            resident.
-        runtime_rss: Resident with the runtime's library (Python and numpy included) and no model: what the library
-            costs, whatever it runs.
+        peak_rss: The highest resident memory, without the time stamps that edgeprof stores for the windows.
+        loaded_rss: Resident memory after loading, before the first inference; it does not yet contain mapped weights.
+        gpu_peak: The highest device memory.
+        anonymous: Resident memory after the windows that no file backs: the kernel cannot drop it.
+        mapped: Resident memory after the windows that a file backs, such as mapped weights: the kernel may drop it.
+        load_peak: The highest resident memory while loading, including the first inference.
+        kv_cache: The cache of a language model's attention; None for any other model.
+        compute_buffer: The memory that a language model's library reserves for intermediate results; a part of it may
+            not be resident.
+        runtime_rss: Resident memory with the runtime's library (including Python and numpy) and without a model: the
+            cost of the library, whatever it runs.
     """
 
     peak_rss: int | None
@@ -157,14 +157,14 @@ class Memory(Struct):
 
 
 class Operator(Struct):
-    """What one operator of a model takes of an inference, or a group of them, or what is in none of them.
+    """The part of an inference that one operator takes, or a group of operators, or the rest outside all operators.
 
     Attributes:
-        name: As the runtime calls it, of the graph that it executes.
-        type: ``Conv``, ``FullyConnected`` …; None where there are several, or none.
-        share: Of a call's time, in a run beside the windows; those of a variant add up to 1.
-        seconds: The share of the mean latency in the windows.
-        energy_j_attributed: The share of the joules of an inference (J): an attribution, not a measurement.
+        name: The runtime's name for it, in the graph that the runtime executes.
+        type: ``Conv``, ``FullyConnected`` …; None if there are several types, or none.
+        share: The share of a call's time, from a run outside the windows; the shares of a variant add up to 1.
+        seconds: The same share of the mean latency in the windows.
+        energy_j_attributed: The same share of the joules of an inference (J): an attribution, not a measurement.
         method: ``time-share``: the joules are shared out as if each operator drew the mean power.
     """
 
@@ -177,16 +177,16 @@ class Operator(Struct):
 
 
 class MicrocontrollerNeed(Struct):
-    """What a model needs of a microcontroller, by TensorFlow Lite for Microcontrollers.
+    """The memory that a model needs on a microcontroller, according to TensorFlow Lite for Microcontrollers.
 
     Attributes:
-        arena_bytes: RAM for its tensors, planned on this machine, whose pointers are larger: an upper bound. None where
-            it does not run there; ``reason`` says why.
-        head_bytes: The part for activations.
-        tail_bytes: The part that stays for the whole run.
-        flash_bytes: Of the model's file; the code that runs it comes on top.
-        unsupported_operators: Those that are missing there, or do not take these types.
-        reason: Why the arena is not known; None: it is.
+        arena_bytes: RAM for the model's tensors. It is planned on this machine, whose pointers are larger, so that it
+            is an upper bound. None if the model does not run there; ``reason`` explains why.
+        head_bytes: The part of the arena for activations.
+        tail_bytes: The part of the arena that stays allocated for the whole run.
+        flash_bytes: The size of the model's file; the code that runs it is not included.
+        unsupported_operators: Operators that are missing there, or do not support the model's types.
+        reason: Why ``arena_bytes`` is unknown; None if it is known.
     """
 
     arena_bytes: int | None
@@ -198,7 +198,7 @@ class MicrocontrollerNeed(Struct):
 
 
 class Clock(Struct):
-    """A clock while the windows ran, hertz."""
+    """The frequency of a clock while the windows ran, in hertz."""
 
     min: float
     median: float
@@ -206,23 +206,23 @@ class Clock(Struct):
 
 
 class Gpu(Struct):
-    """What a device that computes on its own adds. Times are medians in seconds per inference request, of inferences
-    beside the windows (looking costs some microseconds); None where the runtime cannot tell.
+    """The figures of a GPU. Times are medians in seconds per inference request, from inferences outside the windows
+    (because timing them costs some microseconds); None if the runtime does not provide them.
 
     Attributes:
-        compute_s: On the device, by its own clock.
-        h2d_s: Copying inputs to it.
-        d2h_s: Copying outputs back.
-        enqueue_s: What the host needed to start the computation.
+        compute_s: Computation on the device, by the device's own clock.
+        h2d_s: Copying the inputs to the device.
+        d2h_s: Copying the outputs back.
+        enqueue_s: Starting the computation, on the host.
         wall_s: The same inferences by the host's clock.
-        transfer_ratio: Copies over copies and computation.
+        transfer_ratio: Time of the copies divided by time of the copies and the computation.
         compute_cov: Coefficient of variation of the computation; above 0.01 the clocks are not steady (trtexec).
-        samples: Inferences looked at.
-        queue: ``full``: the next inference was waiting while one ran; ``empty``: each was waited for.
-        memory_bytes: Of the worker's process, by the driver.
-        clock_hz: Of the GPU.
-        throttle_reasons: Why its clock was held down in some sample of the windows.
-        energy_j_per_inference: Of the GPU's own rail or board, beside the headline.
+        samples: The number of timed inferences.
+        queue: ``full`` if the next inference was queued while one ran, ``empty`` if the host waited for each one.
+        memory_bytes: Device memory of the worker's process, as the driver reports it.
+        clock_hz: The clock of the GPU.
+        throttle_reasons: Why the GPU's clock was reduced in any sample within the windows.
+        energy_j_per_inference: Joules on the GPU's own rail or board, in addition to the headline's joules.
     """
 
     compute_s: float | None = None
@@ -254,15 +254,15 @@ class Accuracy(Struct):
     """A score on labelled data, on the same runtime and artifact as the latency and the joules.
 
     Attributes:
-        value: A ratio (0 to 1) or the metric's own unit.
-        ci95: Wilson's interval for proportions.
-        drop: How much worse than the baseline: its value minus this one's, or, where less is better, this one's minus
-            its; 0 for the baseline itself, None without one.
-        p_value: Against the baseline, paired by sample: McNemar's exact test, or the bootstrap's for metrics that judge
-            samples together.
+        value: A ratio (0 to 1), or a value in the metric's own unit.
+        ci95: The 95 % interval; Wilson's for proportions.
+        drop: How much worse it is than the baseline: the baseline's value minus this one, or the reverse if lower is
+            better; 0 for the baseline itself, None without a baseline.
+        p_value: The p-value against the baseline, paired by sample: McNemar's exact test, or a bootstrap for metrics
+            that judge samples together.
         preprocessing: Hash of the declared preprocessing.
-        higher_is_better: False where a rise is bad, as of perplexity.
-        title: What people call the metric: ``top-1``; None where it says nothing, and its name serves.
+        higher_is_better: False if a lower value is better, as for perplexity.
+        title: The metric's usual title, such as ``top-1``; None if it has none, and its name is shown.
     """
 
     metric: str
@@ -278,10 +278,10 @@ class Accuracy(Struct):
 
     @property
     def sign(self) -> int:
-        """What makes more of it better: value · sign."""
+        """1 or −1, such that a higher ``value * sign`` is better."""
         return 1 if self.higher_is_better else -1
 
     @property
     def is_ratio(self) -> bool:
-        """Whether it is a share of what there is, shown in percent; else it has a unit of its own."""
+        """Whether the value is a proportion, shown in percent; otherwise it is in the metric's own unit."""
         return self.higher_is_better and 0.0 <= self.value <= 1.0

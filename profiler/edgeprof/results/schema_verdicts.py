@@ -8,7 +8,7 @@ from edgeprof.results.schema_context import Interval, Struct, Verdict
 
 
 class Ratio(Struct):
-    """A variant's figure over its baseline's; below 1 is better.
+    """A variant's figure divided by its baseline's; below 1 is better.
 
     Attributes:
         value: The ratio.
@@ -25,7 +25,7 @@ class Difference(Struct):
 
 
 class WorkloadComparison(Struct):
-    """One workload of a variant against the same workload of its baseline, where there are several."""
+    """One workload of a variant compared with the same workload of its baseline, if there are several workloads."""
 
     name: str
     unit: str
@@ -41,13 +41,13 @@ class Comparison(Struct):
     energy_ratio: Ratio | None
     latency_ratio: Ratio | None
     verdict: Verdict
-    #: Why not comparable, or what the verdict rests on.
+    #: Why the two are not comparable, or what the verdict is based on.
     reason: str | None = None
-    #: The variant's accuracy minus the baseline's, in the metric's unit (where less is better, below 0 is a gain).
+    #: The variant's accuracy minus the baseline's, in the metric's unit (a negative one is a gain if lower is better).
     accuracy_difference: Difference | None = None
-    #: Each workload that both have, where there are several; the main one is what the ratios above are of.
+    #: Each workload that both have, if there are several; the ratios above are those of the main workload.
     workloads: list[WorkloadComparison] = []
-    #: Of two language models that read the same text with the same tokenizer, paired by token; below 1 is better.
+    #: Only for two language models that read the same text with the same tokenizer, paired by token; below 1 is better.
     perplexity_ratio: Ratio | None = None
 
 
@@ -55,14 +55,14 @@ class Recommendation(Struct):
     """The one verdict on a result, which every table, page and file shows.
 
     Attributes:
-        variant: The variant to take; None where none can be recommended.
-        reason: Why, in one sentence.
-        praise: What its row may be called: ``best`` where accuracy was judged, else ``cheapest``, ``fastest``,
-            ``smallest`` (of what is tied), or ``keep`` (the untouched model, of what is tied); None where there was
-            nothing to choose from.
-        criterion: What decided: ``energy``, or ``latency`` where no energy is known.
-        ties: The variants that cannot be told from it in the criterion.
-        untouched: Whether it is the baseline: no change is worth making.
+        variant: The recommended variant; None if none can be recommended.
+        reason: The reason, in one sentence.
+        praise: The label of its row: ``best`` if accuracy was judged, otherwise ``cheapest``, ``fastest``,
+            ``smallest`` (of the tied variants), or ``keep`` (the untouched model, if it is among the tied variants);
+            None if there was no choice.
+        criterion: The figure that decided: ``energy``, or ``latency`` if no energy is known.
+        ties: The variants that cannot be distinguished from it in the criterion.
+        untouched: Whether it is the baseline, so that no change is worth making.
     """
 
     variant: str | None
@@ -74,7 +74,7 @@ class Recommendation(Struct):
 
 
 def sense(ratio: Ratio, relevant: float = 0.01) -> Verdict:
-    """What one ratio says: tied where its interval contains 1, or lies wholly within 1 ± ``relevant``."""
+    """Return the verdict on one ratio: tied if its interval contains 1 or lies entirely within 1 ± ``relevant``."""
     low, high = ratio.ci95
     if low <= 1 <= high or (low > 1 - relevant and high < 1 + relevant):
         return "tied"

@@ -1,7 +1,8 @@
-"""Every result measured on this device, in one SQLite file under ``EDGEPROF_DATA_DIR``.
+"""The store: every result measured on this device, in one SQLite file under ``EDGEPROF_DATA_DIR``.
 
-Write-ahead logging and one transaction a result: a crash leaves whole results, and a daemon may read while a bench
-writes. Whatever goes wrong is a StoreError, which a caller that holds a result reports as a warning and goes on.
+The store uses write-ahead logging and one transaction per result: a crash leaves only whole results, and a daemon may
+read while a benchmark writes. A failure raises StoreError; a caller that holds a result reports it as a warning and
+continues.
 """
 
 from __future__ import annotations
@@ -30,21 +31,24 @@ if TYPE_CHECKING:
 __all__ = ["BUSY_TIMEOUT_S", "FILE", "Entry", "Newest", "Store", "StoreError", "data_dir"]
 
 FILE = "results.sqlite3"
-#: Seconds to wait for another writer; a result takes milliseconds to write.
+#: Seconds to wait for another writer; writing a result takes milliseconds.
 BUSY_TIMEOUT_S = 10.0
-#: The versions of the tables that first had a fleet's jobs, and names and tags of results.
+#: The first versions of the tables with a fleet's jobs, and with names and tags of results.
 _VERSION_WITH_JOBS, _VERSION_WITH_NAMES = 2, 3
 
 
 class StoreError(EdgeprofError):
-    """Raised if the store cannot be read or written. A measured result is still in memory: warn, print it, go on."""
+    """Raised if the store cannot be read or written.
+
+    A measured result is still in memory then: the caller warns, prints it and continues.
+    """
 
 
 @dataclass(frozen=True)
 class Entry:
     """One variant of one stored result, as history lists it: energies in J per ``unit``, the latency of a call in s.
 
-    ``name`` is what a person called the run, empty for nothing; ``tags`` are sorted.
+    ``name`` is the name that the user gave the run, or empty; ``tags`` are sorted.
     """
 
     id: str
@@ -76,10 +80,10 @@ class Newest:
 
 
 class Store:
-    """The store of one data directory. Nothing is opened or created before it is used.
+    """The store of one data directory. The file is opened or created only when a method needs it.
 
     Args:
-        directory: Where the file is; ``data_dir()`` by default.
+        directory: The directory of the file; ``data_dir()`` by default.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -90,7 +94,7 @@ class Store:
         """Store a result; a result that is saved again, with more variants, replaces the one with its id.
 
         Raises:
-            StoreError: it could not be stored; the result itself is unchanged.
+            StoreError: The result could not be stored; the object itself is unchanged.
         """
         with self._writing() as db:
             taken = db.execute("SELECT created FROM results WHERE id = ?", (result.id,)).fetchone()
@@ -103,21 +107,21 @@ class Store:
             insert_result(db, result)
 
     def save_job(self, result: Result, key: str, device: str) -> Result:
-        """Keep the result of a fleet's job, unless the job has one: each has exactly one, however often it arrives.
+        """Store the result of a fleet's job, unless the job has one: a result that arrives twice is stored once.
 
-        The ids of two devices may be equal, because an id is unique on its device only; the later one is then extended
-        by the beginning of its key.
+        Results of two devices may have the same id, because an id is unique on its device only; the id of the later
+        one is then extended by the beginning of its job's key.
 
         Args:
             result: The result.
             key: The job's key.
-            device: What the inventory calls the device.
+            device: The device's name in the inventory.
 
         Returns:
-            The result as it is kept.
+            The stored result.
 
         Raises:
-            StoreError: it could not be kept.
+            StoreError: The result could not be stored.
         """
         with self._writing() as db:
             stored = db.execute(
@@ -133,7 +137,7 @@ class Store:
         return result
 
     def jobs(self) -> list[tuple[str, Result]]:
-        """The results of a fleet's jobs with the names of their devices, newest first."""
+        """Return the results of a fleet's jobs, each after the name of its device, newest first."""
         with self._reading() as db:
             if db is None or self._version(db) < _VERSION_WITH_JOBS:
                 return []
@@ -147,18 +151,18 @@ class Store:
         ]
 
     def job_keys(self) -> set[str]:
-        """The keys of all jobs that have a result here."""
+        """Return the keys of all jobs that have a result in this store."""
         with self._reading() as db:
             if db is None or self._version(db) < _VERSION_WITH_JOBS:
                 return set()
             return {row[0] for row in db.execute("SELECT key FROM jobs")}
 
     def find(self, reference: str) -> Result:
-        """A stored result by its name or id, the beginning of the id, its last part (``k3f``), ``last`` or ``last~1``.
+        """Find a stored result by its name or id, the id's beginning or last part (``k3f``), ``last`` or ``last~1``.
 
         Raises:
-            InputError: none or several fit; the remedy names those that come near.
-            StoreError: the store cannot be read.
+            InputError: No result or several results match; the remedy lists candidates.
+            StoreError: The store cannot be read.
         """
         with self._reading() as db:
             if db is None:
@@ -170,7 +174,7 @@ class Store:
     def history(
         self, *, limit: int | None = 20, model: str | None = None, tag: str | None = None, failed: bool | None = None
     ) -> list[Entry]:
-        """The variants of the last ``limit`` results, newest result first; an empty list where there is no store.
+        """List the variants of the last ``limit`` results, newest result first; the list is empty without a store.
 
         Args:
             limit: How many results (not variants); None for all.
@@ -214,11 +218,11 @@ class Store:
     def label(
         self, reference: str, *, name: str | None = None, tags: Sequence[str] = (), untag: Sequence[str] = ()
     ) -> str:
-        """Name a stored result, or take its name away (an empty one), add tags and remove some; its id.
+        """Name a stored result (an empty name removes its name), add tags and remove tags; return its id.
 
         Raises:
-            InputError: there is no such result, or another one has the name.
-            StoreError: the store cannot be written.
+            InputError: There is no such result, or the name means another result.
+            StoreError: The store cannot be written.
         """
         with self._writing() as db:
             chosen = self._chosen(db, reference)
@@ -238,11 +242,11 @@ class Store:
         return chosen
 
     def delete(self, reference: str) -> str:
-        """Forget a stored result; its id.
+        """Delete a stored result and return its id.
 
         Raises:
-            InputError: there is no such result.
-            StoreError: the store cannot be written.
+            InputError: There is no such result.
+            StoreError: The store cannot be written.
         """
         with self._writing() as db:
             chosen = self._chosen(db, reference)
@@ -252,13 +256,13 @@ class Store:
         return chosen
 
     def move(self, reference: str, directory: Path) -> str:
-        """Move a stored result, with its name and tags, to the store of another data directory; its id.
+        """Move a stored result, with its name and tags, to the store of another data directory; return its id.
 
-        It is deleted here only after it was kept there.
+        The result is deleted in this store only after the other one has stored it.
 
         Raises:
-            InputError: there is no such result, or the directory is this store's own.
-            StoreError: one of the stores cannot be written, or the other one holds another result of that name.
+            InputError: There is no such result, or the directory is this store's own.
+            StoreError: One of the stores cannot be written, or the other one holds another result with this id.
         """
         other = Store(directory)
         if other.path.resolve() == self.path.resolve():
@@ -271,10 +275,10 @@ class Store:
         return self.delete(result.id)
 
     def all(self) -> list[Result]:
-        """Every stored result, newest first; an empty list where there is no store.
+        """Return every stored result, newest first; the list is empty without a store.
 
         Raises:
-            StoreError: the store cannot be read.
+            StoreError: The store cannot be read.
         """
         with self._reading() as db:
             if db is None:
@@ -283,14 +287,14 @@ class Store:
         return [document.from_json(text, source=f"stored result {key}") for key, text in stored]
 
     def models(self) -> list[str]:
-        """The names of all models that have a result."""
+        """Return the names of all models that have a result."""
         with self._reading() as db:
             if db is None:
                 return []
             return [row[0] for row in db.execute("SELECT DISTINCT model FROM variants ORDER BY model")]
 
     def newest(self) -> list[Newest]:
-        """The newest variant of each model × variant × runtime × scenario, for the exporter; failed ones included."""
+        """Return the newest of each model × variant × runtime × scenario, failed ones included, for the exporter."""
         with self._reading() as db:
             if db is None:
                 return []
@@ -305,17 +309,17 @@ class Store:
                 for key in {row[0] for row in newest_rows}
                 for (text,) in db.execute("SELECT json FROM results WHERE id = ?", (key,))
             }
-        return [  # of a damaged store some rows name what is not there
+        return [  # in a damaged store, a row may name a result or a variant that does not exist
             Newest(results[key], results[key].variants[position])
             for key, position, _ in newest_rows
             if key in results and position in range(len(results[key].variants))
         ]
 
     def _chosen(self, db: sqlite3.Connection, reference: str) -> str:
-        """The id of the result that a reference means.
+        """Return the id of the result that a reference means.
 
         Raises:
-            InputError: none or several fit.
+            InputError: No result or several results match.
         """
         names, _ = self._labels(db)
         named = next((key for key, name in names.items() if name == reference), None)
@@ -326,11 +330,11 @@ class Store:
         return chosen
 
     def _ids(self, db: sqlite3.Connection) -> list[str]:
-        """The ids of all results, newest first."""
+        """Return the ids of all results, newest first."""
         return [row[0] for row in db.execute("SELECT id FROM results ORDER BY created_utc DESC, rowid DESC")]
 
     def _labels(self, db: sqlite3.Connection) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-        """Id → name, and id → tags; both empty in a store of an earlier edgeprof."""
+        """Return the mappings id → name and id → tags; both are empty in a store of an earlier edgeprof."""
         if self._version(db) < _VERSION_WITH_NAMES:
             return {}, {}
         tags: dict[str, tuple[str, ...]] = {}
@@ -366,7 +370,7 @@ class Store:
                 f"results cannot be kept in {self.directory}: {error.strerror}", remedy=_ELSEWHERE
             ) from None
         with self._translate_errors("kept"), contextlib.closing(self._connect(f"file:{_quote_path(self.path)}")) as db:
-            db.execute("PRAGMA journal_mode = WAL")  # where the file system cannot, SQLite keeps its default
+            db.execute("PRAGMA journal_mode = WAL")  # SQLite keeps its default where the file system has no WAL
             db.execute("BEGIN IMMEDIATE")
             try:
                 self._migrate(db)
@@ -379,7 +383,7 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection for reading; None if nothing was ever stored."""
+        """Yield a connection for reading; None if nothing was ever stored."""
         if not self.path.exists():
             yield None
             return
@@ -387,7 +391,7 @@ class Store:
             yield db if self._version(db) else None
 
     def _open_for_reading(self) -> sqlite3.Connection:
-        """Open read-only; on a read-only file system, which allows no lock file, as a file that does not change."""
+        """Open the store read-only; on a read-only file system, which allows no lock file, open it as immutable."""
         name = f"file:{_quote_path(self.path)}"
         db = self._connect(f"{name}?mode=ro")
         try:
@@ -425,7 +429,7 @@ class Store:
     def _translate_errors(self, done: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnicodeError) as error:  # the latter: a damaged file gives texts that are none
+        except (sqlite3.Error, UnicodeError) as error:  # UnicodeError: a damaged file may hold invalid UTF-8
             text = str(error) if isinstance(error, sqlite3.Error) else "it is malformed"
             remedy = _ELSEWHERE
             if "full" in text:

@@ -1,11 +1,11 @@
-"""What the virtual boards are made of: chips, rails, shunts and nodes, as the real boards' device trees have them.
+"""The parts of the virtual boards: chips, rails, shunts and nodes, as in the real boards' device trees.
 
-Written from the device trees and driver sources, and not from the topology that edgeprof itself goes by
-(``sensing/board/boards.toml``), so that a tree built from here can contradict it in a test.
+The data come from the device trees and driver sources, and not from the topology that edgeprof itself uses
+(``sensing/board/boards.toml``), so that a tree built from them can contradict that topology in a test.
 
 Sources: Linux's arch/arm64/boot/dts/nvidia/{tegra210-p3450, tegra186-p3310, tegra186-p3509+p3636, tegra194-p2888,
 tegra194-p3668, tegra234-p3701, tegra234-p3767}, energymon's JetsonPowerRails.md, NVIDIA's nvpower.sh, jetson_stats (GPU
-nodes, thermal zones). Watts are typical of idle and of full load, for a simulation to move between; nothing is
+nodes, thermal zones). Watts are typical of idle and of full load, and a simulation moves between them; nothing is
 calibrated to them.
 """
 
@@ -19,7 +19,7 @@ class RailSpec:
     """One channel of a chip.
 
     Attributes:
-        label: What the device tree calls it.
+        label: Its label in the device tree.
         volts: Voltage at the shunt, V.
         shunt_ohm: Its shunt, Ω.
         idle_w: Typical power at idle, W.
@@ -37,7 +37,7 @@ class RailSpec:
 
 @dataclass(frozen=True)
 class ChipSpec:
-    """One monitor chip; None among the rails is a channel that the board does not connect.
+    """One monitor chip; None among its rails stands for a channel that the board does not connect.
 
     Attributes:
         part: ``ina3221`` (hwmon driver), ``ina3221x`` (JetPack 4's IIO driver) or ``ina238``.
@@ -46,7 +46,7 @@ class ChipSpec:
         rails: Channels in order.
         samples: Averages per reading.
         conversion_s: Conversion time of one bus or shunt voltage, s.
-        update_interval_ms: What the driver's file of that name says; kernels before 5.14 include the samples in it.
+        update_interval_ms: The content of the driver's file of that name; kernels before 5.14 include the samples.
     """
 
     part: str
@@ -59,7 +59,7 @@ class ChipSpec:
 
     @property
     def cycle_s(self) -> float:
-        """Seconds until every connected channel was converted once: bus and shunt voltage each."""
+        """Seconds until every connected channel was converted once, that is, its bus and its shunt voltage."""
         return 2 * self.conversion_s * sum(rail is not None for rail in self.rails)
 
 
@@ -68,19 +68,19 @@ class BoardSpec:
     """One board: identity, chips and the nodes around them.
 
     Attributes:
-        model: /proc/device-tree/model; empty where there is no device tree.
+        model: /proc/device-tree/model; empty without a device tree.
         compatible: /proc/device-tree/compatible, most specific first.
         chips: Its monitor chips.
-        total: The rails that add up to the total; empty where nothing measures one.
+        total: The rails that add up to the board's total; empty if no sensor measures a total.
         cores: CPU cores.
         cpu: Their name.
         memory_bytes: RAM.
         kernel: uname -r.
         zones: Thermal zones: type → °C.
-        gpu: Where the GPU's device is under /sys/devices, with its load file; None without one.
+        gpu: The path of the GPU's device under /sys/devices; None without a GPU.
         gpu_load: Whether that device has a ``load`` file (Thor has none).
-        l4t: Release line of /etc/nv_tegra_release, as ``36.4.4``; None off Jetson.
-        power_modes: nvpmodel's modes; the second one is active, where there are two.
+        l4t: Release in /etc/nv_tegra_release, such as ``36.4.4``; None except on a Jetson.
+        power_modes: nvpmodel's modes; the second one is active if there are several.
         over_current: Whether the soctherm_oc counters exist.
         fan: Whether a pwmfan exists.
     """
@@ -383,7 +383,7 @@ BOARDS: dict[str, BoardSpec] = {
         kernel="6.1.43-rockchip",
         zones={"soc-thermal": 41.0},
     ),
-    # A Jetson module on somebody's own carrier: the module's chip is known, the name of the whole is not.
+    # A board with an unknown name and labels, but with a known monitor chip.
     "unknown-carrier": BoardSpec(
         "Acme Edge Box 3000",
         ("acme,edge-box-3000",),

@@ -1,7 +1,7 @@
-"""What a converter shows of the true power: when it looks, how it averages, in which steps it counts.
+"""Models of the converters: when they sample the true power, how they average it, and the steps of their registers.
 
-Each class stands for one rail of one part. ``advance`` is told how much true energy has flowed and moves on by as many
-conversions as the real part would have made; the properties are then what its registers hold.
+Each class represents one rail of one part. ``advance`` gets the true energy over time and makes as many conversions as
+the real part would have made; the properties are then the contents of its registers.
 """
 
 from __future__ import annotations
@@ -28,33 +28,34 @@ class Converter(ABC):
 
     @abstractmethod
     def advance(self, end: float, energy: Energy, steady: float | None = None) -> None:
-        """Make all conversions that are finished at ``end`` (s, the clock of ``energy``).
+        """Make all conversions that are finished at ``end``.
 
         Args:
-            end: Until when.
+            end: The present time (s), on the clock of ``energy``.
             energy: The rail's true energy over time.
-            steady: Its power (W), where that has not changed since the last call; many cycles then cost as much as one.
+            steady: The rail's power (W) if it has not changed since the last call, so that many cycles cost as little
+                as one; otherwise None.
         """
 
 
 class Ina3221(Converter):
     """One channel of a TI INA3221.
 
-    The part converts shunt 1, bus 1, shunt 2 ... in turn and begins again; a channel therefore looks at its current for
-    one conversion time of each cycle. The averaging is a running one: each cycle ``new = old + (x − old)/samples``
-    (datasheet SBOS576 §7.4.1), an exponential filter of time constant samples × cycle. Registers: shunt voltage in
-    steps of 40 µV, ±163.8 mV; bus voltage in steps of 8 mV.
+    The part converts shunt 1, bus 1, shunt 2 ... cyclically, so a channel samples its current for one conversion time
+    per cycle. It computes a running average, ``new = old + (x − old)/samples`` per cycle (datasheet SBOS576 §7.4.1),
+    which is an exponential filter with the time constant samples × cycle. Registers: shunt voltage in steps of 40 µV,
+    ±163.8 mV; bus voltage in steps of 8 mV.
 
     Args:
-        shunt_ohm: The resistor in the rail.
-        volts: The rail's voltage, taken as steady; it is put on the register's grid, so that only the current is
-            rounded.
+        shunt_ohm: The resistor in the rail, Ω.
+        volts: The rail's voltage (V), assumed constant; it is rounded to the register's step, so that only the current
+            has a rounding error.
         samples: Averages: 1, 4, 16, 64, 128, 256, 512 or 1024.
         conversion_s: Time of one conversion, s (140 µs to 8.244 ms).
         channels: How many channels are enabled.
-        position: Which of them this is, from 0.
-        start: When the part was switched on (s).
-        watts: The power that it has settled to at ``start``.
+        position: The position of this channel among them, from 0.
+        start: The time at which the part was switched on (s).
+        watts: The average power at ``start``, W.
     """
 
     SHUNT_STEP = 40e-6
@@ -83,7 +84,7 @@ class Ina3221(Converter):
 
     @property
     def tau_s(self) -> float:
-        """Time constant of the running average, s; 0 without averaging."""
+        """The time constant of the running average, s; 0 without averaging."""
         return self.samples * self.refresh_s if self.samples > 1 else 0.0
 
     def _due(self, end: float) -> int:
@@ -112,7 +113,7 @@ class Ina3221(Converter):
 
     @property
     def milliamperes(self) -> int:
-        """As the driver gives it: ``DIV_ROUND_CLOSEST(register · 40000 nV, shunt µΩ)`` mA."""
+        """The driver's value: ``DIV_ROUND_CLOSEST(register · 40000 nV, shunt µΩ)`` mA."""
         nanovolts, microohm = self.shunt_register * 40000, round(self.shunt_ohm * 1e6)
         half = microohm // 2
         return (nanovolts + half) // microohm if nanovolts >= 0 else -((half - nanovolts) // microohm)
@@ -123,19 +124,19 @@ class Ina3221(Converter):
 
     @property
     def watts(self) -> float:
-        """What a reader makes of it: mV × mA."""
+        """The power that a reader computes: mV × mA, in W."""
         return self.millivolts * self.milliamperes * 1e-6
 
 
 class BlockAverage(Converter):
-    """A part that gives the mean over each of its periods, in steps: INA238 (16 averages), a PMIC's slow ADC.
+    """A part that gives the mean over each of its periods, in steps, such as an INA238 (16 averages) or a PMIC's ADC.
 
     Args:
         refresh_s: Length of a period, s.
-        look_s: For how much of its end the part looks; the whole period by default.
+        look_s: Length of the part at the period's end that is measured, s; by default the whole period.
         step_w: Smallest step, W.
-        start: When the first period began (s).
-        watts: The power before ``start``.
+        start: The time at which the first period began (s).
+        watts: The power before ``start``, W.
     """
 
     def __init__(
@@ -159,14 +160,14 @@ class BlockAverage(Converter):
 
 
 class EnergyCounter(Converter):
-    """A running total of energy that steps and wraps: RAPL.
+    """A running total of energy that increases in steps and wraps, such as RAPL's.
 
     Args:
-        step_j: One count of the hardware, J (RAPL: 2⁻¹⁴ J, 61 µJ, on most).
+        step_j: One count of the hardware, J (for most RAPL, 2⁻¹⁴ J, that is, 61 µJ).
         wrap_uj: ``max_energy_range_uj``.
-        refresh_s: How often the total moves, s.
-        first_uj: Where it stands at the start.
-        start: When it started (s).
+        refresh_s: The interval between changes of the total, s.
+        first_uj: The total at the start, µJ.
+        start: The time of the start (s).
     """
 
     def __init__(

@@ -1,13 +1,13 @@
-"""Static trees of named boards: what /sys (and a little of /proc, /etc, /var) looks like there.
+"""Static trees of named boards: their /sys, and small parts of /proc, /etc and /var.
 
-``build`` writes the tree once; whoever plays a board live then writes new values into the files that its ``Layout``
-(``tree.py``) names. The tree is plain files and relative links, so it can be copied, diffed and broken on purpose. Real
-directories are kept where a reader may go by them: an hwmon directory lies below its I2C device and is linked from
-/sys/class/hwmon.
+``build`` writes the tree once; a live board then writes new values into the files that its ``Layout`` (``tree.py``)
+names. The tree consists of plain files and relative links, so it can be copied, compared and damaged on purpose. The
+real directory structure is kept where a reader may depend on it: an hwmon directory is below its I2C device and is
+linked from /sys/class/hwmon.
 
-Beside sysfs's own directories the tree holds ``proc/`` (cpuinfo, meminfo, stat …) and ``root/`` (etc, var, and for a
-Pi 5 ``root/vcgencmd/pmic_read_adc`` and ``get_throttled``: the text that the program of that name prints; a captured or
-simulated tree cannot run it, so the reader takes the file).
+In addition to the directories of sysfs, the tree holds ``proc/`` (cpuinfo, meminfo, stat …) and ``root/`` (etc, var,
+and for a Raspberry Pi ``root/vcgencmd/get_throttled`` and, for a Pi 5, ``pmic_read_adc``: the output of that command of
+``vcgencmd``, which cannot be run in a captured or simulated tree, so that the reader reads the file instead).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-#: 2^32 counts of 61 µJ, as most client processors say.
+#: 2^32 counts of 61 µJ, the range of most client processors.
 RAPL_RANGE_UJ = 262_143_328_850
 
 
 @dataclass(frozen=True)
 class Oddities:
-    """What may be wrong with a board; see ``build``."""
+    """The possible oddities of a board; see ``build``."""
 
     no_label: Collection[str] = ()
     disabled: Collection[str] = ()
@@ -51,30 +51,31 @@ def build(board: str, directory: Path, **oddities: object) -> Layout:
 
     Args:
         board: One of ``BOARDS``.
-        directory: Made if absent; existing files of the tree are overwritten.
-        oddities: What is unusual about this one:
-            ``no_label``: rails whose label file is missing; ``disabled``: rails switched off (``inN_enable`` 0, no
-            input files, as a tmpfs cannot say ENODATA); ``nc_label``: unconnected channels carry the label "NC", as L4T
-            r35 writes; ``no_shunt``: rails without ``shuntN_resistor``; ``shunts_uohm``: rail → what that file says;
-            ``no_input``: rails whose voltage and current files are missing; ``unreadable``: rails whose current or
-            energy file is there but fails when read (EISDIR stands for EIO); ``denied``: rails or RAPL zones whose
-            files have mode 0; ``second_chip``: another INA3221 at 0x4F with the rails AUX_A and AUX_B; ``rapl``: zones
-            of x86-rapl, of psys, package, core, uncore, dram; ``packages``: how many; ``mmio``: also the second view
-            of package 0 that intel-rapl-mmio offers; ``live_proc``: ``proc/stat`` and ``proc/meminfo`` are links to
-            the machine's own, so that CPU load and memory are those of the workload.
+        directory: Created if absent; existing files of the tree are overwritten.
+        oddities: The board's oddities:
+            ``no_label``: rails whose label file is missing; ``disabled``: rails switched off (``inN_enable`` 0, and no
+            input files, because a plain file cannot return ENODATA); ``nc_label``: unconnected channels have the label
+            "NC", as in L4T r35; ``no_shunt``: rails without ``shuntN_resistor``; ``shunts_uohm``: rail → the content
+            of that file; ``no_input``: rails whose voltage and current files are missing; ``unreadable``: rails whose
+            current or energy file exists but fails when read (EISDIR in place of EIO); ``denied``: rails or RAPL zones
+            whose files have mode 0; ``second_chip``: another INA3221 at 0x4F with the rails AUX_A and AUX_B; ``rapl``:
+            the zones of x86-rapl, out of psys, package, core, uncore, dram; ``packages``: the number of packages;
+            ``mmio``: also the second view of package 0 by intel-rapl-mmio; ``live_proc``: ``proc/stat`` and
+            ``proc/meminfo`` are links to those of this machine, so that CPU load and memory are those of the workload.
 
     Returns:
-        The layout. The marker that makes readings ``simulated`` is not written: a fixture tree stands for a real one.
+        The layout. The marker that makes readings ``simulated`` is not written, because the tree of a test represents a
+        real board.
 
     Raises:
-        InputError: there is no such board.
+        InputError: There is no such board.
     """
     if board not in BOARDS:
         raise unknown("board", board, BOARDS)
     layout = Layout(board, directory, BOARDS[board])
     odd = Oddities(**oddities)  # type: ignore[arg-type]  # a wrong name is a TypeError that names it
     for old in (directory / "class/hwmon").glob("hwmon*"):
-        old.unlink()  # built here before: chips are numbered as they are added
+        old.unlink()  # left by an earlier build; chips are numbered in the order in which they are added
     for place in ("class/hwmon", "class/thermal", "devices/system/cpu", "root", "proc"):
         (directory / place).mkdir(parents=True, exist_ok=True)
     _lay_identity(layout, odd)
@@ -117,7 +118,7 @@ def _spoil_channel(path: Path, rail: str, odd: Oddities) -> None:
 
 def _ina3221_hwmon(layout: Layout, chip: ChipSpec, odd: Oddities) -> None:
     on = sum(rail is not None and rail.label not in odd.disabled for rail in chip.rails)
-    # A channel that is switched off is not converted either, and the driver's interval follows.
+    # A channel that is switched off is not converted, which shortens the driver's interval.
     includes_samples = chip.update_interval_ms > round(chip.cycle_s * 1e3)
     interval = round(2e3 * on * chip.conversion_s * (chip.samples if includes_samples else 1))
     files: dict[str, object] = {"samples": chip.samples, "update_interval": interval}
@@ -283,7 +284,7 @@ def _lay_identity(layout: Layout, odd: Oddities) -> None:
     if odd.live_proc:
         for name in ("stat", "meminfo"):
             (proc / name).unlink(missing_ok=True)
-            (proc / name).symlink_to(f"/proc/{name}")  # the workload's own load and memory, even in a virtual board
+            (proc / name).symlink_to(f"/proc/{name}")  # the real load and memory of the workload
     else:
         kib = spec.memory_bytes // 1024
         write(

@@ -1,8 +1,8 @@
-"""A virtual board that lives: a sysfs tree whose rails move as the real parts' registers do.
+"""A live virtual board: a sysfs tree whose rails change like the registers of the real parts.
 
-How often: as often as the real part has something new, but at most every ``MIN_TICK_S``. An INA3221 at 0.84 ms a cycle
-and RAPL at 1 ms are thus refreshed every 5 ms with all the cycles between computed; what a faster reader would see in
-between is the one thing that is not played. The cost is 1 to 3 % of a core, mostly that of waking up.
+The files are refreshed as often as the real part has a new value, but at most once per ``MIN_TICK_S``. An INA3221 with
+a cycle of 0.84 ms and RAPL with 1 ms are therefore refreshed every 5 ms, with all cycles in between computed; only the
+values that a faster reader would see in between are missing. The cost is 1 to 3 % of a core, mostly for waking up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edgeprof.simulation.tree import Layout, RailFiles
 
 MIN_TICK_S = 0.005
-#: How often a line of truth is written while nothing jumps, and how often the file is flushed, s.
+#: The interval between lines of the truth while no level jumps, and between flushes of its file, s.
 LOG_S, FLUSH_S = 0.1, 0.5
 #: 16 averages of 1052 µs, three quantities each (drivers/hwmon/ina238.c: ADC_CONFIG 0xfb6a).
 _INA238_PERIOD_S = 16 * 1052e-6 * 3
@@ -44,7 +44,7 @@ _RAPL_STEP_J = 2.0**-14
 
 @dataclass
 class _Rail:
-    """One rail at play: its true power is ``base + gain × level`` of its source."""
+    """One simulated rail: its true power is ``base + gain × level``, with the level of its source."""
 
     files: RailFiles
     source: Source
@@ -61,18 +61,18 @@ class _Rail:
 
 
 class LiveBoard:
-    """A virtual board, played by a thread.
+    """A virtual board that a thread simulates.
 
     Args:
         board: A name that ``layouts.build`` knows.
-        directory: Where its tree is made; empty, absent, or an earlier virtual board's.
-        source: What the power follows: None for the CPU load of this machine (each rail between its typical idle and
-            full-load power); a ``Source`` of that kind; a waveform, which is the board's total in watts, of which each
-            rail takes the share it has at full load; or waveforms by rail, the others staying at idle.
-        seed: Of the noise on the load.
+        directory: The directory for its tree; it must be empty, absent, or that of an earlier virtual board.
+        source: What the power follows: None for the CPU load of this machine (each rail moves between its typical idle
+            and full-load power); a ``Source``; a waveform of the board's total in watts, of which each rail takes its
+            share at full load; or waveforms by rail, while the other rails stay idle.
+        seed: The seed of the noise on the load.
 
     Raises:
-        InputError: no such board or rail; a directory that holds something else.
+        InputError: There is no such board or rail, or the directory holds something else.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LiveBoard:
         self._stop = threading.Event()
         self._registers: Registers | None = None
         self.started = self.stopped = 0.0
-        #: What ended the thread early, if anything did.
+        #: The exception that ended the thread early, if any.
         self.failure: Exception | None = None
 
     def __enter__(self) -> LiveBoard:  # noqa: PYI034 - Self is not in typing before 3.11
@@ -113,16 +113,16 @@ class LiveBoard:
         return tuple(self._rails)
 
     def energy(self, start: float, end: float, rail: str | None = None) -> float:
-        """True joules between two monotonic times (s), of a rail or, without one, of the board's total rails."""
+        """Return the true joules between two monotonic times (s), of one rail or by default of the board's total."""
         names = self.totals if rail is None else [rail]
         return sum(self._rails[name].joules(end) - self._rails[name].joules(start) for name in names)
 
     def start(self) -> None:
-        """Play in a thread of its own; on return the first values are in the files.
+        """Start the simulation in a thread; on return the files hold the first values.
 
         Raises:
-            InputError: it was started before.
-            UnavailableError: the files cannot be written.
+            InputError: The board was started before.
+            UnavailableError: The files cannot be written.
         """
         try:
             self.begin(time.monotonic())
@@ -133,7 +133,7 @@ class LiveBoard:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the play, write the sums of the truth, leave the tree as it stands; safe to call twice."""
+        """End the simulation and write the sums of the truth; the tree remains. Safe to call twice."""
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
@@ -142,11 +142,11 @@ class LiveBoard:
         self._unlock_tree()
 
     def begin(self, now: float) -> None:
-        """Switch the board on at ``now`` (s). With ``step`` and ``finish`` it is played by hand, on any clock.
+        """Switch the board on at ``now`` (s). With ``step`` and ``finish``, a caller can simulate it on any clock.
 
         Raises:
-            InputError: it was switched on before.
-            UnavailableError: the files cannot be written.
+            InputError: The board was switched on before.
+            UnavailableError: The files cannot be written.
         """
         if self._registers is not None:
             raise InputError("a virtual board plays once: make another one")
@@ -165,7 +165,7 @@ class LiveBoard:
         self.step(now)
 
     def step(self, now: float) -> None:
-        """It is ``now``: bring all files to what the parts would show."""
+        """Update all files to the values that the parts would show at ``now`` (s)."""
         assert self._registers is not None
         steady = {id(source): source.steady(self._last, now) for source in self._sources}
         self._last = now
@@ -183,7 +183,7 @@ class LiveBoard:
                 self._flushed = now
 
     def _obey_settings(self) -> None:
-        """A chip averages as its ``samples`` says, whoever wrote it there."""
+        """Let each chip average over the number in its ``samples`` file, which any program may have changed."""
         for rail in self._rails.values():
             if isinstance(rail.converter, Ina3221):
                 samples = number_of(rail.files.directory / "samples")
@@ -191,7 +191,7 @@ class LiveBoard:
                     rail.converter.samples = int(samples)
 
     def finish(self, now: float) -> None:
-        """Switch it off: the last line and the sums of the truth."""
+        """Switch the board off, and write the last line and the sums of the truth."""
         assert self._registers is not None
         self.stopped = now
         joules = [rail.joules(now) for rail in self._rails.values()]
@@ -205,7 +205,7 @@ class LiveBoard:
     # -- setting up ---------------------------------------------------------------------------------------------------
 
     def _lock_tree(self, directory: Path) -> int:
-        """One player a tree: the marker is locked while it is played."""
+        """Lock the tree's marker while the board runs, so that only one simulation writes the tree."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             marker = directory / SIMULATION_MARKER
@@ -234,7 +234,7 @@ class LiveBoard:
             self._lock_fd = -1
 
     def _assign_players(self, source: Source | Waveform | Mapping[str, Waveform] | None) -> dict[str, _Rail]:
-        """Who plays which rail."""
+        """Return the simulated rails, each with its source."""
         files = self.layout.rails
         if not files:
             raise InputError(
@@ -310,12 +310,12 @@ class LiveBoard:
         now = self.started
         try:
             while not self._stop.is_set():
-                # Just after the parts' own conversions end; a tick that was missed is not made up for, as the
-                # converters catch up by themselves.
+                # A tick comes just after the parts' conversions end; a missed tick is not repeated, because the
+                # converters catch up.
                 due = self.started + (math.floor((now - self.started) / tick) + 1) * tick
-                # A plain sleep: waiting for the event with a time limit costs half as much again of the processor.
+                # A plain sleep, because waiting for the event with a time limit takes 50 % more CPU time.
                 time.sleep(max(0.0, due - time.monotonic()))
                 now = max(due, time.monotonic())
                 self.step(now)
-        except Exception as error:  # noqa: BLE001 - shown by whoever asked for the board, who is in another thread
+        except Exception as error:  # noqa: BLE001 - the owner of the board, in another thread, reports it
             self.failure = error

@@ -1,9 +1,9 @@
-"""The files of a virtual board, rewritten under readers who keep them open.
+"""The files of a virtual board, which are rewritten while readers keep them open.
 
 Each file is rewritten in place, on the same inode, by one ``pwrite`` of a fixed width (padded with spaces before the
-newline). Nothing is truncated or replaced, so there is no moment at which a ``pread`` of a kept descriptor finds an
-empty file or an old inode. POSIX does not promise that this one small copy within a page is atomic; on Linux (ext4 and
-tmpfs) no torn read was seen in 8 million reads against 9 million back-to-back writes.
+newline). Nothing is truncated or replaced, so a ``pread`` of an open descriptor never finds an empty file or an old
+inode. POSIX does not guarantee that such a small copy within a page is atomic; on Linux (ext4 and tmpfs) no torn read
+occurred in 8 million reads during 9 million back-to-back writes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from edgeprof.simulation.chip import Converter
     from edgeprof.simulation.tree import Layout, RailFiles
 
-#: Wide enough for mV, mA, mW and m°C; for µJ ("262143328850"), µW and IIO's "mV mA".
+#: Widths in bytes: for mV, mA, mW and m°C; and for µJ ("262143328850"), µW and IIO's "mV mA".
 _NARROW, _WIDE = 8, 16
-#: Thermal model: every watt above idle warms all zones by this much in the end, with this time constant.
+#: Thermal model: every watt above idle finally warms all zones by this much (K), with this time constant (s).
 _KELVIN_PER_WATT, _THERMAL_TAU_S, _THERMAL_TICK_S = 1.5, 30.0, 1.0
 
 
@@ -32,8 +32,8 @@ class Cell:
     """One file that is rewritten in place.
 
     Args:
-        path: The file; it exists.
-        width: Bytes that its content may take; never less than it takes now.
+        path: The file, which must exist.
+        width: The size of its content in bytes; at least the present size.
     """
 
     def __init__(self, path: Path, width: int = _NARROW) -> None:
@@ -42,10 +42,10 @@ class Cell:
         self._last = ""
 
     def write(self, text: str) -> None:
-        """Show ``text``; nothing is written where it is shown already.
+        """Write ``text``, unless the file holds it already.
 
         Raises:
-            ValueError: it does not fit.
+            ValueError: The text does not fit.
         """
         if text == self._last:
             return
@@ -60,11 +60,11 @@ class Cell:
 
 
 class Registers:
-    """All moving files of a board.
+    """All changing files of a board.
 
     Args:
         layout: The tree.
-        converters: What measures each rail.
+        converters: Rail → its converter.
     """
 
     def __init__(self, layout: Layout, converters: Mapping[str, Converter]) -> None:
@@ -90,7 +90,7 @@ class Registers:
         self._warmed = -math.inf
 
     def write(self, now: float) -> None:
-        """Write what the converters hold; the zones follow once a second."""
+        """Write the values of the converters, and once per second those of the thermal zones."""
         for show in self._shows:
             show()
         elapsed = now - self._warmed
@@ -114,7 +114,7 @@ class Registers:
             goal = _KELVIN_PER_WATT * (sum(gauges) - self._idle_w)
             self._warmth += (goal - self._warmth) * -math.expm1(-elapsed / _THERMAL_TAU_S)
         for cell, celsius in self._zones:
-            # JetPack's PMIC-Die is a constant 100 °C; what never moves on the board does not move here.
+            # JetPack's PMIC-Die is a constant 100 °C on the real board, so it is constant here too.
             cell.write(str(round((celsius + (0.0 if celsius == 100.0 else self._warmth)) * 1000)))
 
     def _counter(self, files: RailFiles, converter: EnergyCounter) -> Callable[[], None]:
@@ -157,7 +157,7 @@ class Registers:
 
     def _pmic(self, path: Path, rails: Mapping[str, BlockAverage]) -> Callable[[], None]:
         text = path.read_text()
-        cell = self._cell(path, len(text) + 2 * len(rails))  # above 10 A a line has a digit more
+        cell = self._cell(path, len(text) + 2 * len(rails))  # above 10 A a line has one more digit
         lines = text.splitlines()
         places = {
             name: next(i for i, line in enumerate(lines) if line.lstrip().startswith(f"{name}_A ")) for name in rails

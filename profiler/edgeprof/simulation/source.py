@@ -1,7 +1,7 @@
-"""Where a virtual board's power comes from: a script, or the load of the machine it runs on.
+"""The sources of a virtual board's power: a script, or the load of this machine.
 
-A source plays one number over time, a level, and knows its integral exactly. Each rail's power is
-``base + gain × level``, so that rails which contain one another stay consistent.
+A source is one number over time, the level, with its exact integral. Each rail's power is ``base + gain × level``, so
+that rails which contain others stay consistent with them.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 
 
 class Source(ABC):
-    """One level over time; times are of the monotonic clock, s."""
+    """One level over time; times are those of the monotonic clock, s."""
 
     @abstractmethod
     def begin(self, time: float) -> None:
         """The board is switched on."""
 
     def advance(self, time: float) -> bool:  # noqa: ARG002 - a script has nothing to look at
-        """It is ``time`` now: look at what the level follows; whether it jumps now. Called often, in one thread."""
+        """Update the level to the present ``time``, and return whether it jumps now. Called often, by one thread."""
         return False
 
     @abstractmethod
     def level(self, time: float) -> float:
-        """The level at that time."""
+        """Return the level at ``time``."""
 
     @abstractmethod
     def integral(self, time: float) -> float:
-        """The integral of the level from ``begin`` to ``time``."""
+        """Return the integral of the level from ``begin`` to ``time``."""
 
     def steady(self, start: float, end: float) -> float | None:  # noqa: ARG002 - a script has no cheap answer
-        """The level, if it did not move from ``start`` to ``end`` and that is cheap to tell; else None."""
+        """Return the level if it is constant from ``start`` to ``end`` and that is cheap to determine; else None."""
         return None
 
     def describe(self) -> dict[str, Any] | None:
-        """What makes the integral computable elsewhere (a waveform); None where only a record of it can tell."""
+        """Return a description from which the integral can be computed (a waveform); None if it must be recorded."""
         return None
 
 
 class Script(Source):
-    """A waveform: its watts are the level."""
+    """A waveform, whose watts are the level."""
 
     def __init__(self, waveform: Waveform) -> None:
         self.waveform = waveform
@@ -74,17 +74,17 @@ class Script(Source):
 
 
 class Load(Source):
-    """The share of the CPU that is busy (0 to 1), plus noise, held from one look to the next.
+    """The share of the CPU that is busy (0 to 1), plus noise, constant from one reading to the next.
 
-    The level from one look to the next is the load between the two looks before: known when it is played, so that the
-    integral is exact. The board's power therefore lags the load by ``interval_s``.
+    The level after a reading is the load before it, which is then known, so that the integral is exact. The board's
+    power therefore lags behind the load by ``interval_s``.
 
     Args:
-        busy: Called with the time (s); the CPU seconds spent so far, over all cores.
-        cores: How many cores make a level of 1.
-        noise: Standard deviation of what is added to the level at each look; the result is never below 0.
-        seed: Of the noise.
-        interval_s: From look to look, s. /proc counts in steps of 10 ms a core, so that a shorter one sees little.
+        busy: A function of the time (s) that returns the CPU seconds used so far, over all cores.
+        cores: The number of busy cores for a level of 1.
+        noise: Standard deviation of the noise that is added to the level at each reading; the sum is never below 0.
+        seed: The seed of the noise.
+        interval_s: Time between readings, s. /proc counts in steps of 10 ms per core, so a short interval is coarse.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Load(Source):
     ) -> None:
         self._busy, self._cores, self._noise, self.interval_s = busy, cores, noise, interval_s
         self._random = random.Random(seed)  # noqa: S311 - noise of a resistor, not a secret
-        # Knots of the integral: the level is constant from each to the next, the last one's goes on.
+        # Knots of the integral: the level is constant from each knot to the next, and after the last one.
         self._times, self._integrals, self._levels = array("d"), array("d"), array("d")
         self._looked = 0.0
 
@@ -117,7 +117,7 @@ class Load(Source):
         return True
 
     def _knot(self, time: float, integral: float, load: float) -> None:
-        # In this order, so that a reader in another thread who sees a time finds its integral and level.
+        # In this order, so that a reader in another thread that sees a time also finds its integral and level.
         self._levels.append(max(0.0, load + self._random.gauss(0.0, self._noise)))
         self._integrals.append(integral)
         self._times.append(time)
@@ -139,10 +139,10 @@ class Load(Source):
 
 
 def machine_busy(procfs: Path) -> Callable[[float], float]:
-    """CPU seconds that all cores together spent busy since boot, from ``<procfs>/stat``.
+    """Return a function for the CPU seconds that all cores together were busy since boot, from ``<procfs>/stat``.
 
     Raises:
-        UnavailableError: the file cannot be read.
+        UnavailableError: The file cannot be read.
     """
     path = procfs / "stat"
     try:
@@ -164,10 +164,10 @@ def machine_busy(procfs: Path) -> Callable[[float], float]:
 
 
 def tree_busy(procfs: Path, pid: int, rescan_s: float = 0.5) -> Callable[[float], float]:
-    """CPU seconds of a process and its descendants, ended ones that were waited for included.
+    """Return a function for the CPU seconds of a process and its descendants, including ended ones that were reaped.
 
     Raises:
-        UnavailableError: there is no such process.
+        UnavailableError: There is no such process.
     """
     if not (procfs / str(pid)).is_dir():
         raise UnavailableError(f"there is no process {pid}", remedy="Give the id of a running one.")
@@ -181,7 +181,7 @@ def tree_busy(procfs: Path, pid: int, rescan_s: float = 0.5) -> Callable[[float]
             text = (procfs / str(member) / "stat").read_bytes()
         except OSError:
             return None
-        return text.rpartition(b")")[2].split()  # the name before may hold anything
+        return text.rpartition(b")")[2].split()  # the name before it may contain any character
 
     def busy(time: float) -> float:
         nonlocal scanned, highest
@@ -194,9 +194,9 @@ def tree_busy(procfs: Path, pid: int, rescan_s: float = 0.5) -> Callable[[float]
             while fresh:
                 fresh = {child for child, parent in parents.items() if parent in fresh} - family
                 family.update(fresh)
-        # utime, stime, and those of children that were waited for
+        # utime, stime, and those of reaped children
         stat_fields = [values for member in family if (values := fields(member))]
-        # A child that just ended is in no sum until its parent has waited for it; the total must not fall meanwhile.
+        # A child that has just ended is in no sum until its parent reaps it; the total must not decrease until then.
         highest = max(highest, sum(int(value) for values in stat_fields for value in values[11:15]) * tick)
         return highest
 

@@ -1,4 +1,4 @@
-"""A board's tree of files: where its moving parts are, and what the real parts would write there."""
+"""A board's tree of files: the paths of its changing files, and the values that the real parts would write there."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ INA3221_BUS_STEP, INA3221_SHUNT_STEP, INA3221_MAX_CODE = 8e-3, 40e-6, 4095
 
 @dataclass(frozen=True)
 class RailFiles:
-    """Where one rail's numbers are.
+    """The files of one rail.
 
     Attributes:
-        name: The rail, as ``VDD_IN``; RAPL domains carry their zone's name, PMIC rails their prefix.
+        name: The rail, such as ``VDD_IN``; a RAPL domain has its zone's name, a PMIC rail its prefix.
         kind: ``ina3221`` (mV, mA), ``ina3221x`` (mV, mA, mW and the pair), ``ina238`` (mV, mA, µW), ``rapl`` (µJ) or
             ``pmic`` (two lines of one text file).
         directory: The chip's or zone's directory.
-        channel: As the driver counts: from 1 in hwmon, from 0 in IIO.
+        channel: The driver's number: from 1 in hwmon, from 0 in IIO.
         volts: Voltage (V) that ``set_power`` assumes if none is given.
         shunt_ohm: Shunt, Ω.
         samples: Averages; the filter's time constant is ``samples`` × ``cycle_s`` (SBOS576, 7.4.1).
@@ -64,14 +64,14 @@ class RailFiles:
 
 @dataclass
 class Layout:
-    """A tree and where its moving parts are.
+    """A tree and its changing files.
 
     Attributes:
-        board: Name given to ``build``.
-        directory: The tree's top, for ``--sysfs-root``.
-        spec: What it was built from.
+        board: The name given to ``build``.
+        directory: The tree's top directory, for ``--sysfs-root``.
+        spec: The board's specification.
         rails: Power and energy files by rail.
-        totals: The rails that add up to the board's total; empty where nothing measures one.
+        totals: The rails that add up to the board's total; empty if no sensor measures a total.
         zones: Thermal zones: type → file of m°C.
         gpu_load: File of GPU load in tenths of a percent.
         gpu_frequency: File of the GPU's clock in Hz.
@@ -98,19 +98,19 @@ class Layout:
 
 
 def set_power(layout: Layout, rail: str, watts: float, volts: float | None = None) -> float:
-    """Write what the real part would show of a power.
+    """Write the values that the real part would show for a power.
 
     Args:
-        layout: Where.
-        rail: Which rail.
+        layout: The tree.
+        rail: The rail's name.
         watts: True power, W; may be negative.
-        volts: Bus voltage; the rail's nominal by default.
+        volts: Bus voltage, V; by default the rail's nominal voltage.
 
     Returns:
-        The power (W) that the files now say, after the part's quantisation and clipping.
+        The power (W) in the files, after the part's quantisation and clipping.
 
     Raises:
-        ValueError: a rail with an energy counter only (``set_energy``).
+        ValueError: The rail has only an energy counter (``set_energy``).
     """
     files = layout.rails[rail]
     if files.energy is not None:
@@ -147,7 +147,7 @@ def set_power(layout: Layout, rail: str, watts: float, volts: float | None = Non
 
 
 def set_energy(layout: Layout, rail: str, joules: float) -> None:
-    """Write a RAPL zone's counter (J since some start), wrapped and in whole µJ as the real one is."""
+    """Write a RAPL zone's counter (J since an arbitrary start), wrapped and in whole µJ like the real one."""
     files = layout.rails[rail]
     if files.energy is None or files.wrap_j is None:
         raise ValueError(f"{rail} of {layout.board} has no energy counter: use set_power")
@@ -155,7 +155,7 @@ def set_energy(layout: Layout, rail: str, joules: float) -> None:
 
 
 def _set_pmic(files: RailFiles, volts: float, amperes: float) -> float:
-    # The converter is coarse: about 0.2 mA to 1 mA a step by rail; small and negative currents read exactly 0.
+    # The converter is coarse, with steps of about 0.2 mA to 1 mA by rail; small and negative currents read as 0.
     step = 0.00097585
     amperes = max(0, round(amperes / step)) * step
     assert files.text is not None
@@ -191,13 +191,13 @@ def add_power_supply(layout: Layout, name: str, files: Mapping[str, object]) -> 
 
 
 def write(path: Path, text: str) -> None:
-    """A file of one line, and the directories above it."""
+    """Write a file of one line, and create the directories above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")
 
 
 def link(place: Path, target: Path) -> None:
-    """A relative link, so that the tree can be moved."""
+    """Make a relative link, so that the tree can be moved."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     place.symlink_to(os.path.relpath(target, place.parent))

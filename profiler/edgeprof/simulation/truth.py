@@ -1,4 +1,4 @@
-"""The joules that a virtual board truly used: written while it plays, read by whoever checks a measurement."""
+"""The true joules of a virtual board: they are written while it runs, and read to check a measurement."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = "edgeprof.truth/1"
-#: In the tree: one JSON line of what is played, then one for each time, and on exit the sums.
+#: Files in the tree: the log (a JSON line that describes the simulation, then one for each time), and the sums.
 LOG, SUMMARY = "truth.jsonl", "truth.json"
 
 
 class TruthLog:
-    """Writes ``truth.jsonl``: cumulative true joules of each rail over the monotonic clock.
+    """Writes ``truth.jsonl``: cumulative true joules of each rail over the monotonic time.
 
     Args:
         directory: The tree.
-        header: What is played: board, source, rails, totals, start …
-        rails: Their names, in the order of the numbers in each line.
-        totals: Those that add up to the board's total.
+        header: The description of the simulation: board, source, rails, totals, start …
+        rails: The names of the rails, in the order of the numbers in each line.
+        totals: The rails that add up to the board's total.
     """
 
     def __init__(self, directory: Path, header: dict[str, Any], rails: Sequence[str], totals: Sequence[str]) -> None:
         self._directory, self._header = directory, {"schema": SCHEMA, **header}
         self._rails, self._totals = list(rails), [rails.index(name) for name in totals]
-        (directory / SUMMARY).unlink(missing_ok=True)  # of an earlier play
+        (directory / SUMMARY).unlink(missing_ok=True)  # of an earlier simulation
         self._file: TextIO = (directory / LOG).open("w")
         self._file.write(json.dumps({**self._header, "rails": self._rails, "totals": list(totals)}) + "\n")
         self._file.flush()
@@ -45,7 +45,7 @@ class TruthLog:
         self._file.flush()
 
     def close(self, start: float, end: float, joules: Sequence[float]) -> None:
-        """Also writes ``truth.json``: the sums from ``start`` to ``end``."""
+        """Close the log, and write ``truth.json`` with the sums from ``start`` to ``end``."""
         self._file.close()
         total = sum(joules[index] for index in self._totals) if self._totals else None
         seconds = end - start
@@ -61,16 +61,16 @@ class TruthLog:
 
 
 class Truth:
-    """The true joules of a virtual board, from its tree.
+    """The true joules of a virtual board, read from its tree.
 
-    Between two lines of a load-following board the power was constant, so a straight line between them is exact; a
-    scripted board's integral is computed from its waveform.
+    If the board follows a load, its power is constant between two lines, so linear interpolation is exact; if it
+    follows a waveform, the integral is computed from the waveform.
 
     Args:
-        directory: The tree, as ``edgeprof simulate --dir`` had it.
+        directory: The tree that was given to ``edgeprof simulate --dir``.
 
     Raises:
-        InputError: there is no readable truth in it.
+        InputError: The tree has no readable truth.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -80,7 +80,7 @@ class Truth:
             self.header: dict[str, Any] = json.loads(lines[0])
             if self.header["schema"] != SCHEMA:
                 raise InputError(f"{path} has the unknown schema {self.header['schema']!r}")
-            # The last line may be half written while the board is alive.
+            # The last line may be incomplete while the board runs.
             records = [json.loads(line) for line in lines[1:] if line.endswith("}")]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise InputError(
@@ -99,10 +99,10 @@ class Truth:
         return lambda time: base * (time - start) + gain * waveform.energy(time - start)
 
     def energy(self, start: float, end: float, rail: str | None = None) -> float:
-        """True joules from ``start`` to ``end`` (monotonic s) of a rail, or of the board's total.
+        """Return the true joules from ``start`` to ``end`` (monotonic s) of a rail, or of the board's total.
 
         Raises:
-            InputError: no such rail, or the record does not reach that far.
+            InputError: There is no such rail, or the record does not cover these times.
         """
         if rail is not None and rail not in self.rails:
             raise unknown("rail", rail, self.rails)

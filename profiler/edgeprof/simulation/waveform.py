@@ -1,7 +1,7 @@
-"""Power over time with an integral in closed form: the truth that a measurement is held against.
+"""Power over time with an integral in closed form: the truth with which a measurement is compared.
 
-A waveform is pieces of straight lines (constants, squares, ramps, bursts, tables) or a sine. Its energy from the
-start to any time is exact to floating-point rounding, not summed up in steps.
+A waveform consists of straight lines (constants, squares, ramps, bursts, tables) or is a sine. Its energy from the
+start to any time is exact up to floating-point rounding, and not a sum of steps.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class Waveform(ABC):
 
     @abstractmethod
     def power(self, time: float) -> float:
-        """The power at that moment, W; at a jump, the power after it."""
+        """Return the power at ``time``, W; at a jump, the power after it."""
 
     @abstractmethod
     def energy(self, time: float) -> float:
-        """The integral of the power from 0 to ``time``, J, in closed form."""
+        """Return the integral of the power from 0 to ``time``, J, in closed form."""
 
     def flat(self, start: float, end: float) -> float | None:  # noqa: ARG002 - most are not
-        """The power, where it is one and the same from ``start`` to ``end`` and that is cheap to tell; else None."""
+        """Return the power if it is constant from ``start`` to ``end`` and that is cheap to determine; else None."""
         return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The waveform as JSON can hold it; ``restore`` makes it again."""
+        """Return the waveform as values for JSON; ``restore`` makes the waveform from them."""
 
     def between(self, start: float, end: float) -> float:
-        """The energy from ``start`` to ``end``, J."""
+        """Return the energy from ``start`` to ``end``, J."""
         return self.energy(end) - self.energy(start)
 
 
@@ -70,11 +70,11 @@ class Sine(Waveform):
 
 
 class Pieces(Waveform):
-    """Straight lines end to end, over and over, or once and then on at the last power.
+    """Consecutive straight lines, which repeat, or after which the last power remains.
 
     Args:
-        pieces: (duration s, power at its start W, power at its end W) of each.
-        repeat: Whether it begins again after the last piece.
+        pieces: For each line: (duration s, power at its start W, power at its end W).
+        repeat: Whether the waveform begins again after the last line.
     """
 
     def __init__(self, pieces: Sequence[tuple[float, float, float]], *, repeat: bool) -> None:
@@ -117,16 +117,16 @@ class Pieces(Waveform):
         return {"pieces": [list(piece) for piece in self._pieces], "repeat": self._repeat}
 
     def _locate(self, time: float) -> tuple[float, float]:
-        """Whole rounds before ``time``, and the time into the present one."""
+        """Return the number of whole periods before ``time``, and the time within the present period."""
         if not self._repeat:
             return 0.0, time
         rounds = math.floor(time / self.period)
-        # Rounding may put the rest just outside of its round.
+        # Rounding may put the rest just outside its period.
         return rounds, min(max(time - rounds * self.period, 0.0), self.period)
 
 
 def restore(description: Mapping[str, Any]) -> Waveform:
-    """The waveform that ``describe`` described."""
+    """Return the waveform that ``describe`` described."""
     if "sine" in description:
         return Sine(*description["sine"])
     return Pieces([(d, a, b) for d, a, b in description["pieces"]], repeat=description["repeat"])
@@ -142,12 +142,12 @@ def square(low: float, high: float, period: float) -> Waveform:
 
 
 def ramp(low: float, high: float, period: float) -> Waveform:
-    """A straight line from ``low`` to ``high``, over and over (saw-tooth)."""
+    """A straight line from ``low`` to ``high`` in each period (sawtooth)."""
     return Pieces([(period, low, high)], repeat=True)
 
 
 def burst(low: float, high: float, length: float, period: float) -> Waveform:
-    """``low``, and for the last ``length`` of each period ``high``."""
+    """``low``, but ``high`` for the last ``length`` (s) of each period."""
     if length > period:
         raise ValueError("the burst is longer than the time from one to the next")
     return Pieces([(period - length, low, low), (length, high, high)], repeat=True)
@@ -164,13 +164,13 @@ _KINDS: dict[str, tuple[Callable[..., Waveform], str, str]] = {
 
 
 def parse(spec: str) -> Waveform:
-    """The waveform that ``spec`` names: ``square:1W,10W,20ms`` and the like, or a CSV file of one rail.
+    """Parse a waveform such as ``square:1W,10W,20ms``, or read it from a CSV file with one rail.
 
     ``constant:P`` · ``square:LOW,HIGH,PERIOD`` · ``ramp:LOW,HIGH,PERIOD`` · ``burst:LOW,HIGH,LENGTH,PERIOD`` ·
     ``sine:LOW,HIGH,PERIOD`` · ``FILE.csv``. Units W, mW, kW and s, ms, us, min; bare numbers are W and s.
 
     Raises:
-        InputError: it is none of these; the remedy shows how they are written.
+        InputError: The text is not one of these; the remedy shows an example.
     """
     if spec.endswith(".csv"):
         tables = read_csv(Path(spec))
@@ -207,13 +207,13 @@ def _parse_number(text: str, unit: str, spec: str, example: str) -> float:
 
 
 def read_csv(path: Path) -> dict[str, Waveform]:
-    """A table of powers over time: column 0 seconds, each further column the watts of the rail in its heading.
+    """Read a table of powers over time: the first column is seconds, each other column the watts of one rail.
 
-    Straight lines join the rows; two rows of the same time make a jump. After the last row the power stays. Without a
-    heading there must be one column of watts, whose name is ``""``.
+    Straight lines join the rows; two rows with the same time make a jump. After the last row the power stays constant.
+    The headings name the rails; without a heading there must be one column of watts, whose name is ``""``.
 
     Raises:
-        InputError: the file cannot be read or a row of it is wrong; the message names the line.
+        InputError: The file cannot be read, or a row is wrong; the message names the line.
     """
     remedy = "Two or more rows of: seconds,watts (a heading such as time_s,VDD_IN,VDD_SOC names several rails)"
     try:

@@ -1,4 +1,4 @@
-"""What a virtual microcontroller can be told to do wrong, and when."""
+"""The faults of a virtual microcontroller, and when they happen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeprof.errors import InputError, unknown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What happens, by name.
+#: Name → what happens.
 FAULTS = {
     "drift": "its clock runs 5 % fast",
     "garbage": "noise stands before each of its lines",
@@ -27,18 +27,18 @@ FAULTS = {
     "wrap": "its counter of microseconds wraps while it runs inferences",
     "wrong-prompt": "its answers end with ok and not with m-ready",
 }
-#: Those that happen once; any other goes on from then on.
+#: Faults that happen once; any other continues from its command on.
 _ONCE = {"hang-up", "lost-byte", "out-of-step", "reset"}
-#: Those whose number counts commands that run inferences; that of any other counts all commands.
+#: Faults whose number counts only commands that run inferences; for any other it counts all commands.
 _OF_INFERENCES = {"nan", "reset", "short-results", "unprefixed"}
 
 
 @dataclass
 class Faults:
-    """The faults that were asked for, and the commands so far.
+    """The requested faults, and the number of commands so far.
 
     Attributes:
-        first: Fault → the number of the command, from 1, at which it happens first.
+        first: Fault → the number of the command, from 1, at which it first happens.
     """
 
     first: dict[str, int] = field(default_factory=dict)
@@ -47,10 +47,10 @@ class Faults:
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> Faults:
-        """``NAME`` or ``NAME@N``: from the N-th command on, or in it.
+        """Parse texts such as ``NAME`` or ``NAME@N``, for a fault from the N-th command on, or only in it.
 
         Raises:
-            InputError: there is no such fault, or N is no number above 0.
+            InputError: There is no such fault, or N is not a number above 0.
         """
         first = {}
         for text in texts:
@@ -63,12 +63,12 @@ class Faults:
         return cls(first)
 
     def count(self, *, is_inference: bool) -> None:
-        """Take note of one more command."""
+        """Count one more command."""
         self.commands += 1
         self.inferences += is_inference
 
     def happens(self, name: str) -> bool:
-        """Whether a fault happens in the command that was counted last."""
+        """Return whether a fault happens in the command that was counted last."""
         first = self.first.get(name)
         if first is None:
             return False

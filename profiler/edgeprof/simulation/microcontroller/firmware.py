@@ -1,7 +1,7 @@
-"""MLPerf Tiny's serial protocol from the device's end, as MLCommons' device API speaks it, odd answers included.
+"""The device side of MLPerf Tiny's serial protocol, as in MLCommons' device API, including its unusual answers.
 
-A command ends with ``%``; its answer is lines that end with CR LF, the last of which is ``m-ready``. The transcript
-that this firmware is held to stands in the tests. Sources: mlcommons/tiny, benchmark/api and benchmark/runner.
+A command ends with ``%``; its answer consists of lines that end with CR LF, and the last one is ``m-ready``. The tests
+contain the transcript that this firmware must reproduce. Sources: mlcommons/tiny, benchmark/api and benchmark/runner.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from edgeprof.simulation.microcontroller.faults import Faults
 
-#: A longer command is cut off without a word.
+#: A longer command is cut off without an error.
 BUFFER_BYTES = 80
 _PROFILE = "ULPMark for tinyML Firmware V0.0.1"
 _NOISE = b"\x00\xff\xfe"
 
 
 class Network(NamedTuple):
-    """What a model of MLPerf Tiny takes and gives."""
+    """The sizes of the input and output of an MLPerf Tiny model."""
 
     input_bytes: int
     classes: int
@@ -36,33 +36,33 @@ NETWORKS = {
 
 
 class ResetDuringWorkError(Exception):
-    """The device restarted."""
+    """Raised if the device restarts."""
 
 
 class Device(Protocol):
-    """The machine that a firmware runs on."""
+    """The hardware on which a firmware runs."""
 
     def send(self, data: bytes) -> None:
         """Send bytes to the host."""
 
     def clock_us(self) -> int:
-        """Microseconds since it was started, in 32 bits."""
+        """Return the microseconds since the start, in 32 bits."""
 
     def work(self, inferences: int) -> None:
-        """Run so many inferences."""
+        """Run this number of inferences."""
 
     def hang_up(self) -> None:
-        """Take the port away."""
+        """Remove the port."""
 
 
 class Firmware:
-    """The protocol around a network whose class is the sum of its input's bytes, modulo the number of classes.
+    """The protocol with a network whose answer is the sum of the input's bytes modulo the number of classes.
 
     Args:
-        device: The machine.
+        device: The hardware.
         model: A key of ``NETWORKS``.
-        name: What it calls itself.
-        faults: What it does wrong.
+        name: The name that the firmware reports.
+        faults: The faults that it simulates.
     """
 
     def __init__(self, device: Device, model: str, name: str, faults: Faults) -> None:
@@ -78,7 +78,7 @@ class Firmware:
         self._results: list[float] = [0.5] * self._network.classes
 
     def boot(self) -> None:
-        """Say what a device says when it starts."""
+        """Send the lines that a device sends when it starts."""
         self._forget()
         if self._faults.first.get("login"):
             self._device.send(b"\r\nDebian GNU/Linux 12 tty\r\n\r\nlogin: ")
@@ -86,7 +86,7 @@ class Firmware:
         self._say("m-timestamp-mode-performance", f"m-lap-us-{self._device.clock_us()}", "m-init-done", "m-ready")
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the host, and answer each command that they end."""
+        """Receive bytes from the host, and answer each command that they complete."""
         for byte in data:
             if self._faults.first.get("login"):
                 self._device.send(bytes([byte]))  # a terminal echoes
@@ -209,7 +209,7 @@ class Firmware:
         self._say_results()
 
     def _scores(self) -> list[float]:
-        """As a classifier that is 90 % sure; of one class, the mean of the input's bytes between 0 and 1."""
+        """Return scores with 0.9 for one class; with a single class, the mean input byte, scaled to 0 to 1."""
         classes, total = self._network.classes, sum(self._input)
         if classes == 1:
             return [total / len(self._input) / 255]
@@ -225,7 +225,7 @@ class Firmware:
 
 
 def _number(text: str) -> int:
-    """A number as C's ``atoi`` reads it: 0 where there is none."""
+    """Parse a number like C's ``atoi``: 0 if the text is not a number."""
     try:
         return int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A virtual microcontroller on a pseudo-terminal, with the supply that it is measured at."""
+"""A virtual microcontroller on a pseudo-terminal, with the supply at which it is measured."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
     from edgeprof.simulation.microcontroller.faults import Faults
 
-#: How the port and the meter are called in the directory.
+#: The names of the port and the meter in the directory.
 PORT, METER = "mcu", "meter"
-#: How often the meter says something (s), and how late the lines of a slow device come (s).
+#: The interval between the meter's readings (s), and the delay of a slow device's lines (s).
 _METER_S, _LATE_S = 0.01, 0.05
-#: The counter of a device whose clock is to wrap starts so many microseconds before that.
+#: With the fault ``wrap``, the counter starts this many microseconds before it wraps.
 _BEFORE_WRAP_US = 400_000
 _DRIFT = 1.05
 
 
 class Supply:
-    """The true energy of the device: one power while it rests, another while it runs inferences.
+    """The true energy of the device, with one power while it is idle and another while it runs inferences.
 
     Args:
-        idle_w: W.
-        busy_w: W.
+        idle_w: Power while idle, W.
+        busy_w: Power during inferences, W.
     """
 
     def __init__(self, idle_w: float, busy_w: float) -> None:
@@ -44,13 +44,13 @@ class Supply:
         self._lock = threading.Lock()
 
     def set_busy(self, is_busy: bool) -> None:
-        """From now on it works, or rests."""
+        """Set whether the device is busy from now on."""
         with self._lock:
             self._bring_up_to_date()
             self._is_busy = is_busy
 
     def read(self) -> tuple[float, float]:
-        """The monotonic time (s), and the joules until then."""
+        """Return the monotonic time (s), and the joules until then."""
         with self._lock:
             self._bring_up_to_date()
             return self._since_s, self._joules
@@ -62,19 +62,19 @@ class Supply:
 
 
 class LiveMicrocontroller:
-    """A device that answers on ``DIR/mcu``, and a meter at its supply that talks on the FIFO ``DIR/meter``.
+    """A device that answers on ``DIR/mcu``, and a meter at its supply that writes to the FIFO ``DIR/meter``.
 
     Use it as a context manager.
 
     Args:
-        directory: Where the port and the meter are to be; made where it is not there.
-        model: Which network of MLPerf Tiny it pretends to run.
-        latency_s: What one inference takes.
-        watts: What it draws while it rests and while it works.
-        faults: What it does wrong.
+        directory: The directory for the port and the meter; created if absent.
+        model: The MLPerf Tiny network that it pretends to run.
+        latency_s: The duration of one inference, seconds.
+        watts: Its power while idle and while busy, W.
+        faults: The faults that it simulates.
 
     Raises:
-        InputError: the model does not exist, a number is out of range, or the directory cannot be used.
+        InputError: The model does not exist, a number is out of range, or the directory cannot be used.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class LiveMicrocontroller:
             self.directory.mkdir(parents=True, exist_ok=True)
             for place in (self.port, self.meter):
                 if place.is_symlink() or place.is_fifo():
-                    place.unlink()  # an earlier play's
+                    place.unlink()  # of an earlier simulation
             self._master, self._slave = os.openpty()
             tty.setraw(self._slave)
             os.set_blocking(self._master, False)
@@ -147,20 +147,20 @@ class LiveMicrocontroller:
     # --- the machine that the firmware runs on ------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Send bytes to whoever has the port open; what nobody reads is lost when the line's buffer is full."""
+        """Send bytes to the port's reader; when the buffer is full, unread bytes are lost."""
         if self._faults.happens("slow"):
             self._stop.wait(_LATE_S)
         with contextlib.suppress(BlockingIOError):
             os.write(self._master, data)
 
     def clock_us(self) -> int:
-        """Microseconds by the device's own clock, in 32 bits."""
+        """Return the microseconds of the device's own clock, in 32 bits."""
         rate = _DRIFT if "drift" in self._faults.first else 1.0
         start = 2**32 - _BEFORE_WRAP_US if "wrap" in self._faults.first else 0
         return (start + int((time.monotonic() - self._started_s) * rate * 1e6)) % 2**32
 
     def work(self, inferences: int) -> None:
-        """Take as long as so many inferences do, at the power of work."""
+        """Wait for the duration of this number of inferences, at the busy power."""
         if inferences <= 0:
             return
         self.supply.set_busy(True)
@@ -172,7 +172,7 @@ class LiveMicrocontroller:
         self.inferences += inferences
 
     def hang_up(self) -> None:
-        """Take the port away."""
+        """Remove the port."""
         for descriptor in (self._master, self._slave):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -191,12 +191,12 @@ class LiveMicrocontroller:
             os.close(interrupt)
 
     def _talk(self) -> None:
-        """Say to whoever reads the FIFO what the supply's meter shows."""
+        """Write the readings of the supply's meter to the FIFO, if a program reads it."""
         while not self._stop.wait(_METER_S):
             try:
                 descriptor = os.open(self.meter, os.O_WRONLY | os.O_NONBLOCK)
             except OSError:
-                continue  # nobody reads it
+                continue  # no reader
             try:
                 os.write(descriptor, b"#edgeprof name=supply covers=board gain=0 offset=0 simulated=yes\n")
                 while not self._stop.wait(_METER_S):
