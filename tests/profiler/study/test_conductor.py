@@ -77,7 +77,7 @@ n = { from = 4, to = 64, steps = 3, scale = "log" }
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_size = -1\n', "max_size = -1 is not a budget"),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[budgets]\nmax_accuracy_drop = nan\n', "nan is not a budget"),
         ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[protocol]\nspeed = 3\n', "no key of .protocol."),
-        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[product]\nbattery_wh = 3\n', "battery_wh also needs hours and fps"),
+        ('model = "x"\n[recipes]\nexplicit = ["fp16"]\n[product]\nbattery_wh = 3\n', "battery_wh also needs hours"),
         ("model = ", "is not TOML"),
         ('model = "x"\n[[recipes.grid]]\nwith = "prune:amount={"\n', "is not a pattern"),
         ('model = "x"\n[[recipes.grid]]\nwith = "prune:amount={0}"\n', "is not a pattern"),
