@@ -135,7 +135,8 @@ class Channel:
         kind: ``gauge``, or ``counter`` for a running total (energy, throttle events).
         scope: What the reading covers: ``wall``, ``board``, ``module``, ``soc``, ``package``, ``cpu``, ``gpu``,
             ``memory``, ``system``, ``accelerator`` or ``unknown``.
-        role: ``total`` (it is the whole of its scope), ``part`` (it is inside or beside others), None if that does not apply.
+        role: ``total`` (it is the whole of its scope), ``part`` (it is inside or beside others), or None (not
+            applicable).
         parent: The channel that already contains this one; such a channel is never added to it.
         provenance: ``counter``, ``measured``, ``estimated`` or ``simulated``.
         resolution: The smallest step, in the unit; None if unknown.
