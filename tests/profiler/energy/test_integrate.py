@@ -298,7 +298,7 @@ def test_times_and_values_must_pair_up():
 
 
 def test_jumps_between_slow_readings_are_in_the_uncertainty():
-    """A square wave of 1 s is read 21 times a second (the Pi 5's PMIC); an edge may lie anywhere between two readings."""
+    """A square wave of 1 s, read 21 times per second (the Pi 5's PMIC): edges lie anywhere between two readings."""
     gauge = Channel("pmic", "SOC", "power")
     errors, stated = [], []
     for phase in np.linspace(0, 0.047, 40, endpoint=False):
