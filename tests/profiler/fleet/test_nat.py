@@ -122,10 +122,7 @@ def site(tmp_path, monkeypatch):
 
 
 def test_a_device_behind_nat_is_measured_once_although_its_network_is_pulled(site) -> None:
-    with (
-        pytest.raises(LinkError),
-        Link(inventory.parse_device("hidden", DEVICE)) as link,
-    ):  # the desk has no route to the device
+    with pytest.raises(LinkError), Link(inventory.parse_device("hidden", DEVICE)) as link:  # the desk has no route
         link.hello()
     device = inventory.parse_device("nano-1", "nano-1")
     with Link(device) as link:

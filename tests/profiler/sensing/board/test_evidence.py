@@ -53,10 +53,7 @@ PACKAGES = {counter("package-0", "package"): 45.0, counter("package-1", "package
         ({psys(): 130.0}, ["psys"]),
         ({psys(): 60.0, psys("psys-1"): 55.0}, ["psys", "psys-1"]),  # one for each socket
         ({psys(): 130.0, psys("psys-1"): 0.0}, ["psys"]),  # the second is dead
-        (
-            {psys(): 130.0, psys("psys-1"): 128.0},
-            ["psys"],
-        ),  # each covers everything, and it is unknown whether they overlap
+        ({psys(): 130.0, psys("psys-1"): 128.0}, ["psys"]),  # each covers everything; perhaps they overlap
         ({psys(): 30.0}, ["package-0", "package-1"]),  # below its own parts
         ({psys(): 0.0}, ["package-0", "package-1"]),  # stands still
         ({psys(): 20.0, psys("psys-1"): 20.0}, ["package-0", "package-1"]),
