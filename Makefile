@@ -1,31 +1,31 @@
-# What a person types. Everything happens in .venv (make VENV=... for another) and, as output, in build/.
+# Commands for developers. Everything is installed in .venv (make VENV=... for another); output goes to build/.
 #
 #   make demo         profile the demo's two models here, then on a virtual Jetson
 #   make test         the whole test suite
 #   make test-fast    the core and the sensors, without PyTorch: under a minute, for while you work
 #   make coverage     the whole suite, and which lines it never ran
-#   make fix          format the code and mend what ruff can mend
-#   make names        how the code names things, the worst first
+#   make fix          format the code and fix what ruff can fix
+#   make names        how the code names things, the worst files first
 #   make fuzz         every reader on 10,000 damaged files each
 #   make lint         ruff, mypy --strict, import layers, the worker's language floor
-#   make bench-smoke  every benchmark once, briefly: that it runs, not what it says
+#   make bench-smoke  every benchmark once, briefly, to check that it runs; its numbers mean nothing
 #   make soak         the exporter for HOURS=2: memory and its slope, descriptors, CPU, scrapes beside node_exporter's
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
-#   make test-runtimes    OpenVINO, OpenCV, ncnn, Keras and language models, each in an environment of its own (RUNTIMES="openvino keras")
+#   make test-runtimes    OpenVINO, OpenCV, ncnn, Keras and language models, each in its own environment (RUNTIMES="openvino keras")
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
-#   make site         the documentation as a site in build/site, in an environment of its own; a warning is an error
+#   make site         the documentation as a site in build/site, built in its own environment; a warning is an error
 #   make deb          a Debian package in build/, for the release and the processor of this machine
 #   make test-deb     that package installed, used and removed, in a copy-on-write view of this system (root)
 #   make stranger     what a newcomer does, by the documents alone, with the time that each step takes
-#   make docs         write anew what docs/ takes from --help and from tests
+#   make docs         regenerate the parts of docs/ that come from --help and from tests
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A file's tests stay together: they share boards and daemons that are costly to start.
+# The tests of a file run in one process: they share boards and daemons that are costly to start.
 PYTEST_ARGS ?= -n auto --dist loadfile
-# Tests of a profiler wait, for windows and for processes: half as many again as there are cores keep the cores busy.
+# A profiler's tests often wait for windows and processes, so 1.5 processes for each core keep the cores busy.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 HOURS ?= 2
 DEMO := examples/demo
@@ -54,7 +54,7 @@ test: $(VENV)/.develop
 	@tools/old-pythons .old-pythons
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Rooms of pure functions and of virtual boards, whose tests need neither PyTorch nor a worker that loads a model.
+# Packages of pure functions and of virtual boards, whose tests need neither PyTorch nor a worker that loads a model.
 FAST := $(addprefix tests/profiler/,artifact calibration diagnosis energy reporters results sensing simulation verdicts \
     worker test_plugins.py test_roots.py test_units.py) tests/plugins/sensors tests/plugins/metrics
 
@@ -126,7 +126,7 @@ site: build/mkdocs/.done
 deb: $(VENV)/.run
 	BIN=$(BIN) tools/deb
 
-# The package needs python3 and nothing else of a Debian: EDGEPROF_DEB_ROOT may be one fresh from debootstrap.
+# The package needs only python3 from Debian: EDGEPROF_DEB_ROOT may be a system fresh from debootstrap.
 test-deb: $(VENV)/.fast deb
 	EDGEPROF_DEB=1 $(BIN)/python -m pytest tests/docs/test_man.py
 

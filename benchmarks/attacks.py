@@ -1,10 +1,11 @@
-"""The exporter under attack on loopback, beside node_exporter: who is still answered, and are the joules still true?
+"""The exporter under attack on loopback, compared with node_exporter: does it still answer, with correct joules?
 
-Three crowds press each server in turn: 500 clients that send a request's head byte by byte, 1,000 that keep connections
-after a scrape, and 60 that scrape without a pause. Meanwhile a scraper with a new connection each time and one with a
-kept connection ask; the target is that no more of their scrapes fail than node_exporter's. Then the daemon is flooded
-with reports of inferences, by themselves short and by the thousand overlapping, while its joules are held against the
-virtual board's truth; the target is 0.5 % or a gap that says what is missing.
+Three groups of clients load each server in turn: 500 that send a request's head byte by byte, 1,000 that keep their
+connections open after a scrape, and 60 that scrape without a pause. Meanwhile two scrapers ask, one with a new
+connection for each scrape and one with a kept connection; the target is that no more of their scrapes fail than with
+node_exporter. Then the daemon is flooded with reports of inferences, in one case short ones, in another thousands that
+overlap, while its joules are compared with the true energy of the virtual board; the target is an error of 0.5 %, or a
+reported gap.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _REQUEST = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-#: Floods the track socket in a process of its own: socket, seconds, kind.
+#: A program that floods the track socket from its own process; its arguments are the socket, the seconds and the kind.
 _FLOOD = """
 import socket, sys, time
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -53,7 +54,7 @@ print(sent)
 
 @contextlib.contextmanager
 def _threads(count: int, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """``work`` in so many threads until the end of the block; errors of sockets begin it again."""
+    """Run ``work`` in ``count`` threads until the end of the block; after a socket error it is started again."""
     stop = threading.Event()
 
     def again() -> None:
@@ -73,7 +74,7 @@ def _threads(count: int, work: Callable[[threading.Event], None]) -> Iterator[No
 
 
 def dripping(port: int, count: int) -> contextlib.AbstractContextManager[None]:
-    """Clients that send one byte of a head every half second."""
+    """Run clients that send one byte of a request's head every half second."""
 
     def drip(stop: threading.Event) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
@@ -86,7 +87,7 @@ def dripping(port: int, count: int) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def keeping(port: int, count: int) -> Iterator[None]:
-    """Clients that have scraped once and keep their connection."""
+    """Run clients that scrape once and then keep their connection open."""
     kept: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -102,7 +103,7 @@ def keeping(port: int, count: int) -> Iterator[None]:
 
 
 def hammering(port: int, count: int) -> contextlib.AbstractContextManager[None]:
-    """Clients that scrape without a pause."""
+    """Run clients that scrape without a pause."""
 
     def hammer(stop: threading.Event) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -114,7 +115,7 @@ def hammering(port: int, count: int) -> contextlib.AbstractContextManager[None]:
 
 
 def ask(port: int, times: int, pause: float) -> dict[str, Any]:
-    """Scrapes by new connections and by a kept one: how many were answered, and the slowest tenth's time (ms)."""
+    """Scrape with new connections and a kept one: how many were answered, and the 90th percentile of times (ms)."""
     kept = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     answered, taken = {"new": 0, "kept": 0}, []
     for _ in range(times):
@@ -134,7 +135,7 @@ def ask(port: int, times: int, pause: float) -> dict[str, Any]:
 
 
 def _sum_and_time(port: int) -> tuple[float, float, float]:
-    """The device's joules, its gap seconds, and when they were asked for (monotonic s)."""
+    """Return the device's joules, its gap seconds, and the time of the scrape (monotonic s)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/metrics?collect[]=power&collect[]=sampler")
     text = connection.getresponse().read().decode()
@@ -145,7 +146,7 @@ def _sum_and_time(port: int) -> tuple[float, float, float]:
 
 
 def joules_under(port: int, board: Path, socket_path: Path, kind: str, seconds: float) -> dict[str, Any]:
-    """The daemon's joules against the board's truth while it is flooded."""
+    """Compare the daemon's joules with the true energy of the virtual board while the daemon is flooded."""
     argv = [sys.executable, "-c", _FLOOD, str(socket_path), str(seconds), kind]
     flood = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) if kind != "control" else None
     before = _sum_and_time(port)

@@ -4,11 +4,11 @@
     python benchmarks/compress.py --model model.onnx [--dataset data.npz] [--methods int8-static,…]
     python benchmarks/compress.py --model net.py:factory --dataset data.npz [--methods int8-static,…]
 
-The first builds an ONNX model of dense layers of that size: weights are to stream, at most 3 × the file's size. The
-second takes a model that there is (default: every post-training method; calibration data drawn at random unless given),
-at MobileNetV2's size to be done within a minute on two cores. Each method runs in a process of its own; printed are
-seconds, those of CPU (which other programs hardly lengthen), the peak of resident memory (VmHWM, the mapped file
-included) and that over the file's size.
+The first form builds an ONNX model of dense layers of that size. Target: weights are streamed, so that the peak memory
+is at most 3 × the file's size. The other forms take an existing model (default: every post-training method; random
+calibration data unless given). Target for a model of MobileNetV2's size: within a minute on two cores. Each method runs
+in its own process. The table has the wall time, the CPU time (which other programs hardly change), the peak resident
+memory (VmHWM, including the mapped file) and its ratio to the file's size.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ print(json.dumps({"seconds": seconds, "cpu_s": cpu, "peak_bytes": peak * 1024}))
 
 
 def build(path: Path, megabytes: int, width: int = 2048) -> None:
-    """A chain of dense layers with random weights."""
+    """Write a chain of dense layers with random weights."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -75,7 +75,7 @@ def build(path: Path, megabytes: int, width: int = 2048) -> None:
 
 
 def draw(model: Path, target: Path, count: int = 128) -> Path:
-    """Samples for an ONNX model with one input, drawn at random; open sizes become 1."""
+    """Write random samples for an ONNX model with one input; open sizes become 1."""
     import numpy as np
     import onnx
 
@@ -90,7 +90,7 @@ def draw(model: Path, target: Path, count: int = 128) -> Path:
 
 
 def measure(model: Path, method: str, folder: Path, dataset: str = "") -> dict[str, float]:
-    """Seconds and peak bytes of one method."""
+    """Measure the seconds and the peak bytes of one method."""
     out = folder / f"out{model.suffix if model.is_file() else ''}"
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(model), method, str(out), dataset],

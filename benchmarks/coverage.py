@@ -1,8 +1,9 @@
-"""Coverage: how often the 95 % interval of the joules per inference holds the truth, by windows and kind of sensor.
+"""Coverage: how often the 95 % interval of the joules per inference contains the truth, by windows and kind of sensor.
 
-Each trial draws a run: K windows of steady work between idles, whose mean power varies from window to window, seen by a
-sensor whose gain and offset are drawn once within their stated limits (rectangular). The share of trials whose interval
-contains the true energy should be 95 % or a little more: type B limits are whole even where the draw is kind.
+Each trial simulates a run: K windows of steady work between idles, whose mean power varies from window to window, read
+by a sensor whose gain and offset are drawn once within their stated limits (rectangular). The share of trials whose
+interval contains the true energy should be 95 % or a little more, because the interval always includes the whole limits
+of the sensor (type B), even when the drawn errors are small.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ CASES = {
 
 
 def trial(channel: Channel, windows: int, spread: float, rng) -> tuple[bool, bool, float]:
-    """Whether gross and net intervals hold the truth, and the gross one's relative width."""
+    """Return whether the gross and the net interval contain the truth, and the relative width of the gross one."""
     length, idle_s, pause = 1.0, 2.0, 0.2
     powers = BUSY * (1 + spread * rng.normal(size=windows))
     spans, segments, at = [], [(2.0 + idle_s, IDLE)], 2.0 + idle_s

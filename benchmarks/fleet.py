@@ -1,11 +1,11 @@
-"""What a fleet costs its Prometheus: the rules over 1,000 devices, timed by Prometheus itself.
+"""What a fleet costs its Prometheus: the evaluation of the rules for 1,000 devices, timed by Prometheus itself.
 
     python benchmarks/fleet.py                  # 1,000 devices, two minutes
     python benchmarks/fleet.py --smoke          # 50 devices
 
 Every device is a real scrape target with its own path on one small server, which answers with the exposition of the
-imaginary site of the tests (the exporter's names and labels). Printed: series a device, what the rules add, and how
-long each group of rules takes; target: all groups within a tenth of their interval.
+tests' simulated site (the exporter's names and labels). The output is the number of series for each device, the series
+that the rules add, and how long each group of rules takes. Target: every group takes at most a tenth of its interval.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.dashboards.tools import Prometheus, free_port
 
 from edgeprof_dashboards.export import export
 
-#: Of the scrape itself, which Prometheus adds to each target.
+#: Series about the scrape itself, which Prometheus adds to each target.
 _ADDED = ("up", "scrape_duration_seconds", "scrape_samples_post_metric_relabeling")
 
 
 class Devices:
-    """All devices behind one port: GET /<name>."""
+    """A server that answers for all devices on one port: GET /<name>."""
 
     def __init__(self, devices: list[imagined.Device]) -> None:
         self.port = free_port()
@@ -48,7 +48,7 @@ class Devices:
 
     @staticmethod
     def _page(device: imagined.Device) -> list[tuple[str, float, bool]]:
-        values = imagined.sample(device, 43_200.0, 1.0, random.Random(device.seed))  # what one second adds
+        values = imagined.sample(device, 43_200.0, 1.0, random.Random(device.seed))  # the increase in one second
         lines = []
         for (name, labels), value in values.items():
             if name in _ADDED:
@@ -124,7 +124,7 @@ def main() -> int:
         if given.smoke:
             config = config.replace(": 15s", ": 5s").replace(": 10s", ": 5s")
         (folder / "prometheus.yml").write_text(config)
-        # Each group at its own interval would have some of them once in five minutes: all every ten seconds.
+        # With the shipped intervals, some groups would run only once in five minutes; here all run every ten seconds.
         for path in (folder / "rules").glob("*.yml"):
             text = path.read_text("utf-8")
             for old in ("30s", "1m", "5m"):
@@ -152,7 +152,7 @@ def report(server: Prometheus, count: int, span: float) -> int:
         bad = [rule["name"] for rule in group["rules"] if rule["health"] == "err"]
         took = group["evaluationTime"]
         print(f"{group['name']:28} {took * 1000:8.1f} ms{'  failing: ' + ', '.join(bad) if bad else ''}")
-        late |= took > 3.0 or bool(bad)  # a tenth of the shortest interval that is shipped (30 s)
+        late |= took > 3.0 or bool(bad)  # a tenth of the shortest shipped interval (30 s)
     memory = Path(f"/proc/{server.process.pid}/status").read_text().split("VmRSS:")[1].split()[0]
     print(f"{int(memory) / 1024:.0f} MiB resident in Prometheus")
     return int(late or up < count)

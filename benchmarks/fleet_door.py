@@ -1,18 +1,19 @@
-"""What a fleet costs a device while it measures, and a desk that asks many devices at once.
+"""What a fleet costs a device while it measures, and what it costs a desk that asks many devices at once.
 
-Device: one benchmark over a real SSH connection to this machine. The door has become the benchmark by then, so what
-the fleet adds is the SSH server's processes of that connection: their memory (PSS), CPU time and context switches
-meanwhile. Targets: 5 MB, 0.01 % of a core.
+Device: one benchmark over a real SSH connection to this machine. The door has replaced itself by the benchmark, so the
+fleet adds only the SSH server's processes of that connection. Their memory (PSS), CPU time and context switches during
+the benchmark are measured. Targets: 5 MB, 0.01 % of a core.
 
-Desk: ``status`` of N devices beside N times a bare ``ssh true``, all at once, interleaved; each round gives a ratio.
-Desk while it waits: CPU time and context switches a second of the thread that waits for a board. Between
-commands nothing of a fleet runs at the desk either.
+Desk: ``status`` of N devices compared with N times a bare ``ssh true``, all at once, interleaved; each round gives one
+ratio. Desk while it waits: CPU time and context switches per second of the thread that waits for a board. Between
+commands, no process of a fleet runs at the desk either.
 
-Empty jobs: a job that the board has measured already, asked for again and again, one after another: a connection, the
-door, the files' hashes, the result and its check. A minute of them says how many jobs the fleet itself allows.
+Empty jobs: a job that the board has already measured is requested repeatedly. Each request needs a connection, the
+door, the files' hashes, the result and its check. The number of such requests in a minute is the most jobs that the
+fleet itself allows.
 
-All N devices are this one machine. "answers at once" is a device whose door costs nothing, as if it had processors of
-its own, and is what the desk pays; target 1.5. "real doors" adds N starts of Python on the cores that the desk uses.
+All N devices are this one machine. "answers at once" is a device whose door costs nothing, as if it had its own
+processors; it shows what the desk itself costs; target 1.5. "real doors" adds N starts of Python on the desk's cores.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ PSS_TARGET, CPU_TARGET, RATIO_TARGET = 5e6, 1e-4, 1.5
 
 
 def make_lab(folder: Path, stack: contextlib.ExitStack) -> Path:
-    """Three destinations behind one server: a board, one that answers at once, and one that runs ``true``."""
+    """Set up three destinations on one SSH server: a board, one that answers at once, and one that runs ``true``."""
     boards = Boards(folder / "boards")
     boards.add("board", "jetson-orin-nano", stack)
     described = {
@@ -79,7 +80,7 @@ def make_lab(folder: Path, stack: contextlib.ExitStack) -> Path:
 
 
 def device_cost(folder: Path, seconds: float) -> dict[str, float]:
-    """Memory, CPU share and context switches a second of the SSH server's processes while a board measures."""
+    """Measure memory, CPU share and context switches per second of the SSH server's processes during a measurement."""
     model = models.onnx_affine(folder / "affine.onnx")
     flags = {"windows": ["2"], "window": [f"{seconds:g}"], "idle": ["0.2"], "warmup": ["0.1"]}
     job = task.Job.of([str(model)], flags)
@@ -93,7 +94,7 @@ def device_cost(folder: Path, seconds: float) -> dict[str, float]:
 
 
 def _empty_jobs(job: task.Job, seconds: float) -> float:
-    """How many jobs a minute are answered that the board has measured already."""
+    """Return how many jobs per minute are answered if the board has already measured them."""
     began, done = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         assert task.measure(BOARD, job, task.Watch()).was_there
@@ -106,10 +107,10 @@ def _watch(folder: Path, seconds: float) -> dict[str, float]:
     while not running.exists():
         time.sleep(0.01)
     bench = psutil.Process(json.loads(running.read_text())["pid"])
-    while "bench" not in bench.cmdline():  # until the door has become it
+    while "bench" not in bench.cmdline():  # until the door has replaced itself by the benchmark
         time.sleep(0.01)
-    time.sleep(1.0)  # the connection is quiet then
-    session = [parent for parent in bench.parents() if parent.name().startswith("sshd")][:-1]  # not the listening one
+    time.sleep(1.0)  # after that, the connection is quiet
+    session = [parent for parent in bench.parents() if parent.name().startswith("sshd")][:-1]  # not the listener
     desk = psutil.Process()
     before, began = [(_cpu_s(process), _switches(process)) for process in [*session, desk]], time.monotonic()
     memory = sum(process.memory_full_info().pss for process in session)
@@ -129,7 +130,7 @@ def _watch(folder: Path, seconds: float) -> dict[str, float]:
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """CPU seconds to the nanosecond, where /proc/PID/schedstat tells; cpu_times counts whole ticks of 10 ms."""
+    """Return CPU seconds, in nanosecond steps from /proc/PID/schedstat if it exists, else in cpu_times' 10 ms ticks."""
     try:
         return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
     except (OSError, ValueError, IndexError):
@@ -146,7 +147,7 @@ def _switches(process: psutil.Process) -> int:
 
 
 def ask_all(name: str, count: int) -> float:
-    """Seconds that ``status`` of so many devices takes."""
+    """Return how many seconds ``status`` of ``count`` devices takes."""
 
     def status(device: Device) -> protocol.State:
         with Link(device) as link:
@@ -160,9 +161,9 @@ def ask_all(name: str, count: int) -> float:
 
 
 def bare_all(config: Path, count: int) -> float:
-    """Seconds that so many bare ``ssh true`` take."""
+    """Return how many seconds ``count`` times a bare ``ssh true`` takes."""
     argv = ["ssh", "-F", str(config), *OPTIONS, "--", "bare", "true"]
-    # A session of its own, as a link has: the kernel shares a busy machine out among sessions (sched_autogroup).
+    # Each runs in its own session, as a link does: the kernel divides a busy machine among sessions (sched_autogroup).
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         done = pool.map(

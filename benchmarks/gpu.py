@@ -1,9 +1,10 @@
-"""What an NVIDIA GPU shows: is edgeprof's measurement of it right, and what does it cost?
+"""Is edgeprof's measurement of an NVIDIA GPU correct, and what does it cost?
 
-Writes DIR/<gpu>.json and .md. The parts: CUDA through each of its libraries; how often NVML's values change; its power
-integrated against its energy counter, under pulses of load, at several rates; the slow-down of a model by sampling at
-100 Hz (paired, with a null control); ``edgeprof bench`` of PyTorch, ONNX Runtime and TensorRT, by events and by wall.
-What a machine lacks is left out with the reason. About 5 minutes, no network.
+It writes DIR/<gpu>.json and .md. The parts are: CUDA through each of its libraries; how often NVML's values change;
+NVML's integrated power compared with its energy counter, under pulses of load, at several rates; how much sampling at
+100 Hz slows a model (paired, with a null control); ``edgeprof bench`` of PyTorch, ONNX Runtime and TensorRT, timed by
+CUDA events and by wall clock. Parts that a machine cannot run are left out with the reason. It takes about 5 minutes
+and needs no network.
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ if TYPE_CHECKING:
 
 MODELS = Path(__file__).with_name("gpu_models.py")
 RATES_HZ = (5.0, 20.0, 100.0, 500.0)
-#: Seconds of load and of none in a pulse: neither a multiple of the other, nor of NVML's refresh.
+#: Seconds with and without load in a pulse: neither is a multiple of the other, nor of NVML's refresh interval.
 PULSE_S = (0.73, 0.41)
 PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-lean-cu13", "nvidia-ml-py", "numpy")
 
 
 class LackingError(Exception):
-    """What a part needs and is not here."""
+    """Something that a part needs is missing on this machine."""
 
 
 @dataclass
 class Machine:
-    """What the parts share; ``sensor`` is None where NVML cannot be asked, ``no_sensor`` says why."""
+    """What the parts share; ``sensor`` is None if NVML cannot be used, and ``no_sensor`` gives the reason."""
 
     driver: Driver
     sensor: Sensor | None
@@ -75,7 +76,7 @@ class Machine:
         return self.sensor
 
     def worker(self) -> Worker:
-        """PyTorch's model on the GPU, in a process of its own, loaded and warm."""
+        """Return a worker process that has loaded and warmed up PyTorch's model on the GPU."""
         options = LoadOptions(device="cuda", threads=None, batch=1, shapes={}, options={})
         spec = WorkerSpec(Path(pytorch_runtime.__file__), "PyTorch", f"{MODELS}:torch_model", options)
         worker = Worker(spec)
@@ -104,7 +105,7 @@ def poll(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Polled:
-    """Read at that rate, more often than edgeprof would: it reads a slow source no faster than that source changes."""
+    """Read at the given rate, also faster than the source changes, which edgeprof's sampler avoids."""
     width = len(sensor.channels)
     rows: list[tuple[list[float], list[float]]] = []
     begin = clock()
@@ -122,7 +123,7 @@ def poll(
 
 
 def refresh_interval(times: Any, values: Any) -> dict[str, float | None]:
-    """Seconds between changes of a polled value: median and 95th percentile; None where it changed too rarely."""
+    """Return the seconds between changes of a polled value: median and 95th percentile; None for too few changes."""
     changed = times[1:][np.diff(values) != 0]
     gaps = np.diff(changed)
     if len(gaps) < 5:
@@ -131,7 +132,7 @@ def refresh_interval(times: Any, values: Any) -> dict[str, float | None]:
 
 
 def power_over_counter(polled: Polled, start: float, end: float) -> dict[str, float | None]:
-    """Joules of the integrated power and of the counter between two times, and their ratio."""
+    """Return the joules of the integrated power and of the counter between two times (s), and their ratio."""
     joules: dict[str, float | None] = {}
     for name in ("power", "energy"):
         joules[name] = None
@@ -166,7 +167,7 @@ def under_load(box: Machine, look: Callable[[], Any]) -> Any:
 
 
 def cuda(box: Machine) -> dict[str, Any]:
-    """Each library: data there and back, the speed of copies by events, a captured graph replayed."""
+    """Test each library: copy data to the GPU and back, time copies with events, and replay a captured graph."""
 
     def one(name: str) -> dict[str, Any]:
         return one_library(choose(name, 0, "auto", box.driver), box.copy_bytes)
@@ -214,14 +215,14 @@ def one_library(gpu: Cuda, size: int) -> dict[str, Any]:
 
 
 def refresh(box: Machine) -> dict[str, Any]:
-    """How often NVML's energy counter and power change, polled every millisecond under pulses of load."""
+    """Measure how often NVML's energy counter and power change, polled every millisecond under pulses of load."""
     sensor = box.nvml()
     polled = under_load(box, lambda: poll(sensor, 1000.0, 2 * box.seconds))
     return {n: refresh_interval(polled.times[n], polled.values[n]) for n in ("energy", "power") if n in polled.times}
 
 
 def counter(box: Machine) -> dict[str, Any]:
-    """Integrated power over the counter's joules, at several rates."""
+    """Measure the ratio of the integrated power to the counter's joules, at several rates."""
     sensor = box.nvml()
 
     def look() -> dict[str, Any]:
@@ -237,7 +238,7 @@ def counter(box: Machine) -> dict[str, Any]:
 
 
 def overhead(box: Machine) -> dict[str, Any]:
-    """Latency of the model while NVML is sampled at 100 Hz, over that without: a ratio per round."""
+    """Measure the model's latency with NVML sampled at 100 Hz relative to the latency without: one ratio per round."""
     sensor = box.nvml()
     ratios: dict[str, list[float]] = {"null control": [], "100 Hz": []}
     with box.worker() as worker:
@@ -259,7 +260,7 @@ def overhead(box: Machine) -> dict[str, Any]:
 
 
 def benches(box: Machine) -> dict[str, Any]:
-    """``edgeprof bench`` of each runtime; what is not here says so itself."""
+    """Run ``edgeprof bench`` with each runtime; a missing runtime reports that itself."""
     torch = [f"{MODELS}:torch_model", "--runtime", "pytorch", "--device", "cuda"]
     build = ["--runtime", "tensorrt", "--timeout", "300"]
     cases: dict[str, Callable[[], list[str]]] = {
@@ -305,7 +306,7 @@ def bench(box: Machine, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def summary(variant: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a variant of a result."""
+    """Return the part of a result's variant that the record keeps."""
     energy = variant["energy_j_per_inference"]
     return {
         "runtime": variant["runtime"],
@@ -321,7 +322,7 @@ PARTS = {"cuda": cuda, "refresh": refresh, "counter": counter, "overhead": overh
 
 
 def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A part's answer, or why there is none: one part's trouble is not the others'."""
+    """Return a part's answer, or the reason why there is none, so that a part that fails does not stop the others."""
     try:
         return work()
     except (LackingError, LoadError, EdgeprofError, CudaError) as error:
@@ -334,7 +335,7 @@ def attempt(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def report(record: dict[str, Any]) -> str:
-    """The record as Markdown."""
+    """Return the record as Markdown."""
     parts = record["parts"]
     lines = [f"# {record['gpu']}", "", f"    {record['command']}", "", about(record["machine"]) + "; " + record["with"]]
 

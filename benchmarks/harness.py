@@ -1,12 +1,12 @@
 """What edgeprof's loop costs per inference, and per token of a language model, beyond the call itself.
 
-Three loops make the same number of the same calls: a bare ``for`` that only calls, edgeprof's closed loop (one reading
-of the clock and one store per call), and the loop that one would write by hand (two readings and an append). They are
-interleaved forwards and backwards in each round; each round gives one difference to the bare loop, divided by the
-calls. Target: at most 0.5 µs per inference.
+Three loops make the same calls equally often: a bare ``for`` that only calls, edgeprof's closed loop (it reads the
+clock once and stores one value per call), and a loop as written by hand (two clock readings and an append). Each round
+runs them in order and in reverse order, and gives one difference to the bare loop, divided by the number of calls.
+Target: at most 0.5 µs per inference.
 
-A request to a language model is compared in the same way: the same decodes, of an engine that does nothing, in a bare
-``for`` and in the session that all local language runtimes share, which notes the time of each token. Target: at most
+A request to a language model is compared in the same way: an engine that does nothing decodes the same tokens in a bare
+``for`` and in the session that all local language runtimes share, which records the time of each token. Target: at most
 5 µs per token.
 """
 
@@ -33,7 +33,7 @@ TOKEN_TARGET_S = 5e-6
 PROMPT, GENERATED = 16, 128
 BLOCK = bytes(16 * 1024)
 
-#: name → (one inference, calls per block)
+#: Name → (one inference, calls per block).
 CALLS: dict[str, tuple[Callable[[], object], int]] = {
     "an empty function": (lambda: None, 100_000),
     "SHA-256 of 16 KiB": (lambda: hashlib.sha256(BLOCK).digest(), 5_000),
@@ -68,7 +68,7 @@ LOOPS = {"bare": bare, "edgeprof": edgeprof, "by hand": by_hand}
 
 
 def measure(call: Callable[[], object], count: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds per call of each loop, one value per round."""
+    """Return the seconds per call of each loop, one value for each round."""
     seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     names = list(LOOPS)
     with without_garbage_collection():
@@ -83,7 +83,7 @@ def measure(call: Callable[[], object], count: int, rounds: int) -> dict[str, li
 
 
 class IdleEngine(TokenEngine):
-    """A language model that needs no time, with a batch for each token."""
+    """A language model that takes no time and processes one batch for each token."""
 
     vocabulary = 1000
 
@@ -104,7 +104,7 @@ class IdleEngine(TokenEngine):
 
 
 def measure_tokens(requests: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds per generated token of a bare loop and of edgeprof's session, one value per round."""
+    """Return the seconds per generated token of a bare loop and of edgeprof's session, one value for each round."""
     engine = IdleEngine()
     session = EngineSession("idle", engine, Lengths(prompt=PROMPT, generate=GENERATED), {})
     batches = engine.prepare([range(PROMPT + GENERATED - 1)], 0)

@@ -1,11 +1,11 @@
-"""Are the exporter's joules the true ones? Virtual boards play known waveforms; scrapers of several rhythms look on.
+"""Are the exporter's joules correct? Virtual boards play known waveforms; scrapers read them at several intervals.
 
-Several times the daemon is ended and started again, and its counters go on from the state file; a null control beside
-it, on the same board, is left alone. For each waveform and scrape interval: the counter's increase from the first to
-the last scrape against the closed-form integral of the same time. What may differ: a sample is up to 0.1 s old at
-either end; the virtual sensor's own step and its averaging (0.43 s late) are real, and the control has them too; a
-restart's pause is bridged from both sides, or left out where it is longer than sampling.bridge_s: with a gap, the
-error says nothing.
+The daemon is stopped and started several times, and its counters continue from the state file; a second daemon on the
+same board, the null control, is not restarted. For each waveform and scrape interval, the counter's increase from the
+first to the last scrape is compared with the closed-form integral over the same time. Differences have these causes: a
+sample is up to 0.1 s old at either end; the virtual sensor has a step and an averaging filter (0.43 s late) like a real
+one, which affects the control too; and the pause of a restart is bridged from both sides, or is left out as a gap if it
+is longer than sampling.bridge_s. With a gap, the error means nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LINE = re.compile(rb'^edgeprof_device_energy_joules_total\{[^}]*source="ina3221
 
 
 def start(board: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """The daemon, once it is ready."""
+    """Start the daemon and return its process once it is ready."""
     environ = {"RUNTIME_DIRECTORY": str(folder), "EDGEPROF_DATA_DIR": str(folder), "EDGEPROF_SYSFS_ROOT": str(board)}
     flags = [f"--web.listen-address=127.0.0.1:{port}", f"--state.file={folder}/state.json", "--log.level=error"]
     child = subprocess.Popen([EDGEPROF, "exporter", *flags], env={**os.environ, **environ})
@@ -58,7 +58,7 @@ def start(board: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def look(port: int) -> tuple[float, float] | None:
-    """The middle of a scrape (monotonic s) and the joules in it; None while nobody answers."""
+    """Scrape: return the middle of the scrape's time (monotonic s) and the joules; None while the daemon is down."""
     begun = time.monotonic()
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics?collect[]=power", timeout=5) as answer:
@@ -69,7 +69,7 @@ def look(port: int) -> tuple[float, float] | None:
 
 
 def gap(port: int) -> float:
-    """Seconds that are in no counter."""
+    """Return the seconds that are missing from the counters."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics?collect[]=sampler", timeout=5) as answer:
         found = _GAP.search(answer.read())
     return float(found[1]) if found else 0.0

@@ -1,14 +1,15 @@
 """Integration error: a window's joules against the true integral, by waveform, window length, rate and kind of sensor.
 
-Two questions, and a table for each:
+There is a table for each of two cases:
 
-1. Work that begins and ends with the window (4 W without, 17 W with): what a benchmark measures, and where a filter's
-   kink and a straight line between two readings cost joules.
-2. A running waveform, cut anywhere: what a monitor measures, limited by how well the rate resolves the waveform.
+1. Work that begins and ends with the window (4 W without work, 17 W with it), as in a benchmark. Errors come from the
+   kinks of a filtered curve and from the straight line between two readings.
+2. A continuous waveform that is cut anywhere, as in a monitor. The error is limited by how well the rate resolves the
+   waveform.
 
 The sensors are models of real parts (``edgeprof.simulation.chip``): an instantaneous reading; an INA3221 at 512
 averages (τ = 0.43 s, 40 mW steps); a 100 ms block average; counters that refresh every 1 ms (RAPL) and 100 ms (NVML).
-No clock is waited for: sampling times are drawn, with a jitter of 0.1 ms, from a seeded generator.
+No real time passes: sampling times are drawn from a seeded generator, with a jitter of 0.1 ms.
 
 Targets: at most 0.1 % for windows of 1 s where the rate resolves the waveform; behind the filter, for bursts from
 20 ms, at most 0.5 % beyond what the sensor's own step allows (τ · step / √6 a window).
@@ -56,7 +57,7 @@ def instantaneous(wave: Waveform, times: np.ndarray) -> list[float]:
 
 
 def converter(make: Callable[[float, float], Any], value: str, factor: float = 1.0):
-    """Readings of a simulated part that has been on, at the waveform's first power, since just before the first one."""
+    """Return a function that gives the readings of a simulated part that has settled at the waveform's first power."""
 
     def read(wave: Waveform, times: np.ndarray) -> list[float]:
         part = make(float(times[0]), wave.power(float(times[0])))
@@ -115,7 +116,7 @@ RUNNING = [
 
 
 def measure(part: Part, wave: Waveform, start: float, end: float, begin: float, rng, edges: str) -> tuple[float, float]:
-    """Relative error of the window's joules, and the standard uncertainty that edgeprof states for it."""
+    """Return the relative error of the window's joules, and the standard uncertainty that edgeprof states for it."""
     count = int((end + 1.2 - begin) * part.rate_hz)
     times = begin + rng.uniform(0, 1 / part.rate_hz) + np.arange(count) / part.rate_hz
     times = np.sort(times + rng.normal(0, min(JITTER, 0.1 / part.rate_hz), count))
@@ -131,7 +132,7 @@ def measure(part: Part, wave: Waveform, start: float, end: float, begin: float, 
 
 def summary(errors: list[tuple[float, float]]) -> dict[str, Any]:
     values = [error for error, _ in errors if not math.isnan(error)]
-    if not values:  # the sensor is too slow for such a window, and edgeprof says so
+    if not values:  # the sensor is too slow for such a window, and edgeprof reports that
         return {"told": 0, "mean": None, "sd": None, "rms": None, "stated": None}
     return {
         "told": len(values) / len(errors),

@@ -1,7 +1,8 @@
-"""A workload in a process of its own, as edgeprof's worker is: says how long each inference took, block by block.
+"""A workload in its own process, like edgeprof's worker: it reports how long each inference took, block by block.
 
-Protocol on stdin and stdout: ready with ``{"model": …, "latency_s": …}``; then for each line ``<seconds>`` one line of
-JSON with the latencies (s) of a block of that length. Nothing is written, logged or allocated inside a block.
+Protocol on stdin and stdout: when it is ready, it writes ``{"model": …, "latency_s": …}``; then it answers each line
+``<seconds>`` with one line of JSON, the latencies (s) of a block of that length. Nothing is written, logged or
+allocated inside a block.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _MOST = 200_000
 
 
 def onnx_model(layers: int) -> Callable[[], Any]:
-    """A chain of 3×3 convolutions (16 channels, 32×32) in ONNX Runtime on one thread."""
+    """Return a call of a chain of 3×3 convolutions (16 channels, 32×32) in ONNX Runtime on one thread."""
     from edgeprof.worker import telemetry
 
-    telemetry.turn_off()  # ONNX Runtime reads it when it is loaded, and would work in a thread of its own
+    telemetry.turn_off()  # before ONNX Runtime is loaded, because its telemetry would run in another thread
     import numpy as np
     import onnx
     import onnxruntime
@@ -57,7 +58,7 @@ def onnx_model(layers: int) -> Callable[[], Any]:
 
 
 def numpy_model(layers: int) -> Callable[[], Any]:
-    """A chain of matrix products (96×96), where ONNX Runtime is absent."""
+    """Return a call of a chain of matrix products (96×96), for use without ONNX Runtime."""
     import numpy as np
 
     weights = np.random.default_rng(0).normal(0, 0.1, (96, 96)).astype(np.float32)
@@ -72,7 +73,7 @@ def numpy_model(layers: int) -> Callable[[], Any]:
 
 
 def build(target_s: float) -> tuple[str, Callable[[], Any]]:
-    """A model of about that latency on this machine."""
+    """Return a model's name and its call, sized for about the given latency (s) on this machine."""
     try:
         import onnx  # noqa: F401 - is it there?
         import onnxruntime  # noqa: F401 - is it there?
@@ -119,10 +120,10 @@ def serve(target_s: float) -> None:
 
 
 class Load:
-    """The workload as the benchmark sees it.
+    """The benchmark's side of the workload process.
 
     Args:
-        target_s: About how long one inference shall take.
+        target_s: About how long one inference should take (s).
     """
 
     def __init__(self, target_s: float) -> None:
@@ -137,7 +138,7 @@ class Load:
         self.latency_s: float = ready["latency_s"]
 
     def run(self, seconds: float) -> list[float]:
-        """The latencies (s) of one block."""
+        """Run one block of the given length and return its latencies (s)."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()

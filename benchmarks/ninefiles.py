@@ -1,4 +1,4 @@
-"""Nine one-number files read the way that edgeprof's sysfs sensors read theirs: descriptors kept, pread, int()."""
+"""A sensor of nine files with one number each, read as edgeprof's sysfs sensors do: open descriptors, pread, int()."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from edgeprof.sensing.sensor import Channel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Where files live in memory, as sysfs does; a pread costs 0.7 µs there and 1.3 µs in sysfs, without the chip's bus.
+#: A folder in memory, in place of sysfs: a pread costs 0.7 µs there and 1.3 µs in sysfs, without the chip's bus.
 _MEMORY = Path("/dev/shm")
 
 
 @contextlib.contextmanager
 def nine_files() -> Iterator[Path]:
-    """A directory with nine files, gone at the end."""
+    """Create a directory with nine files; it is deleted at the end of the block."""
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None, prefix="edgeprof-bench-") as name:
         for index in range(9):
             (Path(name) / f"curr{index}_input").write_text(f"{1000 + 37 * index}\n", encoding="ascii")

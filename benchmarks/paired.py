@@ -1,6 +1,6 @@
 """Paired comparisons within one run: ratios per round, their median with a distribution-free interval, and tables.
 
-Nothing measured in one run is ever divided by something measured in another: machines drift.
+Values from different runs are never divided by each other, because machines drift.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 
 
 def median_interval(values: list[float], level: float = 0.95) -> tuple[float, float, float]:
-    """The median and the interval between order statistics that covers the true one with at least ``level``.
+    """Return the median, and the ends of an interval that covers the true median with probability ``level`` or more.
 
-    Binomial ranks (David and Nagaraja, Order Statistics, 7.1); nothing is assumed of the distribution. With fewer than
-    six values no such interval exists: the smallest and the largest are given.
+    The ends are order statistics chosen by binomial ranks (David and Nagaraja, Order Statistics, 7.1), which assumes
+    nothing about the distribution. With fewer than six values no such interval exists, and the ends are the smallest
+    and the largest value.
     """
     ordered, n = sorted(values), len(values)
     below, tail = 0, 0.5**n
@@ -36,14 +37,14 @@ def ratio_text(values: list[float]) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, padded so that it reads in a terminal too."""
+    """Return a Markdown table, padded so that it is readable in a terminal too."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on; the load tells whether to believe them."""
+    """Describe the machine; its load shows whether the numbers can be trusted."""
     load = os.getloadavg()[0]
     return {
         "cpus": os.cpu_count(),

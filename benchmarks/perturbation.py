@@ -1,9 +1,9 @@
 """How much edgeprof's sampling slows the model that it watches.
 
-A workload runs in a process of its own while this one samples nine files at 100 Hz, at 1 kHz, at 1 kHz from one CPU,
-or not at all; once more not at all is the null control, which tells what the machine's own noise looks like. The
-conditions are interleaved: each round plays them forwards and backwards, so that drift cancels, and gives one ratio of
-p50 and of p99 to the bare loop. Targets at 100 Hz: p50 within 0.995–1.005, p99 within 0.98–1.02.
+A workload runs in its own process while this process samples nine files at 100 Hz, at 1 kHz, at 1 kHz from one CPU, or
+not at all. A second run without sampling is the null control, which shows the machine's own noise. Each round plays the
+conditions in order and in reverse order, so that drift cancels, and gives one ratio of p50 and one of p99 to the run
+without sampling. Targets at 100 Hz: p50 within 0.995–1.005, p99 within 0.98–1.02.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgeprof.sensing.sampler import Sampler
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: name → (rate in Hz or None, CPU to stay on or None)
+#: Name → (rate in Hz or None, CPU to stay on or None).
 LAST_CPU = max(os.sched_getaffinity(0))
 CONDITIONS: dict[str, tuple[float | None, int | None]] = {
     "bare loop": (None, None),
@@ -35,7 +35,7 @@ TARGETS = {"p50": (0.995, 1.005), "p99": (0.98, 1.02)}
 
 
 def one_block(load: Load, directory: Path, condition: str, seconds: float) -> tuple[list[float], float]:
-    """The latencies of a block (s) and the sampler's CPU share during it."""
+    """Run a block; return its latencies (s) and the sampler's CPU share during it."""
     rate, cpu = CONDITIONS[condition]
     if rate is None:
         return load.run(seconds), 0.0
@@ -52,7 +52,7 @@ def measure(target_s: float, rounds: int, seconds: float, directory: Path) -> di
     with Load(target_s) as load:
         load.run(2 * seconds)  # warm
         for number in range(rounds):
-            # Another condition comes first each round: what follows the turning point differs from what surrounds it.
+            # Each round begins with another condition, because the ones at the turning point run twice in succession.
             order = names[number % len(names) :] + names[: number % len(names)]
             blocks: dict[str, list[float]] = {name: [] for name in names}
             for name in order + order[::-1]:

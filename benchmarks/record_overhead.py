@@ -1,9 +1,9 @@
-"""What a span of ``edgeprof.record`` adds to a call of 1 ms, beside a window of Zeus.
+"""What a span of ``edgeprof.record`` adds to a call of 1 ms, compared with a window of Zeus.
 
-Each round runs every loop once, in another order: the bare call, the call within ``recording.span``, and the call
-within ``begin_window`` and ``end_window`` of Zeus where it can run. Each round gives one ratio to the bare loop; a
-second bare loop is the null control. The call spins on CPU time, so that what else the machine does is not taken for
-overhead. On a machine without a GPU or RAPL Zeus's windows read no device: the row is then the least that they cost.
+Each round runs every loop once, each time in another order: the bare call, the call within ``recording.span``, and the
+call within ``begin_window`` and ``end_window`` of Zeus if it can run. Each round gives one ratio to the bare loop; a
+second bare loop is the null control. The call spins for a fixed CPU time, so that other load on the machine does not
+count as overhead. On a machine without a GPU or RAPL, Zeus's windows read no device: the row shows their least cost.
 
 Target: a span adds less than 1 % to a call of 1 ms.
 
@@ -38,7 +38,7 @@ def call() -> None:
 
 @contextlib.contextmanager
 def zeus() -> Iterator[tuple[Any, str | None]]:
-    """Zeus's monitor, or None and why there is none."""
+    """Provide Zeus's monitor and None, or None and the reason why there is no monitor."""
     try:
         from zeus.monitor import ZeusMonitor
     except ImportError:
@@ -55,7 +55,7 @@ def zeus() -> Iterator[tuple[Any, str | None]]:
 
 
 def cpu_per_call(loop: Callable[[int], None], calls: int) -> float:
-    """CPU seconds of this thread per call."""
+    """Return the CPU seconds of this thread per call."""
     begin = time.thread_time()
     loop(calls)
     return (time.thread_time() - begin) / calls

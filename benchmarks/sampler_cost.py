@@ -1,10 +1,10 @@
-"""What sampling costs: CPU share and missed deadlines at 10, 100 and 1000 Hz, beside a bare pread thread.
+"""What sampling costs: CPU share and missed deadlines at 10, 100 and 1000 Hz, compared with a bare pread thread.
 
-The sampler reads nine files on a core of its own, or shares one core with a program that never sleeps. Every round
-plays all cases once, in another order, and two beside them: the process with no sampler at all (null control), and a
-thread that at the same random deadlines does nothing but pread the nine files and keep their numbers. ``filter 0.43 s``
-is the default rate behind such a filter (25 Hz). Targets: at most 1.2 × the bare thread at 100 Hz and 1 kHz; at most
-0.2 % of a core behind the filter.
+The sampler reads nine files on its own core, or shares one core with a program that never sleeps. Every round runs all
+cases once, each time in another order, and two more for comparison: the process without a sampler (null control), and a
+thread that only preads the nine files at the same random deadlines and keeps their numbers. ``filter 0.43 s`` is the
+default rate for a sensor with such a filter (25 Hz). Targets: at most 1.2 × the bare thread at 100 Hz and 1 kHz; at
+most 0.2 % of a core for the sensor with the filter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SPIN = "import os\nos.sched_setaffinity(0, {%d})\nprint(flush=True)\nwhile True
 
 
 def one(directory: Path, rate: float | None, shared: bool, seconds: float) -> dict[str, float]:
-    """The process's and the sampling threads' CPU share (1 is a core), deadlines missed and lateness (s)."""
+    """Return the CPU shares of process and sampling threads (1 is a core), missed deadlines and lateness (s)."""
     hog = None
     if shared:
         hog = subprocess.Popen([sys.executable, "-c", _SPIN % CPU], stdout=subprocess.PIPE)
@@ -64,13 +64,13 @@ def one(directory: Path, rate: float | None, shared: bool, seconds: float) -> di
 
 
 def verdict(values: list[float], target: float) -> str:
-    """Whether the interval of the median lies within the target."""
+    """Return whether the interval of the median lies within the target, as text."""
     _, low, high = median_interval(values)
     return "met" if high <= target else "missed" if low > target else "open"
 
 
 def bare(directory: Path, rate: float, seconds: float) -> dict[str, float]:
-    """The CPU share of a thread that preads the files at random deadlines and keeps what they say."""
+    """Return the CPU share of a thread that preads the files at random deadlines and keeps their numbers."""
     files = [os.open(path, os.O_RDONLY) for path in sorted(directory.iterdir())]
     kept, spent = array("d"), [0.0]
 

@@ -1,8 +1,9 @@
 """What ``--sandbox`` costs the model inside it.
 
-The same model (a matrix product, and a file that it opens and closes, so that system calls are in it too) runs in two
-workers, one of them confined. Windows are interleaved forwards and backwards; each round gives one ratio of p50 to the
-worker that is not confined. A second such worker is the null control. Target: 0.98 to 1.02 for the product.
+The same model runs in two workers, one of them sandboxed. There is a model of a matrix product, and one that also opens
+and closes a file, so that it makes system calls. Each round runs the windows in order and in reverse order, and gives
+one ratio of p50 to the worker without a sandbox. A second worker without a sandbox is the null control. Target: 0.98 to
+1.02 for the matrix product.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ CONDITIONS = {"not confined": False, "null control": False, "confined": True}
 
 
 def measure(target: str, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Condition → the ratio of its p50 to that of the worker that is not confined, one for each round."""
+    """Return condition → the ratios of its p50 to the p50 of the worker without a sandbox, one for each round."""
     ratios: dict[str, list[float]] = {name: [] for name in CONDITIONS}
     options = LoadOptions("cpu", 1, 1, {}, {})
     spec = WorkerSpec(Path(inspect.getfile(Python)), Python.__name__, target, options)

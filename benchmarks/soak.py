@@ -1,9 +1,9 @@
-"""The exporter for hours: memory, descriptors and CPU flat? And one scrape beside node_exporter and prometheus_client.
+"""The exporter over hours: do memory, descriptors and CPU time stay constant? And what does one scrape cost?
 
-A virtual Jetson plays in a process of its own; the daemon samples it at 10 Hz while it is scraped and told of
-inferences. Scrapes of about 100 series are compared in turns with node_exporter (of as many series) and with
-prometheus_client's own server, over kept connections, so that drift falls on all alike. Targets: at most 30 MB resident
-and 0.5 % of a core; a scrape no slower than node_exporter's; a report by edgeprof.track at most 20 µs.
+A virtual Jetson runs in its own process; the daemon samples it at 10 Hz while it is scraped and receives reports of
+inferences. Scrapes of about 100 series alternate with scrapes of node_exporter (with as many series) and of
+prometheus_client's own server, over kept connections, so that drift affects all equally. Targets: at most 30 MB
+resident and 0.5 % of a core; a scrape no slower than node_exporter's; a report by edgeprof.track at most 20 µs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EDGEPROF = str(Path(sys.executable).parent / "edgeprof")
 BOARD = "jetson-orin-nano"
 TARGETS = {"rss_mb": 30.0, "cpu_percent": 0.5, "track_us": 20.0}
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: prometheus_client's own server with as many gauges as the exporter has series.
+#: A program that runs prometheus_client's own server with as many gauges as the exporter has series.
 _REFERENCE = """
 import sys, time
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
@@ -44,7 +44,7 @@ time.sleep(1e6)
 
 
 def usage(pid: int) -> dict[str, float]:
-    """Resident MB (1e6 bytes), CPU seconds so far, descriptors and threads of a process."""
+    """Return a process's resident MB (1e6 bytes), CPU seconds so far, descriptors and threads."""
     status = Path(f"/proc/{pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -58,7 +58,7 @@ def usage(pid: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def running(argv: list[str], port: int, path: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a child process, once it answers."""
+    """Run a server in a child process, and wait until it answers."""
     child = subprocess.Popen(argv, env={**os.environ, **environ}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -78,7 +78,7 @@ def running(argv: list[str], port: int, path: str, **environ: str) -> Iterator[s
 
 
 def scrape(connection: http.client.HTTPConnection, path: str) -> tuple[float, int]:
-    """Seconds and series of one scrape, as Prometheus asks for it."""
+    """Scrape once as Prometheus does; return the seconds and the number of series."""
     begun = time.perf_counter()
     connection.request("GET", path, headers={"Accept": "text/plain;version=0.0.4"})
     body = connection.getresponse().read()
@@ -86,7 +86,7 @@ def scrape(connection: http.client.HTTPConnection, path: str) -> tuple[float, in
 
 
 def compare_scrapes(port: int, requests: int) -> list[dict[str, Any]]:
-    """The three servers in turns."""
+    """Scrape the three servers in turn."""
     ours = "/metrics"
     _, series = scrape(http.client.HTTPConnection("127.0.0.1", port), ours)
     with contextlib.ExitStack() as stack:
@@ -122,7 +122,7 @@ def compare_scrapes(port: int, requests: int) -> list[dict[str, Any]]:
 
 
 def track_cost(reports: int) -> dict[str, float]:
-    """Microseconds of one ``with edgeprof.track(...)``, in a process that does little else."""
+    """Return the microseconds of one ``with edgeprof.track(...)`` in a process that does little else."""
     code = (
         "import sys, time, statistics, json\n"
         "import edgeprof\n"
@@ -143,7 +143,7 @@ def track_cost(reports: int) -> dict[str, float]:
 
 
 def soak(pid: int, port: int, seconds: float, interval: float) -> list[dict[str, float]]:
-    """Look at the daemon every ``interval`` s while it is scraped and told of 20 inferences a second."""
+    """Record the daemon's usage every ``interval`` s while it is scraped and receives 20 inferences per second."""
     teller = subprocess.Popen(
         [
             sys.executable,
@@ -167,19 +167,19 @@ def soak(pid: int, port: int, seconds: float, interval: float) -> list[dict[str,
 
 
 def idle_cpu(pid: int, seconds: float) -> float:
-    """Percent of a core with nobody asking: sampling at 10 Hz and housekeeping alone."""
+    """Return the percentage of a core that sampling at 10 Hz and housekeeping use without any scrape."""
     before, begun = usage(pid)["cpu_s"], time.monotonic()
     time.sleep(seconds)
     return 100 * (usage(pid)["cpu_s"] - before) / (time.monotonic() - begun)
 
 
 def memory_slope(rows: list[dict[str, float]], blocks: int = 12) -> tuple[float, float, float]:
-    """MB per hour, and the interval that covers it with 95 %.
+    """Return the slope of the resident memory in MB per hour, and the ends of its 95 % interval.
 
-    Readings that follow each other are alike, so that a line through all of them would seem far surer than it is. The
-    second half of the time is compared with the first, block by block (Cox and Stuart 1955), and the median of the
-    differences has an interval that takes nothing for granted. The first sixth is left out: the daemon still grows into
-    its caches then.
+    Consecutive readings are correlated, so that a line through all of them would seem more certain than it is. Instead,
+    each block of the second half of the time is compared with its block in the first half (Cox and Stuart 1955), and
+    the median of the differences has a distribution-free interval. The first sixth of the time is left out, because the
+    daemon's caches are still filling then.
     """
     settled = rows[len(rows) // 6 :]
     size = len(settled) // blocks

@@ -1,9 +1,10 @@
-"""What a stage of ``edgeprof.stage`` costs, in readings of the clock, beside other ways to mark one.
+"""What a stage of ``edgeprof.stage`` costs, as a multiple of a clock reading, compared with other ways to mark a stage.
 
-Each round runs every loop once, in another order: an empty ``with``, ``edgeprof.stage`` that nobody reads, that writes
-to a ring, and, where they are installed, a span of OpenTelemetry (without an exporter) and torch's ``record_function``
-(without a profiler). Times are CPU seconds of the thread, less those of the empty loop, over those of one
-``time.monotonic_ns()`` of the same round. The last column is the share of a pipeline of five stages at 15 frames/s.
+Each round runs every loop once, each time in another order: an empty ``with``, ``edgeprof.stage`` without a reader,
+``edgeprof.stage`` that writes to a ring, and, if they are installed, a span of OpenTelemetry (without an exporter) and
+torch's ``record_function`` (without a profiler). A time is the thread's CPU time minus that of the empty loop, divided
+by the time of one ``time.monotonic_ns()`` in the same round. The last column is the share of the time of a pipeline of
+five stages at 15 frames/s.
 
     python benchmarks/stage_overhead.py [--smoke] [--json FILE]
 """
@@ -29,7 +30,7 @@ STAGES, RATE_HZ = 5, 15.0
 
 
 def per_call(make: Callable[[], Any], calls: int) -> float:
-    """CPU seconds of this thread for each ``with``."""
+    """Return the CPU seconds of this thread for each ``with``."""
     begin = time.thread_time()
     for _ in range(calls):
         with make():
@@ -46,7 +47,7 @@ def of_clock(calls: int) -> float:
 
 
 def others() -> dict[str, Callable[[], Any]]:
-    """What else is installed."""
+    """Return the installed alternatives: name → a function that makes a context manager."""
     found: dict[str, Callable[[], Any]] = {}
     with contextlib.suppress(ImportError):
         from opentelemetry.sdk.trace import TracerProvider

@@ -1,9 +1,10 @@
-"""Joules of stages against the truth: estimate over truth and coverage, by regression and by repetition, per sensor.
+"""Joules of stages compared with the truth: the ratio of estimate to truth, and coverage, by method and by sensor.
 
-A pipeline of four stages with known powers runs at 15 frames/s for a minute and a half, in frames whose faces vary or
-do not. Sensors are those of ``truth_sensors``, with errors drawn within their data sheets' limits. Regression sees the
-stages' times and the readings. Repetition sees windows of plain frames and of frames with one stage called three times
-more, in turns. Time share gives each stage its part of the frame's energy by time.
+A simulated pipeline of four stages with known powers runs at 15 frames/s for a minute and a half; the number of faces
+per frame varies or is constant. The sensors are those of ``truth_sensors``, with errors drawn within the limits of
+their data sheets. The regression method uses the times of the stages and the readings. The repetition method uses
+alternating windows of plain frames and of frames in which one stage is called three more times. The time-share method
+divides the energy of a frame in proportion to the times of its stages.
 
     python benchmarks/stages.py [--smoke] [--runs N] [--json FILE]
 """
@@ -34,7 +35,7 @@ from edgeprof.worker.span import WINDOW, Span, idle_span
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: Seconds and watts of each stage (reference: a detector and an embedding per face), the idle, and the frame rate.
+#: Seconds and watts of each stage (as in a detector with one embedding per face), the idle power, and the frame rate.
 STAGES = {"decode": (0.003, 5.0), "detect": (0.020, 8.0), "embed": (0.017, 6.5), "draw": (0.002, 4.6)}
 IDLE_W, RATE_HZ = 4.0, 15.0
 REPEATS, WINDOWS = 3, 5
@@ -48,7 +49,7 @@ SENSORS: dict[str, Callable[[], Any]] = {
 
 
 class Sampled:
-    """A sampler of one channel whose readings are there."""
+    """A sampler of one channel that already has its readings."""
 
     def __init__(self, channel: Any, times: Any, values: Any) -> None:
         self.channels = [channel]
@@ -71,7 +72,7 @@ class Sampled:
 
 
 class Made:
-    """A power that is made frame by frame, with its stages and windows."""
+    """Builds a power curve frame by frame, and records its stages and windows."""
 
     def __init__(self, rng: Any) -> None:
         self.plant, self.spans, self._rng = Plant(), [], rng
@@ -82,7 +83,7 @@ class Made:
         return idle_span(start, self.plant.now)
 
     def frame(self, faces: int, repeated: str | None = None) -> None:
-        """The stages of a frame, one of them called more often, without the pause to the next one."""
+        """Add the stages of a frame, with ``repeated`` called more often, without the pause before the next frame."""
         for name, (length, watts) in STAGES.items():
             calls = (faces if name == "embed" else 1) * (1 + REPEATS * (name == repeated))
             for _ in range(calls):
@@ -91,7 +92,7 @@ class Made:
                 self.spans.append(StageSpan((name, "", "", ""), start, self.plant.now, (1, 1)))
 
     def live(self, seconds: float, *, vary: bool) -> None:
-        """Frames at the rate."""
+        """Add frames at the frame rate."""
         end = self.plant.now + seconds
         while self.plant.now < end:
             due = self.plant.now + 1 / RATE_HZ
@@ -99,7 +100,7 @@ class Made:
             self.idle(max(0.0, due - self.plant.now))
 
     def window(self, seconds: float, faces: Sequence[int], repeated: str | None) -> Span:
-        """Whole loops of a clip, back to back."""
+        """Add whole loops of a clip without pauses, and return their window."""
         start, frames = self.plant.now, 0
         while self.plant.now - start < seconds:
             for count in faces:
@@ -109,14 +110,14 @@ class Made:
 
 
 def readings(sensor: Any, power: Any, rng: Any) -> Sampled:
-    """What a sampler at 100 Hz has of a sensor, with errors of its own."""
+    """Return what a sampler at 100 Hz reads from a sensor, with the sampler's own timing errors."""
     sensor.draw(rng)
     times, values = sensor.series(power, read_times(rng, power.end, 0.01), rng)
     return Sampled(sensor.channel, times, values)
 
 
 def by_regression(sensor: Any, rng: Any, *, vary: bool, seconds: float) -> dict[str, Quoted]:
-    """Stage → its net joules over the truth."""
+    """Return stage → the ratio of its net joules to the truth."""
     made = Made(rng)
     made.idle(3.0)
     made.live(seconds, vary=vary)
@@ -130,7 +131,7 @@ def by_regression(sensor: Any, rng: Any, *, vary: bool, seconds: float) -> dict[
 
 
 def by_repetition(sensor: Any, rng: Any, *, window_s: float) -> dict[str, Quoted]:
-    """The same from windows in turns, of plain frames and of frames with one stage repeated."""
+    """Return the same from alternating windows of plain frames and of frames with one stage repeated."""
     made = Made(rng)
     members: list[str | None] = [None, *STAGES]
     windows: dict[str | None, list[Span]] = {member: [] for member in members}
@@ -162,7 +163,7 @@ def calls_per_frame(name: str, faces: Sequence[int]) -> float:
 
 
 class Quoted(NamedTuple):
-    """A figure over the truth, and the half-width of its 95 % interval likewise; None: it was refused."""
+    """A figure and the half-width of its 95 % interval, both divided by the truth; None if it was withheld."""
 
     ratio: float | None
     half_width: float | None
@@ -177,7 +178,7 @@ def over_truth(name: str, figure: Any) -> Quoted:
 
 
 def cell(quoted: Sequence[Quoted]) -> str:
-    """``1.00 ± 0.02, 95 % of 20``: mean and spread of estimate/truth, and how often the interval holds the truth."""
+    """Return ``1.00 ± 0.02, 95 % of 20``: mean and spread of estimate/truth, and the coverage of the truth."""
     known = [(one.ratio, one.half_width) for one in quoted if one.ratio is not None and one.half_width is not None]
     if not known:
         return f"refused ({len(quoted)} of {len(quoted)})"

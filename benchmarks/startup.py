@@ -1,8 +1,8 @@
-"""How long edgeprof takes to start, and to a first result, over ``python -c pass``.
+"""How long edgeprof takes to start, and until a first result, relative to ``python -c pass``.
 
-Commands are interleaved: each round starts every command once, in another order, and gives one ratio each to the bare
-interpreter. A second ``python -c pass`` is the null control. Target: ``edgeprof --help`` within 3 × ``python -c pass``,
-importing neither numpy nor psutil nor a runtime.
+Each round starts every command once, each time in another order, and gives one ratio to the bare interpreter for each
+command. A second ``python -c pass`` is the null control. Target: ``edgeprof --help`` takes at most 3 × as long as
+``python -c pass``, and imports neither numpy nor psutil nor a runtime.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from paired import about, machine, median_interval, parser, ratio_text, table, w
 
 PYTHON = sys.executable
 TARGET = 3.0
-#: What the start of the command line must not import.
+#: Packages that the start of the command line must not import.
 HEAVY = ("numpy", "psutil", "msgspec", "pluggy", "onnxruntime", "torch", "ai_edge_litert")
 
 
 def edgeprof() -> str:
-    """The installed command, of this interpreter's environment if it is there."""
+    """Return the path of the installed command, preferably from this interpreter's environment."""
     beside = Path(sysconfig.get_path("scripts")) / "edgeprof"
     found = str(beside) if beside.exists() else shutil.which("edgeprof")
     if found is None:
@@ -36,7 +36,7 @@ def edgeprof() -> str:
 
 
 def tiny_model(directory: Path) -> Path | None:
-    """An ONNX model of one small product, or None without the onnx package."""
+    """Write an ONNX model of one small matrix product; None without the onnx package."""
     try:
         import numpy as np
         import onnx
@@ -57,7 +57,7 @@ def tiny_model(directory: Path) -> Path | None:
 
 
 def once(command: list[str], environ: dict[str, str]) -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds and exit code of one start."""
+    """Start a command once; return its wall seconds, CPU seconds and exit code."""
     with open(os.devnull, "r+b") as null:  # noqa: PTH123 - a device, for a child
         begin = time.perf_counter()
         process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null, env=environ)
@@ -68,7 +68,7 @@ def once(command: list[str], environ: dict[str, str]) -> tuple[float, float, int
 
 
 def heavy_imports(command: str, environ: dict[str, str]) -> list[str]:
-    """Which heavy packages ``edgeprof --help`` imports."""
+    """Return which heavy packages ``edgeprof --help`` imports."""
     code = (
         "import runpy, sys\n"
         f"sys.argv = [{command!r}, '--help']\n"
@@ -106,7 +106,7 @@ def main() -> None:
         cpus: dict[str, list[float]] = {label: [] for label in commands}
         failed: dict[str, int] = {}
         for started in commands.values():
-            once(started, environ)  # files into the page cache, byte code to disk
+            once(started, environ)  # loads files into the page cache and writes byte code
         for number in range(rounds):
             labels = list(commands)
             turn = number % len(labels)

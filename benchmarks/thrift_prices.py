@@ -1,7 +1,7 @@
-"""What each of the daemon's economies saves: the resident memory of a process that has it and of one that does without.
+"""What each memory saving of the daemon saves: the resident memory of a process with it and of a process without it.
 
-The list of exporters/edgeprof_exporters/thrift/README.md is made by this. Each pair runs in turns, in processes of its
-own; the median of the differences counts.
+The list in exporters/edgeprof_exporters/thrift/README.md comes from this benchmark. The two programs of a pair run
+alternately, each in a new process; the result is the median of the differences.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from paired import about, machine, parser, table, write
 
 _RSS = "\nfor line in open('/proc/self/status'):\n    if line.startswith('VmRSS'): print(int(line.split()[1]) / 1024)\n"
-#: What the daemon has loaded whatever else it does.
+#: The modules that the daemon always loads.
 _BASE = "import edgeprof_exporters.configuration, edgeprof_exporters.engine, edgeprof.sensing.discover\n"
 _CLIENT = "from edgeprof_exporters.thrift.light import import_client; import_client()\n"
 _BURST = """
@@ -28,7 +28,7 @@ threads = [threading.Thread(target=run) for _ in range(40)]
 for t in threads: t.start()
 for t in threads: t.join()
 """
-#: What → (without the economy, with it).
+#: Saving → (program without it, program with it).
 PAIRS = {
     "prometheus-client without its server (`light.import_client`)": (
         _BASE + "import prometheus_client\n", _BASE + _CLIENT),
@@ -54,7 +54,7 @@ PAIRS = {
 
 
 def resident_mib(code: str) -> float:
-    """Of a process that has run this."""
+    """Return the resident memory (MiB) of a process that has run ``code``."""
     done = subprocess.run([sys.executable, "-c", code + _RSS], capture_output=True, text=True, check=True)
     return float(done.stdout)
 

@@ -1,15 +1,15 @@
-"""Coverage against known truths: bias and coverage of gross and net joules and of ratios, by sensor, load and protocol.
+"""Coverage of known truths: bias and coverage of gross and net joules and of ratios, by sensor, load and protocol.
 
-A load whose energy is known exactly is seen by models of real sensors, whose gain, offset and clock are drawn within
-their data sheets' limits; it is read with jitter, lost deadlines and stalls, and edgeprof's own analysis makes figures
-of what was read. Nothing waits for a clock. Of edgeprof only the analysis is called.
+Models of real sensors, whose gain, offset and clock are drawn within the limits of their data sheets, measure a load
+whose energy is known exactly. They are read with jitter, lost deadlines and stalls, and edgeprof's analysis computes
+figures from the readings. No real time passes, and no other part of edgeprof is called.
 
 `--before FILE` shows another run's numbers (its `--json`) beside these. `--groups` and `--only` choose conditions.
-Truth is the energy that really flowed in the windows. Where inferences differ from one another by nature, an interval
-is meant for the process and not for these windows: *process* is the coverage of its expected joules, where known.
+The truth is the energy that really flowed in the windows. Where inferences vary by nature, an interval is meant for the
+expected value of the process and not for these windows: *process* is the coverage of that value, where it is known.
 """
 
-# ruff: noqa: SLF001, ARG005 - what is not judged here is replaced, for the sake of time
+# ruff: noqa: SLF001, ARG005 - parts that are not judged here are replaced, to save time
 from __future__ import annotations
 
 import json
@@ -44,7 +44,7 @@ SMOKE = ("orin 5.10 burst100", "ina238 inf700")
 
 
 def use_fast_quantile() -> None:
-    """Use scipy's quantile of Student's t, which is edgeprof's own to nine digits, for the sake of time alone."""
+    """Use scipy's quantile of Student's t to save time; it agrees with edgeprof's own to nine digits."""
     for nu in (1.0, 2.0, 3.7, 9.0, 41.3, 1e4):
         assert abs(uncertainty.t_quantile(0.975, nu) / student.ppf(0.975, nu) - 1) < 1e-9
     fast = lru_cache(4096)(lambda p, nu: float(student.ppf(p, nu)) if math.isfinite(nu) else 1.959963984540054)
@@ -54,7 +54,7 @@ def use_fast_quantile() -> None:
     idle_of, known = idle.measure_idle, {}
 
     def measure_idle(headline, span):
-        """Both variants of a run share its idles."""
+        """Measure each idle only once, because both variants of a run share it."""
         key = (tuple(id(series.values) for series in headline), span)
         if key not in known:
             if len(known) > 8:
@@ -66,7 +66,7 @@ def use_fast_quantile() -> None:
 
 
 def sampled(sensors, powers, rng) -> list[ChannelSeries]:
-    """What the sampler's trace holds of each sensor."""
+    """Return what the sampler's trace would contain for each sensor."""
     series = []
     for sensor, power in zip(sensors, powers, strict=True):
         sensor.draw(rng)
@@ -79,7 +79,7 @@ def sampled(sensors, powers, rng) -> list[ChannelSeries]:
 
 
 def analysed(series: list[ChannelSeries], played: Played) -> list[figures.Measured]:
-    """edgeprof's figures of each variant."""
+    """Return edgeprof's figures for each variant."""
     series, _, reasons = filters.fit_filters(series, filters.rests(played.busy, played.power.end, 0.3))
     measured = [
         quote.measure_spans(series, [], windows, played.idles, covers="module", rail="it", busy=played.busy)
@@ -90,7 +90,7 @@ def analysed(series: list[ChannelSeries], played: Played) -> list[figures.Measur
 
 
 def evidence(figure) -> tuple[float, float, bool] | None:
-    """Value, expanded uncertainty, and whether it is quoted: a figure that is withheld still has its evidence."""
+    """Return value, expanded uncertainty, and whether it is quoted; a withheld figure still has its evidence."""
     if not figure.windows or figure.expanded_uncertainty is None:
         return None
     value = figure.value if figure.value is not None else float(np.mean(figure.windows))
@@ -98,7 +98,7 @@ def evidence(figure) -> tuple[float, float, bool] | None:
 
 
 def run(make, bench: Bench, rng) -> dict[str, list[tuple]]:
-    """One bench: for each figure (relative error, holds, U relative, quoted, holds the process's mean)."""
+    """Run one bench; return for each figure (relative error, holds, relative U, quoted, holds the process's mean)."""
     channels = [sensor.channel for sensor in make(rng, NOTHING)[0]]
     played = play(bench, rng, settle_s(channels), pause_s(channels))
     sensors, powers = make(rng, played.power)
@@ -123,7 +123,7 @@ def run(make, bench: Bench, rng) -> dict[str, list[tuple]]:
                 holds_process = abs(value - mean) <= u if bench.has_process_mean else None
                 rows[name].append((value / truth - 1, abs(value - truth) <= u, u / truth, quoted, holds_process))
             if figure.value is None and figure.windows:
-                figure.value = float(np.mean(figure.windows))  # so that a ratio can be made of the evidence
+                figure.value = float(np.mean(figure.windows))  # so that a ratio can be computed from a withheld figure
     if len(measured) == 2:
         a, b = (m.energy.gross for m in measured)
         pairs = [(y, x) for x, y in zip(a.windows, b.windows, strict=True) if x > 0 and y > 0]
@@ -140,7 +140,7 @@ def run(make, bench: Bench, rng) -> dict[str, list[tuple]]:
 
 
 def condition(name: str, group: str, runs: int, seed: int) -> dict[str, Any]:
-    """All runs of one condition, summed up; the same for the same seed on every machine."""
+    """Run a condition ``runs`` times and summarize; the same seed gives the same result on every machine."""
     use_fast_quantile() if uncertainty.t_quantile.__module__ == uncertainty.__name__ else None
     make, bench = next((make, bench) for n, make, bench in GROUPS[group]() if n == name)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
@@ -165,7 +165,7 @@ def condition(name: str, group: str, runs: int, seed: int) -> dict[str, Any]:
 
 
 def summed(rows: list[tuple]) -> dict[str, float | None]:
-    """Bias, its standard error, the half-width that an ideal interval would have, and what was stated (relative)."""
+    """Return the bias, its standard error, the half-width of an ideal interval, and the stated one (all relative)."""
     errors = np.array([row[0] for row in rows])
     process = [row[4] for row in rows if row[4] is not None]
     return {
@@ -190,7 +190,7 @@ def cell(figure: dict[str, Any] | None) -> str:
 
 
 def shown(results: list[dict[str, Any]], before: dict[str, dict[str, Any]]) -> str:
-    """The table; with another run, each of its cells stands before the one of this."""
+    """Return the table; with another run, each cell shows the other run's value before this one's."""
     head = ["condition", *(f"{f}{when}" for f in FIGURES for when in ((" before", " now") if before else ("",)))]
     rows = []
     for result in results:

@@ -1,6 +1,6 @@
 """The conditions of the coverage table: sensors, loads and protocols, in groups."""
 
-# ruff: noqa: ARG001, ARG005 - every maker takes a generator and the power
+# ruff: noqa: ARG001, ARG005 - every function that makes sensors takes a generator and the power
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,12 +14,12 @@ SHORT = Bench()
 
 
 def one(kind, **settings):
-    """A single sensor that sees all of the power."""
+    """Return a single sensor that measures all of the power."""
     return lambda rng, power: ([kind(**settings)], [power])
 
 
 def agx(noise_v):
-    """Three rails of an AGX Orin behind 2 mΩ: half of the power and two quarters."""
+    """Return three rails of an AGX Orin with shunts of 2 mΩ: half of the power and two quarters."""
 
     def make(rng, power):
         settings = {"shunt": 2e-3, "old": True, "noise_v": noise_v}
@@ -34,14 +34,14 @@ def agx(noise_v):
 
 
 def cpu_and_gpu(rng, power):
-    """RAPL and NVML side by side: the first variant works on the CPU, the second on the GPU."""
+    """Return RAPL and NVML together: the first variant works on the CPU, the second on the GPU."""
     package = Counter(gain_limit=0.05)
     board = Counter(refresh=0.1, step=1e-3, wrap=None, sensor="nvml", name="gpu-0", gain_limit=0.05)
     return [package, board], [power.share([0.85, 0.25, 0.5]), power.share([0.15, 0.75, 0.5])]
 
 
 def preset():
-    """What people run: the two presets on the common sensors."""
+    """Typical use: the two presets on the common sensors."""
     for name, bench in (("default", DEFAULT), ("quick", QUICK)):
         for old in (True, False):
             kernel = "5.10" if old else "5.15"
@@ -60,7 +60,7 @@ def preset():
 
 
 def tau():
-    """The time constant at its limits, or another than the driver's settings give."""
+    """The time constant is at its limits, or differs from the one that the driver's settings give."""
     for name, bench in (("default", DEFAULT), ("W=1", replace(DEFAULT, window_s=1.0, idle_s=1.0))):
         for clock in (0.9, 1.0, 1.1):
             yield f"orin 5.10 clock x{clock}, {name}", one(Ina3221, old=True, clock=clock), bench
@@ -86,7 +86,7 @@ def wave():
 
 
 def sensor():
-    """Averages, conversion times and numbers of channels."""
+    """Various averages, conversion times and numbers of channels."""
     for old in (True, False):
         for n in (1, 4, 16, 64, 128, 512, 1024):
             for ct, ch in ((140e-6, 3), (1100e-6, 3), (8244e-6, 1)):
@@ -105,7 +105,7 @@ def fast():
 
 
 def periodic():
-    """A camera at a fixed rate."""
+    """Inferences at the fixed rate of a camera."""
     for n, ct in ((1, 1100e-6), (16, 140e-6), (512, 140e-6)):
         for hz in (20, 25, 30, 50, 100):
             bench = replace(SHORT, loads=("inf5", "inf5"), frame_hz=float(hz))

@@ -1,4 +1,4 @@
-"""A load whose energy is known exactly: power constant piece by piece, a bench's windows and idles, and reads."""
+"""A load whose energy is known exactly: piecewise constant power, a bench's windows and idles, and reading times."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edgeprof.worker.span import BLOCK, WINDOW, Span, idle_span
 
 
 class Plant:
-    """Power over time in pieces (s, W); its integral is exact."""
+    """Piecewise constant power over time, in pieces (s, W); its integral is exact."""
 
     def __init__(self) -> None:
         self.ends: list[float] = [0.0]
         self.watts: list[float] = []
-        self.owners: list[int] = []  # the variant at work in each piece; -1 without work
+        self.owners: list[int] = []  # the variant that works in each piece; -1 without work
         self.owner = -1
 
     def add(self, seconds: float, watts: float) -> None:
@@ -51,14 +51,14 @@ class Power:
         return self.watts[np.clip(np.searchsorted(self.ends, times, side="right") - 1, 0, self.watts.size - 1)]
 
     def share(self, fractions) -> Power:
-        """One rail of it: a fraction for all, or one for each owner (the last for idle)."""
+        """Return the power of one rail: one fraction for all owners, or one for each (the last for idle)."""
         factor = np.asarray(fractions)[self.owners] if np.ndim(fractions) else fractions
         return Power(self.ends, self.watts * factor, self.owners)
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What one inference draws: its mean pieces (s, W), and how far each piece's length scatters (relative)."""
+    """The power of one inference: its mean pieces (s, W), and the relative scatter of the length of each piece."""
 
     pieces: tuple[tuple[float, float], ...]
     jitter: float = 0.0
@@ -79,7 +79,7 @@ LOADS = {
 
 
 class _Spikes(Inference):
-    """20 ms at 8 W; every fifth time with 33 W for one to three milliseconds somewhere in it."""
+    """20 ms at 8 W; every fifth inference contains 33 W for one to three milliseconds."""
 
     def draw(self, rng, scale: float):
         if rng.random() >= 0.2:
@@ -101,18 +101,18 @@ def load(name: str) -> Inference:
 
 @dataclass(frozen=True)
 class Bench:
-    """A bench to simulate. Powers in W, times in s.
+    """A bench to simulate. Powers are in W, times in s.
 
     Attributes:
-        loads: One a variant.
-        scales: What each variant's power is multiplied by.
-        settle_s: Between the end of work and an idle.
-        pause_s: Between two windows, beside the 20 to 60 ms that messages take; the idle power flows.
+        loads: One load for each variant.
+        scales: A factor for the power of each variant.
+        settle_s: The time between the end of work and an idle.
+        pause_s: The time between two windows at idle power, in addition to the 20 to 60 ms that messages take.
         frame_hz: The rate of a camera; None runs inferences back to back.
-        spread, correlation: Standard deviation of a window's level, and from one window to the next.
-        drift: What power rises by as the device warms up (time constant 20 s).
-        pink: Standard deviation of 1/f noise, relative.
-        tail_w: What idle begins above its level (time constant 3 s).
+        spread, correlation: Standard deviation of a window's level, and its correlation from window to window.
+        drift: How much the power rises as the device warms up (time constant 20 s).
+        pink: Relative standard deviation of 1/f noise.
+        tail_w: How far above its level the idle power begins (time constant 3 s).
     """
 
     loads: tuple[str, ...] = ("burst100", "burst100")
@@ -134,7 +134,7 @@ class Bench:
 
     @property
     def has_process_mean(self) -> bool:
-        """Whether the expected joules per inference are known beforehand."""
+        """Whether the expected joules per inference are known in advance."""
         return not (self.drift or self.pink or self.frame_hz or self.correlation or self.tail_w)
 
     def process_joules(self, variant: int) -> float:
@@ -203,11 +203,11 @@ class _Player:
 
 
 def play(bench: Bench, rng, settle_s: float, pause_s: float) -> Played:
-    """Warm-up, idle, windows in ABBA order, idle.
+    """Simulate a bench: warm-up, idle, windows in ABBA order, idle.
 
     Args:
-        settle_s: Between work and an idle, where the bench does not say.
-        pause_s: Between windows, likewise.
+        settle_s: The time between work and an idle (s), if ``bench`` has none.
+        pause_s: The time between windows (s), if ``bench`` has none.
     """
     settle_s = settle_s if bench.settle_s is None else bench.settle_s
     pause_s = pause_s if bench.pause_s is None else bench.pause_s
@@ -241,7 +241,7 @@ def play(bench: Bench, rng, settle_s: float, pause_s: float) -> Played:
 
 
 def pink(rng, size: int) -> np.ndarray:
-    """Noise whose power falls with 1/f; mean 0, standard deviation 1."""
+    """Return noise whose power density falls with 1/f; its mean is 0 and its standard deviation 1."""
     frequency = np.fft.rfftfreq(size)
     frequency[0] = frequency[1]
     phases = np.exp(1j * rng.uniform(0, 2 * np.pi, frequency.size))
@@ -250,7 +250,9 @@ def pink(rng, size: int) -> np.ndarray:
 
 
 def read_times(rng, end: float, period: float, *, missed: float = 0.003) -> np.ndarray:
-    """When a sensor is read: each deadline anywhere in its period, met late, some lost, and now and then a stall.
+    """Return the times at which a sensor is read (s).
+
+    Each deadline lies at a random place in its period and is met late; some are lost, and sometimes reading stalls.
 
     Args:
         missed: The share of lost deadlines.

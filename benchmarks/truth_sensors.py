@@ -1,6 +1,6 @@
-"""Models of real sensors by their data sheets: what each shows of a known power, with errors drawn within its limits.
+"""Models of real sensors by their data sheets: how each reads a known power, with errors drawn within its limits.
 
-None of them calls edgeprof's analysis: only the channel that each declares is edgeprof's.
+The models do not use edgeprof's analysis; only the channels that they declare are edgeprof's.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Ina3221:
     """One channel of an INA3221 (SBOS576): conversions in turn, a running exponential average, 40 µV and 8 mV steps.
 
     Args:
-        n: Samples that are averaged.
+        n: Number of averaged samples.
         ct: Conversion time, s.
-        ch: Enabled channels; ``pos`` is this one's place among them.
-        shunt: Ω; ``volts`` of the bus.
-        old: Whether the kernel is older than 5.14, which tells the conversion time exactly.
-        gain, offset, clock: The part's own errors; drawn where None.
+        ch: Number of enabled channels; ``pos`` is the position of this one among them.
+        shunt: Shunt resistance, Ω; ``volts`` is the voltage of the bus.
+        old: Whether the kernel is older than 5.14, which reports the conversion time exactly.
+        gain, offset, clock: The errors of the part; drawn if None.
         noise_v: Noise of a conversion, V.
-        sag: Resistance before the rail, Ω: its voltage sags with the current.
-        edge: Whether errors lie at their limits and not within them.
+        sag: Resistance before the rail, Ω, through which its voltage sags with the current.
+        edge: Whether errors lie exactly at their limits instead of within them.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Ina3221:
         self.clock = 1 + within(0.10) if clock is None else clock
 
     def amperes(self, power):
-        """Current and voltage of the rail at a power (W)."""
+        """Return current (A) and voltage (V) of the rail at a power (W)."""
         if not self.sag:
             return power / self.volts, None
         current = (self.volts - np.sqrt(np.maximum(self.volts**2 - 4 * self.sag * power, 0))) / (2 * self.sag)
         return current, self.volts - self.sag * current
 
     def series(self, power: Power, times, rng, read_s=1.1e-3):
-        """Times and watts as the driver's files give them."""
+        """Return times and watts as read from the driver's files."""
         ct = self.ct * self.clock
         cycle = 2 * self.ch * ct
         count = int(power.end / cycle) + 2
@@ -90,7 +90,7 @@ class Ina3221:
             seen = np.clip(np.floor((times - (begins[0] + 2 * ct)) / cycle).astype(int), 0, count - 1)
             millivolts = np.round(running_average(bus, self.n)[seen] / BUS_STEP_V) * 8
         self.seen = np.broadcast_to(millivolts * 1e-3, milliamperes.shape), milliamperes * 1e-3
-        # The stamp is the middle of two reads, and the current is the later one.
+        # The time stamp is the middle of two reads, and the current is read second.
         return times - 0.25 * read_s, millivolts * milliamperes * 1e-6
 
 
@@ -102,7 +102,7 @@ def running_average(values, n):
 
 
 class Counter:
-    """An energy counter: RAPL, NVML. ``look`` is the part of each refresh that it sees (s), None for all."""
+    """An energy counter (RAPL, NVML); ``look`` is the part of each refresh interval that it sees (s), None for all."""
 
     def __init__(
         self, refresh=1e-3, step=2.0**-14, gain_limit=0.05, wrap=262143.32885, name="package-0", sensor="rapl",
@@ -137,7 +137,7 @@ class Counter:
 
 
 class Block:
-    """An INA238: the mean of the 50 ms before each of its own ticks, whose clock is up to a tenth off."""
+    """An INA238: the mean of the 50 ms before each tick of its own clock, whose period is up to 10 % off."""
 
     def __init__(self, refresh=16 * 1052e-6 * 3, step=2e-3, gain_limit=0.01005, name="VIN"):
         self.refresh, self.step, self.limit = refresh, step, gain_limit
@@ -158,7 +158,7 @@ class Block:
 
 
 def with_clock(sensors, rng):
-    """Channels of one chip share its clock and the offset of its one converter."""
+    """Give the channels of one chip the same clock and the same offset, because they share a converter."""
     clock, offset = 1 + rng.uniform(-0.1, 0.1), rng.uniform(-OFFSET_V, OFFSET_V)
     for sensor in sensors:
         sensor.given = (sensor.given[0], offset, clock)
@@ -166,6 +166,6 @@ def with_clock(sensors, rng):
 
 
 def stated_tau(sensor: Ina3221, tau_s: float) -> Ina3221:
-    """The same sensor under a driver whose settings give another time constant than the true one."""
+    """Return the sensor with a driver whose settings give ``tau_s`` instead of the true time constant."""
     sensor.channel = replace(sensor.channel, filter=replace(sensor.channel.filter, tau_s=tau_s))
     return sensor

@@ -1,10 +1,11 @@
-"""Write constraints/BOARD.txt: for each board the newest versions whose wheels install there and whose libraries load.
+"""Write constraints/BOARD.txt: for each board, the newest versions whose wheels install there and whose libraries load.
 
 python tools/boards.py [BOARD...] resolves edgeprof's extras with pip as the board's pip would, reads from each wheel
-which glibc and libstdc++ its libraries need (a wheel's tag may promise an older one), and takes an older release where
-they need a newer one than the board has. --check only asks pip whether what the files name can still be installed.
+which glibc and libstdc++ its libraries need (a wheel's tag may promise less), and chooses an older release where they
+need a newer one than the board has. --check only asks pip whether the versions in the files can still be installed.
 
-pip evaluates the markers of dependencies for the machine that runs this; what that adds to a file is harmless there.
+pip evaluates environment markers for the machine that runs this tool; the additional lines that this may give are
+harmless.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "constraints"
 CACHE = ROOT / "build/wheel-needs.json"
-#: The extras that a board's file is for, each tried by itself: one that cannot be had leaves the others alone.
+#: The extras that a board's file covers. Each is resolved separately, so that a failure does not affect the others.
 EXTRAS = ("exporter", "onnx", "litert", "onnx-compress", "plot", "search")
-#: Sets of symbols, by the prefix of their versions, of the two libraries that a system brings and a wheel does not.
+#: Prefixes of the symbol versions of glibc and libstdc++, the two libraries that come with the system, not in a wheel.
 SETS = ("GLIBC", "GLIBCXX")
 
-#: GLIBC → (2, 34): the newest version that something needs.
+#: Prefix → the newest version that a file needs, for example ``GLIBC`` → (2, 34).
 Needs = dict[str, tuple[int, ...]]
 
 
 def needs_of(file: IO[bytes]) -> Needs:
-    """What one ELF file needs of glibc and libstdc++; empty where it is none."""
+    """Return which glibc and libstdc++ an ELF file needs; empty if the file is not an ELF file."""
     needs: Needs = {}
     try:
         sections = [s for s in ELFFile(file).iter_sections() if isinstance(s, GNUVerNeedSection)]
@@ -62,7 +63,7 @@ def needs_of(file: IO[bytes]) -> Needs:
 
 
 def needs_of_wheel(path: Path) -> Needs:
-    """What the libraries of a wheel need, taken together."""
+    """Return the newest glibc and libstdc++ that any library in a wheel needs."""
     needs: Needs = {}
     with zipfile.ZipFile(path) as wheel:
         for name in wheel.namelist():
@@ -77,7 +78,7 @@ def needs_of_wheel(path: Path) -> Needs:
 
 
 def too_new(needs: Mapping[str, tuple[int, ...]], board: Board) -> str | None:
-    """``GLIBC 2.34``: what a board lacks of it; None where it has all."""
+    """Return what is too new for a board, such as ``GLIBC 2.34``; None if the board has everything."""
     has = {"GLIBC": (2, board.glibc), "GLIBCXX": (3, 4, board.libstdcxx)}
     lacking = [f"{name} {'.'.join(map(str, version))}" for name, version in needs.items() if version > has[name]]
     return ", ".join(sorted(lacking)) or None
@@ -89,8 +90,8 @@ class Choice:
 
     Attributes:
         versions: Distribution → version.
-        refused: ``ai-edge-litert 2.3.0`` → what it needs that the board lacks.
-        missing: The extras of which nothing fits.
+        refused: A release, such as ``ai-edge-litert 2.3.0`` → what it needs that the board lacks.
+        missing: The extras that cannot be installed on the board in any version.
     """
 
     versions: dict[str, str] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class Choice:
     missing: list[str] = field(default_factory=list)
 
 
-#: Requirements and constraints → the wheels that pip would install: (name, version, address); None: it cannot.
+#: (requirements, constraints) → the wheels that pip would install, as (name, version, URL); None if it finds none.
 Resolve = Callable[[list[str], list[str]], "list[tuple[str, str, str]] | None"]
 
 
@@ -106,10 +107,10 @@ def choose(board: Board, extras: Mapping[str, list[str]], resolve: Resolve, need
     """The newest versions that install on a board and load there.
 
     Args:
-        board: Where.
-        extras: Extra → its requirements, ``core`` first: what every installation needs.
+        board: The board.
+        extras: Extra → its requirements; the first is ``core``, which every installation needs.
         resolve: See ``Resolve``.
-        needs: A wheel's address → what its libraries need.
+        needs: Returns what a wheel's libraries need, given the wheel's URL.
     """
     choice = Choice()
     limits: list[str] = []
@@ -129,7 +130,7 @@ def choose(board: Board, extras: Mapping[str, list[str]], resolve: Resolve, need
         choice.versions = whole
         return choice
     taken: list[str] = []
-    for extra, lines in extras.items():  # one by one, with the limits that are known by now
+    for extra, lines in extras.items():  # one at a time, with the limits found so far
         versions = fitting([*taken, *lines])
         if versions is None:
             choice.missing.append(extra)
@@ -140,7 +141,7 @@ def choose(board: Board, extras: Mapping[str, list[str]], resolve: Resolve, need
 
 
 def pip_resolver(board: Board) -> Resolve:
-    """``Resolve`` by pip's own resolver, for the board's tags and Python."""
+    """Return a ``Resolve`` that calls pip's own resolver for the board's tags and Python version."""
     platforms = [f"manylinux_2_{minor}_{board.arch}" for minor in range(board.glibc, 4, -1)]
     platforms += [f"manylinux2014_{board.arch}", f"linux_{board.arch}"]
     target = [flag for platform in platforms for flag in ("--platform", platform)]
@@ -178,7 +179,7 @@ def _normal(name: str) -> str:
 
 
 def cached_needs(url: str) -> Needs:
-    """What a wheel on an index needs; each is downloaded once and only the answer is kept."""
+    """Return what a wheel on an index needs; each wheel is downloaded once, and only the answer is cached."""
     name = url.rsplit("/", 1)[-1]
     if name.endswith("-any.whl"):
         return {}
@@ -196,7 +197,7 @@ def cached_needs(url: str) -> Needs:
 
 
 def requirements(board: Board) -> dict[str, list[str]]:
-    """``core`` and each of EXTRAS → what pyproject.toml requires for the board's Python."""
+    """Return, for ``core`` and each of EXTRAS, what pyproject.toml requires for the board's Python."""
     project = tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     given = {"core": project["dependencies"], **{name: project["optional-dependencies"][name] for name in EXTRAS}}
     there = {"python_version": f"3.{board.python}", "python_full_version": f"3.{board.python}.0"}
@@ -208,7 +209,7 @@ def requirements(board: Board) -> dict[str, list[str]]:
 
 
 def text_of(board: Board, choice: Choice) -> str:
-    """The file."""
+    """Return the text of a board's constraints file."""
     here = [name for name in requirements(board) if name not in choice.missing]
     example = ",".join(name for name in here if name in ("exporter", "onnx", "litert"))
     lines = [
@@ -232,7 +233,7 @@ def path_of(board: Board) -> Path:
 
 
 def check(boards: Iterable[Board]) -> Iterator[str]:
-    """For each board whose file names what pip cannot install there any more: a sentence."""
+    """Yield one sentence for each board whose file pip can no longer install there."""
     for board in boards:
         lines = path_of(board).read_text("utf-8").splitlines()
         pins = [line for line in lines if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Write constraints/tested.txt: the versions with which the tests ran last, of everything that edgeprof[all] installs.
+"""Write constraints/tested.txt: the version that was last tested of each distribution that edgeprof[all] installs.
 
 Run it in an environment in which the whole suite has just passed: ``python tools/constraints.py``.
 """
@@ -22,7 +22,7 @@ HEAD = """\
 
 
 def closure(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
-    """Distribution → version of all that one needs, itself left out; what is not installed is left out too."""
+    """Return distribution → version of all installed dependencies of a distribution, excluding the latter itself."""
     versions: dict[str, str] = {}
     waiting = [(name, extra) for extra in ("", *extras)]
     seen = set(waiting)
@@ -44,7 +44,7 @@ def closure(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def _wanted(line: str, extra: str) -> list[tuple[str, str]]:
-    """(distribution, extra) that a requirement asks for here, under an extra of its parent."""
+    """Return the pairs (distribution, extra) that a requirement adds in this environment, given its parent's extra."""
     requirement, _, marker = line.partition(";")
     given = re.findall(r"extra\s*==\s*['\"]([^'\"]+)['\"]", marker)
     if given and extra not in given:

@@ -1,6 +1,6 @@
-"""Keep the docs true: python tools/docs.py writes what is generated in docs/ anew; with --check it only compares.
+"""Generate parts of docs/: python tools/docs.py writes them; with --check it only compares.
 
-- docs/cli-reference.md is every verb's --help.
+- docs/cli-reference.md is the --help of every command.
 - docs/result-1.schema.json is the JSON Schema of a result file, from edgeprof.results.schema.
 - A code block that follows ``<!-- region NAME of FILE -->`` is that region of that file, which a test runs.
 """
@@ -44,7 +44,7 @@ or in another power mode, than a fleet's inventory says; 130 interrupted.
 
 
 def region(file: str, name: str) -> str:
-    """The lines between ``# region: name`` and ``# endregion``, without linters' marks.
+    """Return the lines between ``# region: name`` and ``# endregion``, without comments for linters.
 
     Raises:
         ValueError: the file has no such region.
@@ -57,7 +57,7 @@ def region(file: str, name: str) -> str:
 
 
 def with_regions(text: str) -> str:
-    """A document with its marked blocks taken from their files."""
+    """Return a document with the content of its marked blocks replaced from their files."""
 
     def block(match: re.Match[str]) -> str:
         return match["head"] + region(match["file"], match["name"]) + match["end"]
@@ -66,7 +66,7 @@ def with_regions(text: str) -> str:
 
 
 def cli_reference() -> str:
-    """docs/cli-reference.md."""
+    """Return the text of docs/cli-reference.md."""
     parts = [_INTRODUCTION]
     for argv in [[], *([verb] for verb in VERBS)]:
         parts.append(_help_section(argv))
@@ -75,7 +75,7 @@ def cli_reference() -> str:
 
 
 def result_schema() -> str:
-    """docs/result-1.schema.json: JSON Schema (2020-12) of a result file; its version is that of ``schema.SCHEMA``."""
+    """Return the JSON Schema (2020-12) of a result file, in the version of ``schema.SCHEMA``."""
     (components,) = msgspec.json.schema_components([schema.Result], ref_template="#/$defs/{name}")[1:]
     definition = components["Result"]
     definition["properties"]["schema"] = {"const": schema.SCHEMA}
@@ -90,7 +90,7 @@ def result_schema() -> str:
 
 
 def result_schema_path() -> Path:
-    """Its file, versioned as the format: ``result-1.schema.json`` of ``edgeprof.result/1``."""
+    """Return the schema's path, named after the format: ``result-1.schema.json`` for ``edgeprof.result/1``."""
     name, _, version = schema.SCHEMA.rpartition("/")
     return DOCS / f"{name.removeprefix('edgeprof.')}-{version}.schema.json"
 
@@ -111,7 +111,7 @@ def _help_section(argv: list[str]) -> str:
 
 
 def wanted() -> dict[Path, str]:
-    """Each document that is generated, wholly or in part, and what it should say."""
+    """Return each document that is generated, wholly or in part, and the text that it should have."""
     documents = {path: with_regions(path.read_text("utf-8")) for path in sorted(DOCS.glob("*.md"))}
     documents[DOCS / "cli-reference.md"] = cli_reference()
     documents[result_schema_path()] = result_schema()

@@ -1,6 +1,6 @@
-"""The oldest Python that the worker's files run on: 3.6, that of a Jetson Nano (JetPack 4). Checked by vermin.
+"""Check with vermin that the worker's files run on Python 3.6, the version of a Jetson Nano (JetPack 4).
 
-Runs in ``make lint`` and in tests/test_packaging.py. Exit status 0 if the floor holds.
+The check runs in ``make lint`` and in tests/test_packaging.py. Exit status 0 if the files pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def files() -> list[str]:
-    """The files that run elsewhere: the worker's, the runtimes', and what applications import or copy beside them."""
+    """Return the files that run in other interpreters: the worker's, the runtimes', and those that applications use."""
     folders = ("profiler/edgeprof/worker", "profiler/edgeprof/workload", "plugins/edgeprof_plugins/runtimes")
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     imported = [ROOT / "profiler/edgeprof" / name for name in ("tracking.py", "staging.py")]
@@ -21,7 +21,7 @@ def files() -> list[str]:
 
 
 def main() -> int:
-    # --eval-annotations: these files have no future annotations, so theirs are evaluated at import
+    # --eval-annotations: without "from __future__ import annotations", annotations are evaluated at import
     run = [sys.executable, "-c", "import sys, vermin; sys.exit(vermin.main())"]  # vermin has no __main__
     command = [*run, "-t=3.6-", "--no-tips", "--eval-annotations", "--violations", *files()]
     return subprocess.run(command, check=False).returncode

@@ -1,4 +1,4 @@
-"""Write a man page for edgeprof and for each of its verbs, from what click knows: python tools/man.py DIRECTORY"""
+"""Write a man page for edgeprof and each of its commands, from click's definitions: python tools/man.py DIRECTORY"""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edgeprof.cli.verbs import ABOUT, VERBS
 
 
 def roff(text: str) -> str:
-    """Text as troff takes it: nothing in it is a request or an escape."""
+    """Escape a text for troff, so that nothing in it is a request or an escape sequence."""
     plain = text.replace("\\", "\\e").replace("-", "\\-")
     return "\n".join(f"\\&{line}" if line.startswith((".", "'")) else line for line in plain.splitlines())
 
 
 def paragraphs(text: str) -> list[str]:
-    """The paragraphs of a help text, each on lines of its own; click's marks are left out."""
+    """Return the paragraphs of a help text, without click's marks."""
     return [" ".join(block.replace("\b", "").split()) for block in re.split(r"\n\s*\n", inspect.cleandoc(text))]
 
 
 def page(names: list[str], command: click.Command) -> str:
-    """The man page of one command."""
+    """Return the man page of one command."""
     title = "-".join(names)
     context = click.Context(command, info_name=" ".join(names))
     short = ABOUT if len(names) == 1 else VERBS.get(names[-1]) or command.get_short_help_str(120)

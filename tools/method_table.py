@@ -1,13 +1,13 @@
-"""The table of docs/compression.md that says what each method does to each kind of layer, made by trying it.
+"""Write the tables in docs/compression.md of what each method does to each kind of layer, by trying each method.
 
-    python tools/method_table.py            # write it (python tools/method_table.py onnx: that of one format)
-    python tools/method_table.py --check    # exit 1 where it is not what a new trial says
+    python tools/method_table.py            # write them (python tools/method_table.py onnx: the table of one format)
+    python tools/method_table.py --check    # exit 1 if a table differs from the result of a new trial
 
-The layers are those of tests/plugins/compressors/*/places.py. Beside each lies a dense layer that any method changes,
-so that a method which leaves the layer alone can say why, in place of refusing the model.
+The layers are those of tests/plugins/compressors/*/places.py. Each model also has a dense layer that every method can
+change, so that a method which leaves the layer under test unchanged reports why, instead of refusing the whole model.
 """
 
-# ruff: noqa: PLC0415 - the libraries of each format are imported where its table is made
+# ruff: noqa: PLC0415 - the libraries of each format are imported only where its table is made
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ METHODS = {
     "torch": ["int8-dynamic", "fp16", "prune", "prune-2:4", "low-rank", "cluster"],
 }  # fmt: skip
 TITLES = {"onnx": "ONNX", "tflite": "TFLite", "torch": "PyTorch (modules and programs)"}
-#: Parameters with which a method has something to do in layers this small.
+#: Parameters that make a method act even on layers this small.
 _CHAINS = {
     "low-rank": "low-rank:energy=0.5",
     "prune-structured": "prune-structured:amount=0.5,round_to=1",
@@ -65,8 +65,8 @@ class Layer:
 
     Attributes:
         spec: The model.
-        names: What the account calls the layer's parts.
-        data: Calibration data; None where there are none.
+        names: The names of the layer's parts in the compressor's report.
+        data: Calibration data; None if there is none.
     """
 
     spec: str
@@ -77,7 +77,7 @@ class Layer:
 
 
 def layers(kind: str) -> dict[str, Callable[[Path, PluginHost], Layer]]:
-    """Kind of layer → what makes its model in a folder, for a format."""
+    """Return, for a format, kind of layer → the function that writes its model to a folder."""
     if kind == "onnx":
         from tests.plugins.compressors.onnx import places
 
@@ -118,7 +118,7 @@ def _make_onnx_layer(net: Any, folder: Path, host: PluginHost) -> Layer:
 
 
 def _append_dense(net: Any, weights: Any) -> None:
-    """A dense layer behind the layer: channels that end in the model's outputs could not be cut."""
+    """Append a dense layer: channels that are the model's outputs could not be pruned."""
     from onnx import helper, numpy_helper
 
     graph, pooled = net.model.graph, "Conv" in net.family
@@ -134,7 +134,7 @@ def _append_dense(net: Any, weights: Any) -> None:
 
 
 def _output_width(net: Any) -> int:
-    """The last size of what the network answers."""
+    """Return the size of the last axis of the network's output."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(net.model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -179,7 +179,7 @@ def _make_torch_layer(name: str, folder: Path, host: PluginHost) -> Layer:
 
 
 def _load_samples(folder: Path, feeds: dict[str, Any], host: PluginHost) -> Any:
-    """Four samples; the first axis is that of samples."""
+    """Return four samples; the first axis of each array counts the samples."""
     count = 4 * max(array.shape[0] for array in feeds.values())
     arrays = {name: np.concatenate([array] * 4)[:count] for name, array in feeds.items()}
     if len({len(array) for array in arrays.values()}) > 1:
@@ -189,7 +189,7 @@ def _load_samples(folder: Path, feeds: dict[str, Any], host: PluginHost) -> Any:
 
 
 def attempt(layer: Layer, method: str, host: PluginHost) -> Cell:
-    """What a method does to a layer."""
+    """Apply a method to a layer's model and return what it did."""
     layer.tried += 1
     chain = _CHAINS.get(method, method)
     try:
@@ -210,14 +210,14 @@ def attempt(layer: Layer, method: str, host: PluginHost) -> Cell:
 
 
 def _plain_message(message: str, layer: Layer) -> str:
-    """A message without the names of this trial's files."""
+    """Return a message without the names of this trial's files."""
     for part in (layer.spec, Path(layer.spec).name):
         message = message.replace(part, "the model")
     return message.partition("\n")[0][:200]
 
 
 def render(kind: str, host: PluginHost) -> str:
-    """The table of a format, with the reasons below it."""
+    """Return the table of a format, with the reasons below it."""
     reasons: dict[str, int] = {}
     rows = []
     for name, make in layers(kind).items():
@@ -238,7 +238,7 @@ def _shown_cell(cell: Cell, reasons: dict[str, int]) -> str:
 
 
 def documented(kind: str) -> dict[tuple[str, str], Cell]:
-    """The table of a format as the document has it: (layer, method) → cell."""
+    """Return the table of a format that is in the document: (layer, method) → cell."""
     lines = DOCUMENT.read_text("utf-8").splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith(f"| {TITLES[kind]} |"))
     methods = [text.strip(" `") for text in lines[start].strip("|").split("|")[1:]]

@@ -1,9 +1,8 @@
-"""Show how the code names things, the worst files first: ``make names``. The exit status is always 0.
+"""Report how the code names things, the worst files first: ``make names``. The exit status is always 0.
 
 Two figures are shown. Words that say nothing about what they hold (``found``, ``one``, ``made`` …) are counted where
-they stand as the name of a variable or a parameter. Functions whose name is one word are counted wherever they stand:
-``read``, ``close`` and ``compare`` are good names of methods, and count all the same. ``tests/test_names.py`` keeps
-both figures from growing.
+they are the name of a variable or a parameter. Functions whose name is one word are counted everywhere, although
+``read``, ``close`` and ``compare`` are good names of methods. ``tests/test_names.py`` keeps both figures from growing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("profiler", "plugins", "exporters", "dashboards", "tools")
-#: Words that could name anything.
+#: Words that could be the name of anything.
 EMPTY_WORDS = frozenset({"found", "one", "made", "told", "kept", "said", "own"})
 SHOWN = 25
 
@@ -29,7 +28,7 @@ class Names(NamedTuple):
 
 
 def read_names(path: Path) -> Names:
-    """The empty words that the file assigns or takes as parameters, and the names of its functions."""
+    """Return the empty words that a file uses as variables or parameters, and the names of its functions."""
     empty: Counter[str] = Counter()
     functions = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -53,17 +52,17 @@ def is_one_word(name: str) -> bool:
 
 
 def all_names() -> dict[Path, Names]:
-    """The names of each Python file of the product and of its tools."""
+    """Return the names in each Python file of the product and of its tools."""
     return {path: read_names(path) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
 
 
 def count_empty(files: dict[Path, Names]) -> Counter[str]:
-    """How often each empty word is a name, over all files."""
+    """Count how often each empty word is a name, over all files."""
     return sum((names.empty for names in files.values()), Counter[str]())
 
 
 def one_word_share(files: dict[Path, Names]) -> float:
-    """The share of all functions whose name is one word, from 0 to 1."""
+    """Return the share of all functions whose name is one word, from 0 to 1."""
     functions = [name for names in files.values() for name in names.functions]
     return sum(map(is_one_word, functions)) / len(functions)
 

@@ -1,6 +1,6 @@
-"""Write docs/img/dashboard-*.png: each dashboard with a day of an imaginary site, drawn by edgeprof's own preview.
+"""Write docs/img/dashboard-*.png: each dashboard with one day of a simulated site, drawn by edgeprof's own preview.
 
-Needs Prometheus, promtool and Chromium (Debian: prometheus, chromium). python tools/pictures.py
+Run ``python tools/pictures.py``. It needs Prometheus, promtool and Chromium (Debian: prometheus, chromium).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.dashboards.tools import Prometheus, edgeprof  # noqa: E402
 from edgeprof_dashboards.catalogue import FILES  # noqa: E402 - the tests' tools lie beside the packages
 from edgeprof_dashboards.preview.page import find  # noqa: E402
 
-#: 2026-11-20 18:00 UTC; the day before is shown from 00:00.
+#: The end of the time shown: 2026-11-20 18:00 UTC. Most dashboards show the 18 hours before it.
 END = 1_795_197_600.0
 SPAN_S = 18 * 3600.0
 STEP_S = 60.0
@@ -54,7 +54,7 @@ def main() -> int:
         server = start(folder)
         try:
             rules = FILES / "prometheus" / "rules" / "edgeprof.rules.yml"
-            for _ in range(5):  # rules that build on rules
+            for _ in range(5):  # repeated, since some rules are computed from other rules
                 run(
                     *(promtool, "tsdb", "create-blocks-from", "rules", "--url", server.url, "--output-dir", str(data)),
                     *("--start", str(int(END - SPAN_S)), "--end", str(int(END)), "--eval-interval", "60s", str(rules)),

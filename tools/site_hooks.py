@@ -1,4 +1,4 @@
-"""For mkdocs.yml: what a page links to outside of docs/ is not on the site, and is named instead."""
+"""Hooks for mkdocs.yml: the site has no files outside of docs/, so links to them become plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _OUTSIDE = re.compile(r"\[(?P<text>[^\]]+)\]\(\.\./(?P<path>[^)#\s]+)(?:#[^)\s]*
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """``[text](../examples/x.py)`` becomes ``text (in the repository: examples/x.py)``."""
+    """Replace ``[text](../examples/x.py)`` by ``text (in the repository: examples/x.py)``."""
 
     def named(match: re.Match[str]) -> str:
         text, path = match["text"], match["path"]

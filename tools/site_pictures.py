@@ -1,6 +1,6 @@
 """Write the pictures of docs/joules.md and docs/scenarios.md: python tools/site_pictures.py
 
-They are computed, not drawn: the filter is an INA3221's as a stock Jetson Orin has it, and the energies are sums.
+The curves and numbers are computed: the filter is that of the INA3221 on a stock Jetson Orin, the energies are sums.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 IMAGES = Path(__file__).parent.parent / "docs/img"
-#: Time constant of the filter (s), idle and busy power (W), step of the drawing (s).
+#: Time constant of the filter (s), idle and busy power (W), time step of the curves (s).
 TAU_S, IDLE_W, BUSY_W, STEP_S = 0.43, 2.0, 9.0, 0.01
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 20.0, 34.0, 48.0
 
 
 def filtered(power: Sequence[float]) -> list[float]:
-    """Readings of an exponential average, which begins settled."""
+    """Return the readings of an exponential average that has settled at the first power (W)."""
     readings = [power[0]]
     for value in power[1:]:
         readings.append(readings[-1] + (value - readings[-1]) * (1 - math.exp(-STEP_S / TAU_S)))
@@ -56,7 +56,7 @@ def named(xs: svg.Scale, ys: svg.Scale, x: float, y: float, words: str, color: s
 
 
 def behind_a_filter() -> str:
-    """A burst, what the sensor shows of it, and what comes back when the filter is undone."""
+    """Draw a burst of power, what the sensor shows of it, and the power recovered by inverting the filter."""
     t = times(3.0)
     power = [BUSY_W if 0.5 <= x < 1.0 else IDLE_W for x in t]
     readings = filtered(power)
@@ -79,14 +79,14 @@ def behind_a_filter() -> str:
 
 
 def window_edges() -> str:
-    """The running sum of the readings, and the two lines whose distance is the window's energy."""
+    """Draw the running sum of the readings, and the two lines whose distance is the window's energy."""
     t = times(8.0)
     begin, end = 2.0, 5.0
     power = [BUSY_W if begin <= x < end else IDLE_W for x in t]
     readings = filtered(power)
     total, sums = 0.0, []
     for reading in readings:
-        sums.append(total + TAU_S * reading)  # the filter undone: ∫P dt + τ·P
+        sums.append(total + TAU_S * reading)  # the inverse of the filter: true energy = ∫P dt + τ·P for readings P
         total += reading * STEP_S
     xs, ys, axes = frame(8.0, 42.0, 360, "energy since the beginning, J")
     before, after = sums[0], sums[-1] - IDLE_W * 8.0
@@ -136,7 +136,7 @@ def gross_and_net() -> str:
 
 
 def scenarios() -> str:
-    """When requests come, and when they are worked on."""
+    """Draw when requests arrive in each scenario, and when they are processed."""
     rows: list[tuple[str, list[tuple[float, float, float]]]] = [
         ("single-stream", [(n * 0.4, n * 0.4, 0.38) for n in range(10)]),
         ("multi-stream", [(n * 0.5 + s * 0.13, n * 0.5 + s * 0.13, 0.48) for s in range(2) for n in range(7)]),
@@ -165,7 +165,7 @@ def scenarios() -> str:
 
 
 def _served(arrivals: Sequence[float], takes: float) -> list[tuple[float, float, float]]:
-    """Requests that one worker serves in the order of their arrival."""
+    """Return the requests that one worker serves in the order of their arrival."""
     served, free = [], 0.0
     for arrival in arrivals:
         begins = max(arrival, free)

@@ -1,9 +1,9 @@
 """Do what a newcomer does, by the documents alone, and print how long each step takes: python tools/stranger.py
 
-A clone of this checkout, a home of its own, and the commands as docs/quickstart.md, README.md and docs/plugins.md
-print them: install; joules of a model that edgeprof has never seen and that leaves its size open, so that the first
-bench is refused and its message names the flag; then a runtime plugin of OpenCV from the text of the page. Needs an
-index for pip. Exit status 1 if a step does not do what the document promises.
+In a clone of this checkout and an empty home directory, it runs the commands that docs/quickstart.md, README.md and
+docs/plugins.md print: the installation; a bench of an unknown model with an open input size, which is refused with a
+message that names the flag to add; then the OpenCV runtime plugin from the text of the page. It needs an index for
+pip. Exit status 1 if a step does not do what the document promises.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 ROOT = Path(__file__).parent.parent
-#: Seconds from the installation to the first joules that a newcomer is promised; only printed, machines being busy.
+#: Seconds from the installation to the first joules that a newcomer is promised; only printed, as machines can be busy.
 PROMISE_S = 180
-#: Seconds after which a step hangs.
+#: Seconds after which a step counts as hung.
 HANG_S = 900
 KEPT = ("PATH", "LANG", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 
 class BrokenPromiseError(Exception):
-    """A document promised something else than what happened."""
+    """A step did not do what a document promises."""
 
 
 def block(page: str, heading: str, kind: str) -> str:
-    """The first block of a language below a heading of a page of the clone."""
+    """Return the first code block of a language below a heading of a page in the clone."""
     text = (ROOT / page).read_text("utf-8")
     section = re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     region = section and re.search(rf"^```{kind}\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
@@ -44,7 +44,7 @@ def block(page: str, heading: str, kind: str) -> str:
 
 
 def use(starts: str) -> str:
-    """The command of README.md's section Use that begins so, without its comment."""
+    """Return the command in README.md's section Use that begins with ``starts``, without its comment."""
     line = re.search(rf"^    ({re.escape(starts)}\S*)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     if line is None:
         raise BrokenPromiseError(f"README.md has no command {starts!r}")
@@ -52,7 +52,7 @@ def use(starts: str) -> str:
 
 
 class Newcomer:
-    """A home, a shell, and a stopwatch.
+    """A shell in a home directory of its own; it times each step.
 
     Args:
         home: An empty folder.
@@ -64,14 +64,14 @@ class Newcomer:
         self._environ = {name: os.environ[name] for name in KEPT if name in os.environ}
         self._environ |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         self._environ |= {"HOME": str(home), "PATH": f"{home}/edgeprof/bin:{self._environ['PATH']}"}
-        # Another measurement on this machine is none of a newcomer's.
+        # A newcomer need not wait for another measurement on this machine.
         self._environ["EDGEPROF_LOCK_DIR"] = str(home)
 
     def type(self, title: str, script: str, folder: Path, *, status: int = 0) -> str:
-        """Run a block as it is printed; what it wrote.
+        """Run a block as it is printed and return its output.
 
         Raises:
-            BrokenPromiseError: it ended otherwise than with ``status``.
+            BrokenPromiseError: its exit status is not ``status``.
         """
         began = time.monotonic()
         with (self.home / "typed.log").open("w+") as log:
@@ -95,7 +95,7 @@ class Newcomer:
 
 
 def model(path: Path) -> None:
-    """A small network with an open size: 3 × ? × ? pixels, convolution, ReLU, mean, 10 classes."""
+    """Write a small network with an open input size: 3 × ? × ? pixels, convolution, ReLU, mean, 10 classes."""
     random = np.random.default_rng(17)
     weights = {"k": random.normal(size=(16, 3, 3, 3)), "w": random.normal(size=(16, 10))}
     nodes = [
@@ -116,7 +116,7 @@ def model(path: Path) -> None:
 
 
 def joules(newcomer: Newcomer, work: Path) -> None:
-    """The README's first command with the newcomer's own model."""
+    """Run the README's first command with the newcomer's own model."""
     command = use("edgeprof bench model.onnx")
     refused = newcomer.type("bench, refused: the size is open", command, work, status=3)
     flag = re.search(r"--input input=1,3,height,width", " ".join(refused.split()))
@@ -132,7 +132,7 @@ def joules(newcomer: Newcomer, work: Path) -> None:
 
 
 def opencv(newcomer: Newcomer, work: Path) -> None:
-    """The tutorial's runtime, installed, checked and benched."""
+    """Install, check and bench the runtime of the tutorial."""
     heading = "A runtime for a real library"
     (work / "edgeprof_my_opencv.py").write_text(block("docs/plugins.md", heading, "python"), encoding="utf-8")
     printed = newcomer.type("a runtime of OpenCV, as docs/plugins.md", block("docs/plugins.md", heading, "sh"), work)

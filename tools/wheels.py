@@ -1,8 +1,8 @@
-"""Write the table of wheels in docs/install.md: which release of each library a board's pip would take.
+"""Write the table of wheels in docs/install.md: which release of each library a board's pip would install.
 
 python tools/wheels.py asks the index that pip uses, once for each library, and chooses as pip does: by the tags of the
-wheels and the Python that each release asks for. --check only compares. A tag is what a wheel says of itself: LiteRT's
-name an older glibc than they need (docs/install.md).
+wheels and the Python that each release requires. --check only compares. A tag can be wrong: the tags of LiteRT's wheels
+name an older glibc than the libraries need (docs/install.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent.parent / "docs/install.md"
 BEGIN, END = "<!-- wheels: begin -->", "<!-- wheels: end -->"
-#: Extra → the libraries of which it brings no pure one; ``core`` is what every installation needs.
+#: Extra → its libraries that are not pure Python; ``core`` is what every installation needs.
 LIBRARIES = {
     "core": ("msgspec", "numpy", "psutil"),
     "onnx": ("onnxruntime",),
@@ -39,15 +39,15 @@ LIBRARIES = {
 
 @dataclass(frozen=True)
 class Board:
-    """What pip knows of a board.
+    """What pip's choice of a wheel depends on.
 
     Attributes:
-        name: As the table calls it.
-        arch: The machine, as in a tag: ``aarch64``.
+        name: The name in the table.
+        arch: The machine as a wheel's tag names it, such as ``aarch64``.
         glibc: The minor version of its glibc 2.x.
         python: The minor version of the Python 3.x that edgeprof runs with there.
         libstdcxx: The last part of the newest GLIBCXX_3.4.x of its libstdc++.
-        file: The name of its file in constraints/; empty where none could hold (tools/boards.py).
+        file: The name of its file in constraints/; empty if it has none (tools/boards.py).
     """
 
     name: str
@@ -58,7 +58,7 @@ class Board:
     file: str = ""
 
     def tags(self) -> frozenset[Tag]:
-        """Every tag that this board's pip takes."""
+        """Every tag that this board's pip accepts."""
         platforms = [f"manylinux_2_{minor}_{self.arch}" for minor in range(self.glibc, 4, -1)]
         platforms += [f"{old}_{self.arch}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
         version = (3, self.python)
@@ -86,11 +86,11 @@ BOARDS = (
 
 
 def newest(files: Iterable[Mapping[str, Any]], board: Board) -> Version | None:
-    """The newest release of which a wheel fits the board; None where none does.
+    """Return the newest release that has a wheel for the board; None if there is none.
 
     Args:
         files: The entries of the index's JSON (PEP 691): ``filename``, ``requires-python``, ``yanked``.
-        board: Where it is to run.
+        board: The board.
     """
     taken = board.tags()
     python = Version(f"3.{board.python}.9")
@@ -99,7 +99,7 @@ def newest(files: Iterable[Mapping[str, Any]], board: Board) -> Version | None:
         try:
             _, version, _, tags = parse_wheel_filename(file["filename"])
             wanted = SpecifierSet(file.get("requires-python") or "")
-        except (InvalidWheelFilename, InvalidSpecifier):  # a source, or a file that pip passes over too
+        except (InvalidWheelFilename, InvalidSpecifier):  # a source distribution, or a file that pip ignores too
             continue
         if not version.is_prerelease and not file.get("yanked") and tags & taken and python in wanted:
             fitting.append(version)
@@ -107,10 +107,10 @@ def newest(files: Iterable[Mapping[str, Any]], board: Board) -> Version | None:
 
 
 def table(listings: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The table in Markdown.
+    """Return the table in Markdown.
 
     Args:
-        listings: Library → its files.
+        listings: Library → its files on the index.
     """
     names = [(extra, name) for extra, libraries in LIBRARIES.items() for name in libraries]
     lines = ["| board | " + " | ".join(f"{name} (`{extra}`)" for extra, name in names) + " |"]
@@ -122,7 +122,7 @@ def table(listings: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def listing(name: str) -> list[dict[str, Any]]:
-    """The files of a library on pip's index."""
+    """Return the files of a library on pip's index."""
     from pip._internal.configuration import Configuration  # noqa: PLC0415 - pip's own, which tests do without
     from pip._internal.models.index import PyPI  # noqa: PLC0415
 

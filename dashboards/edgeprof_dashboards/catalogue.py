@@ -1,16 +1,16 @@
-"""The dashboards that are shipped, as Grafana reads them."""
+"""The JSON files of the dashboards that edgeprof ships."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: All that ``edgeprof dashboards export`` writes, as it lies here.
+#: The files that ``edgeprof dashboards export`` copies.
 FILES = Path(__file__).parent / "files"
 GRAFANA = FILES / "grafana" / "dashboards"
-#: The part of a dashboard's uid that all of edgeprof's have.
+#: The prefix of the uid of each of edgeprof's dashboards.
 PREFIX = "edgeprof-"
 
 
 def shipped_dashboards() -> dict[str, Path]:
-    """Name → file of each dashboard, as ``device``."""
+    """Return each dashboard's name (such as ``device``) → its file."""
     return {path.stem.removeprefix(PREFIX): path for path in sorted(GRAFANA.glob(f"{PREFIX}*.json"))}

@@ -1,4 +1,4 @@
-"""Copying what is shipped to where Grafana and Prometheus read it."""
+"""Copy the shipped files to a directory that Grafana and Prometheus read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def export(directory: Path, *, force: bool = False) -> tuple[list[Path], list[Pa
     """Write every shipped file below ``directory``.
 
     Args:
-        directory: Made if it is not there.
-        force: Replace files that are different, too.
+        directory: Where to write; created if it does not exist.
+        force: Also replace existing files whose content is different.
 
     Returns:
-        The files that are now as shipped, and those that were left alone because they are different.
+        The files that now have the shipped content, and the files that were left alone because they are different.
 
     Raises:
         InputError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""From the inventory of devices (``edgeprof.fleet.inventory``), what Prometheus scrapes (file_sd)."""
+"""Write Prometheus' scrape targets (file_sd) from the inventory of devices (``edgeprof.fleet.inventory``)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["DEFAULT_PORT", "Device", "load", "targets", "write"]
 
 
 def targets(devices: list[Device]) -> str:
-    """What Prometheus' file_sd reads: one group for each device."""
+    """Return the JSON that Prometheus' file_sd reads: one group for each device."""
     groups = [{"targets": [d.address], "labels": {"instance": d.name, **d.labels}} for d in devices]
     return json.dumps(groups, indent=2, ensure_ascii=False) + "\n"
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file at once: Prometheus watches it and must never see half of it.
+    """Replace a file atomically: Prometheus watches it and must never read a half-written one.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Rules for dashboards: those of Grafana's dashboard-linter for Prometheus, and stricter ones of our own.
+"""Rules for dashboards: the Prometheus rules of Grafana's dashboard-linter, and some stricter ones.
 
-The names of the rules are the linter's (https://github.com/grafana/dashboard-linter, docs/index.md), written anew from
-its documentation. Stricter here: counters are found behind their labels too (the linter's target-counter-agg-rule
-passes any selector with labels), every kind of panel is looked at, and references must lead somewhere.
+The rules have the linter's names (https://github.com/grafana/dashboard-linter, docs/index.md) and are implemented from
+its documentation. They are stricter in three ways: a counter is also found in a selector with labels (the linter's
+target-counter-agg-rule passes any such selector), every kind of panel is checked, and a reference must have a target.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Board = Mapping[str, Any]
 
-#: Grafana's unit ids (@grafana/data, valueFormats/categories.ts) as far as anything here could need them.
+#: The ids of Grafana's units (@grafana/data, valueFormats/categories.ts) that a dashboard of devices could need.
 _UNITS = """
     none string short percent percentunit humidity dB hex sci locale bytes decbytes bits decbits kbytes mbytes gbytes
     binBps Bps bps pps watt kwatt megwatt mwatt voltamp watth kwatth amph mamph joule ev amp kamp mamp volt kvolt
@@ -27,16 +27,16 @@ _UNITS = """
 """
 UNITS = frozenset(_UNITS.split())
 _DRAWN = ("stat", "gauge", "bargauge", "timeseries", "table", "xychart", "state-timeline", "heatmap", "barchart")
-_UNITLESS = ("table", "xychart", "state-timeline")  # their columns have units of their own
+_UNITLESS = ("table", "xychart", "state-timeline")  # each of their columns has its own unit
 _AGGREGATED = ("rate", "irate", "increase")
 _LABEL_QUERY = re.compile(r"(label_values|label_names|metrics|query_result)\((.*)\)", re.DOTALL)
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong.
+    """One violation of a rule.
 
     Attributes:
-        rule: Its name.
+        rule: The name of the rule.
         where: The panel, the variable, or the dashboard itself.
         text: What is wrong.
     """
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 
 
 def lint(board: Board) -> list[Finding]:
-    """Everything that is wrong with a dashboard (its JSON, as imported).
+    """Return everything that is wrong with a dashboard, given the JSON that Grafana imports.
 
     Raises:
         UnavailableError: the PromQL parser is not installed.
@@ -64,7 +64,7 @@ def lint(board: Board) -> list[Finding]:
 
 
 def panels(board: Board) -> Iterator[dict[str, Any]]:
-    """Every panel, those of collapsed rows included, without the rows."""
+    """Yield every panel, including those in collapsed rows, but not the rows themselves."""
     for panel in board.get("panels", ()):
         if panel.get("type") == "row":
             yield from panel.get("panels", ())
@@ -215,7 +215,7 @@ def _check_target(board: Board, panel: Board, target: Board) -> Iterator[Finding
 
 
 def _expand_variables(board: Board, expr: str) -> str:
-    """Without variables outside of strings: their present values, or Grafana's own at a stand-in."""
+    """Replace the variables outside of strings by their current values, and Grafana's own variables by stand-ins."""
     values = dict(promql.STAND_INS)
     for variable in _board_variables(board):
         value = variable.get("current", {}).get("value")

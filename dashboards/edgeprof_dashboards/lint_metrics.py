@@ -1,8 +1,8 @@
 """A lint of metric names and labels, stricter than ``promtool check metrics``.
 
-After Prometheus' naming practices and its guide to writing exporters: base units as plural suffixes, ``_total`` for
-counters, no labels that belong to the scrape configuration. promtool says nothing of ``_milliwatts``, ``_percent`` or
-``_joule_total``.
+The rules follow Prometheus' naming practices and its guide to writing exporters: base units as plural suffixes,
+``_total`` for counters, no labels that belong to the scrape configuration. promtool accepts ``_milliwatts``,
+``_percent`` and ``_joule_total``; this lint does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Base unit → what people write in its place.
+#: Base unit → the words that are often used in its place.
 _INSTEAD = {
     "joules": ("joule", "millijoules", "mj", "kwh", "wh", "watthours"),
     "watts": ("watt", "milliwatts", "microwatts", "mw", "kilowatts"),
@@ -27,8 +27,8 @@ _INSTEAD = {
     "ratio": ("percent", "percentage", "pct"),
 }
 _WRONG = {word: unit for unit, words in _INSTEAD.items() for word in words}
-#: Labels that the scrape configuration gives, and those that never mean one thing (writing exporters, Labels).
-#: ``stage`` is not among them: the contract's series ``edgeprof_stage…`` name stages of an application.
+#: Labels that the scrape configuration sets, and labels that are too generic ("Writing exporters", section Labels).
+#: ``stage`` is allowed: the series ``edgeprof_stage…`` use it for the stages of an application.
 BANNED = frozenset(
     ("job", "instance", "type", "zone", "region", "cluster", "az", "dc", "service", "env", "owner", "site")
 )
@@ -37,7 +37,7 @@ _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 _SAMPLE = re.compile(
     r'(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+(?P<value>\S+)(?P<rest>.*)'
 )
-#: Whose names are not ours to choose.
+#: Prefixes of metrics that a client library names.
 _FOREIGN = ("process_", "python_")
 
 
@@ -46,7 +46,7 @@ class Family:
     """One metric family of an exposition.
 
     Attributes:
-        samples: (name, labels, value, what follows the value).
+        samples: One tuple (name, labels, value, rest of the line after the value) for each sample.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Family:
 
 
 def read(exposition: str) -> list[Family]:
-    """The families of a text exposition (0.0.4 or OpenMetrics), in order.
+    """Return the families of a text exposition (0.0.4 or OpenMetrics), in their order.
 
     Raises:
         ValueError: a line is neither a comment nor a sample.
@@ -93,14 +93,14 @@ def _family_of(families: dict[str, Family], name: str) -> Family:
 
 
 def lint(exposition: str, prefix: str = "edgeprof_") -> list[str]:
-    """What is wrong with the names and labels of an exposition, one sentence each.
+    """Return what is wrong with the names and labels of an exposition, one sentence for each fault.
 
     Args:
         exposition: Text format 0.0.4 or OpenMetrics.
-        prefix: What every name begins with, those of the process itself excepted.
+        prefix: The prefix that every name must have, except the metrics about the process itself.
 
     Raises:
-        ValueError: it is no exposition.
+        ValueError: the text is not an exposition.
     """
     findings: list[str] = []
     for family in read(exposition):
@@ -121,7 +121,7 @@ def _of_family(family: Family, prefix: str) -> Iterator[str]:
         yield "has no TYPE"
     words = family.name.removesuffix("_total").removesuffix("_info").split("_")
     for before, word in zip(["", *words], words, strict=False):
-        if word in _WRONG and before != "per":  # joules, but joules per second
+        if word in _WRONG and before != "per":  # a unit is plural, but singular after "per"
             yield f"says {word}; the base unit is {_WRONG[word]}"
     if family.kind == "gauge" and "timestamp" in words and words[-2:] != ["timestamp", "seconds"]:
         yield "is a time, and does not end in _timestamp_seconds"

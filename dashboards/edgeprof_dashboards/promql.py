@@ -1,4 +1,4 @@
-"""What the linter and the tests need to know of an expression, from a real parser (promql-parser, extra ``lint``)."""
+"""What the linter and the tests need to know about an expression, from the parser promql-parser (extra ``lint``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
-#: Stand-ins for Grafana's own variables; the interval is one that nobody writes, so that it is recognised again.
+#: Stand-ins for Grafana's own variables; nobody would write this interval, so the linter recognises it after parsing.
 RATE_INTERVAL_S = 7654321
 STAND_INS = {
     "__rate_interval": f"{RATE_INTERVAL_S}s",
@@ -28,9 +28,9 @@ class Selector(NamedTuple):
     """One selector of an expression.
 
     Attributes:
-        metric: Its name; None where only matchers are given.
+        metric: The name of the metric; None where only matchers are given.
         matchers: (label, operator, value).
-        function: The function that it is an argument of, directly; None otherwise.
+        function: The function whose direct argument the selector is; None if there is none.
         range_s: The range in brackets, s; None for an instant vector.
     """
 
@@ -41,11 +41,11 @@ class Selector(NamedTuple):
 
 
 def expand(expr: str, values: Mapping[str, str], *, strings: bool) -> str:
-    """The expression with its variables replaced.
+    """Return the expression with its variables replaced.
 
     Args:
-        expr: With ``$name`` and ``${name}``.
-        values: Name → text; a name that is not in it stays.
+        expr: An expression with variables, written ``$name`` or ``${name}``.
+        values: Name → text; a variable that is not in it is left as it is.
         strings: Whether variables inside double quotes are replaced too.
     """
 
@@ -59,17 +59,17 @@ def expand(expr: str, values: Mapping[str, str], *, strings: bool) -> str:
 
 
 def parse(expr: str) -> Any:
-    """The syntax tree of an expression without variables outside of strings.
+    """Return the syntax tree of an expression without variables outside of strings.
 
     Raises:
-        ValueError: it is no PromQL; the text says where.
+        ValueError: the text is not PromQL; the message gives the place.
         UnavailableError: promql-parser is not installed.
     """
     return _load_parser().parse(expr)
 
 
 def selectors(node: Any, function: str | None = None) -> Iterator[Selector]:
-    """Every selector of a syntax tree."""
+    """Yield every selector of a syntax tree."""
     p = _load_parser()
     if isinstance(node, p.VectorSelector):
         yield _parse_selector(node, function, None)

@@ -5,9 +5,9 @@
     edgeprof bench detect.py:fastestdet detect.py:yolox_nano --frames clip.mp4
     MODEL=mine.onnx edgeprof bench detect.py:own --frames clip.mp4
 
-A detector of your own has one image as its input and one of these outputs, of 80 classes of COCO or the names in
-LABELS (a file with one on each line): FastestDet's (1 × 5+classes × rows × columns), YOLOX's (1 × boxes × 5+classes)
-or YOLOv8's (1 × 4+classes × boxes).
+A detector of your own has one image as its input and one of these outputs: FastestDet's (1 × 5+classes × rows ×
+columns), YOLOX's (1 × boxes × 5+classes) or YOLOv8's (1 × 4+classes × boxes). The classes are the 80 of COCO, or those
+in LABELS, a file with one name on each line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import edgeprof
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    #: Raw output and the input's height and width in; boxes (pixels of the input), scores, and numbers of classes out.
+    #: Takes the raw output and the input's height and width; returns boxes (input pixels), scores and class numbers.
     Reader = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 LEAST_SCORE = 0.5
@@ -40,13 +40,13 @@ class Output(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a family of detectors takes and returns.
+    """The input and output format of a family of detectors.
 
     Attributes:
-        padding: The grey that fills the input up; None: frames are stretched to its size.
-        divisor: Of the values 0 to 255.
-        is_rgb: Whether red comes first.
-        read: Makes boxes of the output.
+        padding: The grey value that fills the rest of the input; None: frames are stretched to the input's size.
+        divisor: The number by which the values 0 to 255 are divided.
+        is_rgb: Whether the channels are red, green, blue instead of blue, green, red.
+        read: Converts the output into boxes.
     """
 
     padding: int | None
@@ -60,7 +60,7 @@ class Detector:
 
     Args:
         path: The ONNX file.
-        labels: Names of its classes.
+        labels: The names of its classes.
     """
 
     def __init__(self, path: Path | str, labels: Sequence[str]) -> None:
@@ -103,10 +103,10 @@ class Detector:
 
 
 def recognise(shape: Sequence[int], classes: int) -> Layout:
-    """The family of a detector by the shape of its output.
+    """Return the layout of a detector's family, from the shape of its output.
 
     Raises:
-        ValueError: it is none of those that are known.
+        ValueError: the shape belongs to no known family.
     """
     if len(shape) == 4 and shape[1] == 5 + classes:
         return Layout(padding=None, divisor=255.0, is_rgb=False, read=read_fastestdet)
@@ -118,7 +118,7 @@ def recognise(shape: Sequence[int], classes: int) -> Layout:
 
 
 def read_fastestdet(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes of a grid of cells: objectness, the centre's offset, the size, and a probability of each class."""
+    """Read boxes from a grid of cells: objectness, offset of the centre, size, and a probability for each class."""
     cells = raw[0].reshape(raw.shape[1], -1).T
     rows, columns = np.divmod(np.arange(len(cells)), raw.shape[3])
     centres = np.tanh(cells[:, 1:3]) + np.stack([columns, rows], 1)
@@ -129,7 +129,7 @@ def read_fastestdet(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarra
 
 
 def read_yolox(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes of three grids of 8, 16 and 32 pixels: offset, logarithm of the size, objectness, and classes."""
+    """Read boxes from three grids of 8, 16 and 32 pixels per cell: offset, logarithm of size, objectness, classes."""
     origins, strides = [], []
     for stride in (8, 16, 32):
         rows, columns = np.divmod(np.arange((height // stride) * (width // stride)), width // stride)
@@ -143,7 +143,7 @@ def read_yolox(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
 
 
 def read_yolov8(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # noqa: ARG001 - a Reader
-    """Boxes as columns: centre and size in pixels, and a probability of each class."""
+    """Read boxes from columns: centre and size in pixels, and a probability for each class."""
     cells = raw[0].T
     return _corners(cells[:, :2], cells[:, 2:4]), cells[:, 4:].max(1), cells[:, 4:].argmax(1)
 
@@ -153,7 +153,7 @@ def _corners(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def read_labels() -> list[str]:
-    """The names in the file LABELS, or COCO's."""
+    """Return the names in the file LABELS, or COCO's names."""
     return Path(os.environ.get("LABELS") or find_model("coco.names")).read_text("utf-8").splitlines()
 
 

@@ -1,9 +1,9 @@
-"""Whose faces are these: BlazeFace finds and aligns them, MobileFaceNet embeds them, known people are matched.
+"""Face recognition: BlazeFace finds faces, MobileFaceNet embeds them, and embeddings are compared with known people.
 
     python faces.py clip.mp4 --known people/ -o drawn/
     KNOWN=people/ edgeprof bench faces.py:pipeline --frames clip.mp4
 
-KNOWN is a folder with a photo of each person, named as the person is. Without it nobody is known.
+KNOWN is a folder with one photo of each person; the file's name is the person's name. Without it nobody is known.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 LEAST_SCORE = 0.6
 MOST_OVERLAP = 0.3
-#: A cosine of two embeddings from which on they are taken for one person's.
+#: The least cosine of two embeddings that are taken to be of the same person.
 LEAST_LIKENESS = 0.4
-#: Where the eyes and the mouth are in an aligned face of 112 × 112 pixels (ArcFace's template; the mouth's middle).
+#: The eyes and the middle of the mouth in an aligned face of 112 × 112 pixels (ArcFace's template).
 TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.1396, 92.2848]])
 FACE_SIZE = 112
 
@@ -45,9 +45,9 @@ class Faces(NamedTuple):
         image: The frame.
         boxes: n × 4: left, top, right, bottom (pixels).
         scores: n, from 0 to 1.
-        points: n × 3 × 2: the eyes, left in the image first, and the mouth (pixels).
-        aligned: n × 112 × 112 × 3: what the stage ``align`` made; None before it.
-        embeddings: n × 192, each of length 1: what the stage ``embed`` made; None before it.
+        points: n × 3 × 2: the left eye in the image, the right eye, and the mouth (pixels).
+        aligned: n × 112 × 112 × 3: the output of the stage ``align``; None before it.
+        embeddings: n × 192, each of length 1: the output of the stage ``embed``; None before it.
     """
 
     image: np.ndarray
@@ -85,7 +85,7 @@ def detect(network: Network, resized: Resized) -> Output:
 
 
 def read_faces(output: Output) -> Faces:
-    """The faces of a frame: boxes and points are offsets from anchors, in pixels of 128 × 128."""
+    """Return the faces of a frame; the network's boxes and points are offsets from anchors, in pixels of 128 × 128."""
     (offsets,), (logits,) = output.raw
     scores = sigmoid(np.clip(logits[:, 0].astype(float), -80, 80))
     likely = scores >= LEAST_SCORE
@@ -99,7 +99,7 @@ def read_faces(output: Output) -> Faces:
 
 
 def make_anchors() -> np.ndarray:
-    """896 × 2 centres (pixels): two in each cell of 8 pixels, then six in each of 16."""
+    """Return the centres of the anchors (pixels), 896 × 2: two in each cell of 8 pixels, then six in each of 16."""
     grids = []
     for stride, count in ((8, 2), (16, 6)):
         rows, columns = np.divmod(np.arange((128 // stride) ** 2), 128 // stride)
@@ -111,7 +111,7 @@ ANCHORS = make_anchors()
 
 
 def align(faces: Faces) -> Faces:
-    """Each face turned, moved and scaled so that its eyes and its mouth are where the template has them."""
+    """Rotate, move and scale each face so that its eyes and its mouth are at the places of the template."""
     picture = Image.fromarray(faces.image)
     size = (FACE_SIZE, FACE_SIZE)
     aligned = [
@@ -122,10 +122,10 @@ def align(faces: Faces) -> Faces:
 
 
 def similarity(points: np.ndarray) -> tuple[float, ...]:
-    """The six coefficients that lead from the template to these points: least squares over turns, moves and scales.
+    """Return the six coefficients of the similarity transform from the template to these points, by least squares.
 
     Args:
-        points: 3 × 2 (pixels).
+        points: 3 × 2 (pixels): the eyes and the mouth.
     """
     x, y = TEMPLATE.T
     ones, zeros = np.ones(3), np.zeros(3)
@@ -135,7 +135,7 @@ def similarity(points: np.ndarray) -> tuple[float, ...]:
 
 
 def embed(network: Network, faces: Faces) -> Faces:
-    """The embedding of each face. The network takes two at a time: each face and its mirror image, added up."""
+    """Embed each face. The network takes two images: the face and its mirror image, whose embeddings are added."""
     embeddings = np.zeros((len(faces.boxes), 192), np.float32)
     for number, face in enumerate(faces.aligned):
         tensor = (face[:, :, ::-1].astype(np.float32) - np.float32(127.5)) / np.float32(128)
@@ -145,9 +145,9 @@ def embed(network: Network, faces: Faces) -> Faces:
 
 
 def match(known: dict[str, np.ndarray], faces: Faces) -> Found:
-    """The frame with the name of each face, and the cosine of its embedding and the known one as its score.
+    """Name each face; its score is the cosine between its embedding and that of the known person.
 
-    A face that is like nobody known is "unknown", with the score of its detection.
+    A face that resembles no known person is named "unknown", with the score of its detection.
     """
     labels, scores = [], []
     for embedding, detected in zip(faces.embeddings, faces.scores, strict=True):
@@ -159,10 +159,10 @@ def match(known: dict[str, np.ndarray], faces: Faces) -> Found:
 
 
 def read_known(folder: str | None, recognise: Callable[[np.ndarray], Faces]) -> dict[str, np.ndarray]:
-    """The embedding of each person whose photo lies in the folder, by the file's name.
+    """Return file name → embedding of each person whose photo is in the folder.
 
     Raises:
-        ValueError: the folder has no photo, or one shows no face, or several.
+        ValueError: the folder has no photo, or a photo shows no face or several faces.
     """
     if not folder:
         return {}

@@ -1,7 +1,7 @@
-"""Draws footage, so that the applications can be tried without a camera: ``python footage.py street/ portrait/``.
+"""Draw footage for trying the applications without a camera: ``python footage.py street/ portrait/``.
 
-In the street a stop sign comes nearer beside a traffic light; in the portrait somebody moves through the picture.
-Nothing is a photograph, so pictures of it may be published.
+In the street scene a stop sign beside a traffic light comes nearer; in the portrait a drawn face moves through the
+picture. The footage contains no photographs, so pictures of it may be published.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 640, 360
 
 
 def draw_street(progress: float) -> np.ndarray:
-    """One frame (blue, green, red).
+    """Draw one frame (blue, green, red) of the street.
 
     Args:
         progress: From 0 to 1: how near the sign is.
@@ -59,17 +59,17 @@ def _draw_traffic_light(pen: ImageDraw.ImageDraw, x: float, y: float) -> None:
 
 
 def draw_portrait(progress: float) -> np.ndarray:
-    """One frame (blue, green, red) of a drawn face.
+    """Draw one frame (blue, green, red) of a face.
 
     Args:
-        progress: From 0 to 1: how far it has moved to the right.
+        progress: From 0 to 1: how far the face has moved to the right.
     """
     picture = Image.new("RGB", (WIDTH, HEIGHT), (175, 185, 190))
     pen = ImageDraw.Draw(picture)
     x, y, size = 220 + 200 * progress, 180.0, 110.0
 
     def ellipse(across: float, down: float, width: float, height: float, colour: tuple[int, int, int]) -> None:
-        """An ellipse around a point of the face, all in parts of the face's half height."""
+        """Draw an ellipse around a point of the face; all lengths are relative to half the face's height."""
         middle, centre = x + across * size, y + down * size
         pen.ellipse(
             (middle - width * size, centre - height * size, middle + width * size, centre + height * size), fill=colour
@@ -93,7 +93,7 @@ def draw_portrait(progress: float) -> np.ndarray:
 
 
 def write_footage(draw: Callable[[float], np.ndarray], folder: Path, count: int) -> None:
-    """So many frames of a scene as images."""
+    """Write ``count`` frames of a scene as images."""
     for number in range(count):
         save(draw(number / max(count - 1, 1)), folder / f"{number:03d}.png")
 

@@ -1,7 +1,7 @@
-"""What the applications share: frames, resizing, overlapping boxes, drawing, and where models lie.
+"""What the applications share: frames, resizing, overlapping boxes, drawing, and finding models.
 
-Images are arrays of height × width × 3 (blue, green, red; uint8), as OpenCV gives them. Resizing and drawing are
-Pillow's, so that results are the same with OpenCV and without it.
+Images are arrays of height × width × 3 (blue, green, red; uint8), as OpenCV returns them. Pillow resizes and draws, so
+that the results are the same with and without OpenCV.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     import edgeprof
 
 HERE = Path(__file__).resolve().parent
-#: Folders that models are looked for in when ``MODELS`` names none.
+#: The folders that are searched for models if ``MODELS`` is not set.
 MODEL_FOLDERS = (HERE / "models", HERE.parents[2] / "shared" / "data")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class Resized(NamedTuple):
-    """A frame and the same frame as a network takes it.
+    """A frame and the same frame resized for a network.
 
     Attributes:
         image: The frame.
-        small: It, resized.
-        scale: Pixels of ``image`` for one of ``small``, horizontally and vertically.
+        small: The resized frame.
+        scale: Pixels of ``image`` per pixel of ``small``, horizontally and vertically.
     """
 
     image: np.ndarray
@@ -40,8 +40,7 @@ class Resized(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in a frame.
-
+    """The objects that were found in a frame.
     Attributes:
         image: The frame.
         boxes: n × 4: left, top, right, bottom (pixels of ``image``).
@@ -56,10 +55,10 @@ class Found(NamedTuple):
 
 
 def find_model(file: str) -> Path:
-    """The path of a file of models.toml, in the folder that ``MODELS`` names, ``models/`` here, or beside the checkout.
+    """Return the path of a file of models.toml: in the folder ``MODELS``, or else in one of ``MODEL_FOLDERS``.
 
     Raises:
-        FileNotFoundError: it is in none of them.
+        FileNotFoundError: the file is in none of them.
     """
     given = os.environ.get("MODELS")
     for folder in (Path(given),) if given else MODEL_FOLDERS:
@@ -71,13 +70,13 @@ def find_model(file: str) -> Path:
 
 
 def stretch(image: np.ndarray, width: int, height: int) -> Resized:
-    """An image resized to exactly this size, whatever its proportions are."""
+    """Resize an image to exactly this size; its proportions may change."""
     small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     return Resized(image, small, (image.shape[1] / width, image.shape[0] / height))
 
 
 def fit(image: np.ndarray, width: int, height: int, padding: int) -> Resized:
-    """An image resized to fit into this size, padded on the right and at the bottom."""
+    """Resize an image to fit into this size with its proportions, and pad it on the right and at the bottom."""
     scale = max(image.shape[1] / width, image.shape[0] / height)
     size = (round(image.shape[1] / scale), round(image.shape[0] / scale))
     small = np.full((height, width, 3), padding, np.uint8)
@@ -86,13 +85,13 @@ def fit(image: np.ndarray, width: int, height: int, padding: int) -> Resized:
 
 
 def keep_best(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, most_overlap: float) -> np.ndarray:
-    """The indices of boxes that no better box of the same group overlaps, best first (non-maximum suppression).
+    """Return the indices of boxes that no better box of their group overlaps, best first (non-maximum suppression).
 
     Args:
         boxes: n × 4: left, top, right, bottom.
-        scores: n.
-        groups: n: boxes of different groups do not compete.
-        most_overlap: Of two boxes whose intersection is a larger part of their union, the worse one goes.
+        scores: n scores.
+        groups: n groups; boxes of different groups do not suppress each other.
+        most_overlap: If the intersection over union of two boxes is larger, the one with the lower score is dropped.
     """
     kept = []
     areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
@@ -108,7 +107,7 @@ def keep_best(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, most_ov
 
 
 def draw(found: Found) -> Found:
-    """A copy of the frame with its boxes, labels and scores drawn into it."""
+    """Draw boxes, labels and scores into a copy of the frame."""
     picture = Image.fromarray(found.image)
     pen = ImageDraw.Draw(picture)
     for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
@@ -119,7 +118,7 @@ def draw(found: Found) -> Found:
 
 
 def read_frames(source: str) -> Iterator[np.ndarray]:
-    """The frames of an image, a folder of images, or what OpenCV opens: a video, a camera, a stream."""
+    """Yield the frames of an image, a folder of images, or anything that OpenCV opens: a video, a camera, a stream."""
     path = Path(source)
     if path.is_dir() or path.suffix.lower() in SUFFIXES:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -150,12 +149,12 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def main(pipelines: dict[str, edgeprof.Pipeline], description: str, settings: dict[str, str | None]) -> None:
-    """The command line of an application: one of these pipelines over frames.
+    """Run the command line of an application, which applies one of its pipelines to frames.
 
     Args:
-        pipelines: By the name that the command line has for each; the first one is the default.
-        description: Of the application.
-        settings: Environment variables that are flags as well, each with the pipeline that its flag chooses, or None.
+        pipelines: Name on the command line → pipeline; the first one is the default.
+        description: The description of the application.
+        settings: Environment variable that is also a flag → the pipeline that the flag chooses, or None.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frames", help="an image, a folder of images, a video, /dev/video0, rtsp://…")

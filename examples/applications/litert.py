@@ -1,4 +1,4 @@
-"""A TFLite model as a function of one array: what two applications share."""
+"""A TFLite model as a function of one array, for the applications that use LiteRT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 try:
     from ai_edge_litert.interpreter import Interpreter
-except ImportError:  # LiteRT under its former name, as on JetPack 4
+except ImportError:  # LiteRT's former name, for example on JetPack 4
     from tflite_runtime.interpreter import Interpreter
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ class Network:
     """A TFLite model with one input.
 
     Args:
-        path: The file.
+        path: The model's file.
 
     Attributes:
-        shape, dtype: Of the input.
-        output_shapes: Of each output.
+        shape, dtype: The shape and the type of the input.
+        output_shapes: The shape of each output.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class Network:
         self.output_shapes = [tuple(output["shape"].tolist()) for output in self._outputs]
 
     def __call__(self, tensor: np.ndarray) -> list[np.ndarray]:
-        """The outputs for an input of the model's shape and type."""
+        """Return the outputs for an input of the model's shape and type."""
         self._interpreter.set_tensor(self._input["index"], tensor)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output["index"]) for output in self._outputs]

@@ -4,8 +4,8 @@
     python mobilenet_ssd.py clip.mp4 --ssd mine.tflite --labels labels.txt
     edgeprof bench mobilenet_ssd.py:pipeline --frames clip.mp4
 
-A model of your own (SSD) takes a uint8 image and returns what TensorFlow's detection post-processing does: boxes,
-classes, scores and their number. LABELS has the name of a class on each line, after one for the background.
+A model of your own (SSD) takes a uint8 image and has the outputs of TensorFlow's detection post-processing: boxes,
+classes, scores and their number. LABELS has one class name on each line; the first line is the background.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def pipeline() -> list[tuple[str, Callable]]:
 
 
 def read_boxes(output: Output, labels: list[str]) -> Found:
-    """What the network found; it removes overlapping boxes itself."""
+    """Return the objects that the network found; the network itself removes overlapping boxes."""
     (edges,), (classes,), (scores,), _ = output.raw
     height, width = output.image.shape[:2]
     likely = scores >= LEAST_SCORE

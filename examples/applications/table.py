@@ -1,7 +1,7 @@
-"""Joules of a frame by stage on two virtual boards: ``python table.py build/``, in some minutes.
+"""Joules of a frame by stage on two virtual boards: ``python table.py build/``, which takes some minutes.
 
-Each application is benched on footage that is drawn, with one thread, under ``edgeprof simulate``: the rails of the
-board follow the processor time that the application takes on this machine. Writes ``table.md`` into the folder.
+Each application is benched on drawn footage, with one thread, under ``edgeprof simulate``: the rails of the virtual
+board follow the processor time that the application uses on this machine. Writes ``table.md`` into the folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from images import HERE, save
 
 BOARDS = {"jetson-nano": "Jetson Nano", "jetson-orin-nano": "Jetson Orin Nano"}
 FOOTAGE = {"street": draw_street, "portrait": draw_portrait}
-#: Each pipeline and the footage that it is benched on.
+#: Pipeline → the footage that it is benched on.
 PIPELINES = {
     "detect.py:fastestdet": "street",
     "detect.py:yolox_nano": "street",
@@ -31,7 +31,7 @@ FLAGS = ["--windows", "4", "--window", "1", "--warmup", "1", "--idle", "2", "--t
 
 
 def bench(board: str, pipeline: str, folder: Path) -> dict[str, Any]:
-    """The variant of a result of one pipeline on one board."""
+    """Bench one pipeline on one board, and return the variant of the result."""
     result = folder / f"{board}-{pipeline.replace('.py:', '-')}.json"
     edgeprof = [sys.executable, "-m", "edgeprof"]
     frames = ["--frames", str(folder / PIPELINES[pipeline])]
@@ -43,7 +43,7 @@ def bench(board: str, pipeline: str, folder: Path) -> dict[str, Any]:
 
 
 def quote(energy: dict[str, Any] | None) -> str:
-    """Gross joules in millijoules with their 95 % interval; a dash where they are refused."""
+    """Return gross millijoules with their 95 % interval; a dash if they are withheld."""
     if energy is None or energy["gross"]["value"] is None:
         return "–"
     gross = energy["gross"]
@@ -51,7 +51,7 @@ def quote(energy: dict[str, Any] | None) -> str:
 
 
 def rows(pipeline: str, variants: list[dict[str, Any]]) -> list[str]:
-    """The table's rows of one pipeline: its frame, and each of its stages."""
+    """Return the table's rows for one pipeline: its frame, and each of its stages."""
     energies = [{"frame": variant["energy_j_per_inference"]} for variant in variants]
     for energy, variant in zip(energies, variants, strict=True):
         energy |= {stage["name"]: stage["energy_j_per_call"] for stage in variant["stages"]}

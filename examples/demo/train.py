@@ -1,15 +1,15 @@
 """Train the demo's model, and make its int8 variant and its test set: python examples/demo/train.py
 
 The data are the 1,797 handwritten digits (8 × 8 pixels, UCI ML repository) that ship inside scikit-learn. A small
-convolutional network enlarges them to 40 × 40 first, so that one inference is long enough (about a millisecond) to be
-worth profiling; it is not meant as a good way to read digits. Written to the folder of this script:
+convolutional network first enlarges them to 40 × 40, so that one inference is long enough (about a millisecond) to be
+worth profiling; it is not meant as a good way to read digits. The files are written to the folder of this script:
 
     digits.onnx        float32
     digits-int8.onnx   the same, statically quantised by ONNX Runtime, calibrated on training data
     digits-test.npz    the 497 held-out digits: x float32 (497, 1, 8, 8) in 0..1, y int64 (497,)
 
-Needs: pip install torch scikit-learn onnx onnxruntime. Takes two minutes on two cores. One seed and one thread: the
-same versions on the same kind of processor give the same files.
+Needs: pip install torch scikit-learn onnx onnxruntime. Takes two minutes on two cores. It uses one seed and one thread,
+so that the same versions on the same kind of processor give the same files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Net(torch.nn.Module):
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels in 0..1, shape (1797, 1, 8, 8), and labels, in an order that does not depend on the writers."""
+    """Return pixels in 0..1, shape (1797, 1, 8, 8), and labels, shuffled so that the digits' writers are mixed."""
     digits = load_digits()
     order = np.random.default_rng(SEED).permutation(len(digits.target))
     x = (digits.images[order] / 16.0).astype(np.float32)[:, None]
@@ -79,7 +79,7 @@ def train(x: np.ndarray, y: np.ndarray) -> Net:
 
 
 def export(net: Net, path: Path) -> None:
-    """The graph by hand: six kinds of node, one opset that every runtime knows, nothing of the exporter's."""
+    """Write the ONNX graph by hand: six kinds of node, in an opset that every runtime supports, without an exporter."""
     weights = {name: value.detach().numpy() for name, value in net.named_parameters()}
     tensors = [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in weights.items()]
     tensors.append(numpy_helper.from_array(np.array([1, 1, 5, 5], np.float32), "scales"))

@@ -3,7 +3,7 @@
     python examples/language-models/sizes.py qwen2.5-0.5b build/language-models
 
 writes qwen2.5-0.5b-f16.gguf (needs the package gguf) and qwen2.5-0.5b/config.json. Time, memory and joules do not
-depend on the values of weights; what such a model says is noise, and the first file and the bench say so.
+depend on the values of the weights. The output of such a model is noise; the first file and the bench mark it as such.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-#: As published: Qwen/Qwen2.5-0.5B and TinyLlama/TinyLlama-1.1B-Chat-v1.0, config.json of each. ``tiny`` is ours.
+#: From the published config.json of Qwen/Qwen2.5-0.5B and TinyLlama/TinyLlama-1.1B-Chat-v1.0; ``tiny`` is made up.
 SIZES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {
         "model_type": "qwen2",
@@ -60,7 +60,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def write_config(name: str, folder: Path) -> Path:
-    """The bare configuration, for ``edgeprof bench … --random-weights``."""
+    """Write only the configuration, for ``edgeprof bench … --random-weights``."""
     size = SIZES[name]
     kind = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[size["model_type"]]
     path = folder / name / "config.json"
@@ -70,7 +70,7 @@ def write_config(name: str, folder: Path) -> Path:
 
 
 def write_gguf(name: str, folder: Path) -> Path:
-    """The same model in GGUF, F16, with a tokenizer of bytes and names without meaning."""
+    """Write the same model as GGUF in F16, with a tokenizer of bytes and meaningless names."""
     import gguf  # noqa: PLC0415 - a configuration needs it not
 
     size = SIZES[name]
@@ -118,7 +118,7 @@ def _add_tokenizer(writer: Any, vocabulary: int) -> None:
 
 
 def _shapes(size: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Tensor's name in GGUF → its shape, rows first."""
+    """Return a tensor's name in GGUF → its shape, rows first."""
     width, inner, vocabulary = size["hidden_size"], size["intermediate_size"], size["vocab_size"]
     cached = width // size["num_attention_heads"] * size["num_key_value_heads"]
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocabulary, width), "output_norm.weight": (width,)}

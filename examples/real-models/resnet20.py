@@ -1,4 +1,4 @@
-"""ResNet-20 for CIFAR-10 with option-A shortcuts (He et al. 2015, §4.2), to load published weights into.
+"""ResNet-20 for CIFAR-10 with option-A shortcuts (He et al. 2015, §4.2), into which published weights can be loaded.
 
     edgeprof bench examples/real-models/resnet20.py:pretrained --runtime pytorch --input x=1x3x32x32
 

@@ -1,9 +1,9 @@
-"""Bench published models on published data, and hold their accuracy against what their authors published.
+"""Bench published models on published data, and compare their accuracy with the published figures.
 
     python examples/real-models/table.py [--data ../shared/data] [--window 1] > docs/real-models.md
 
 Every row is one ``edgeprof bench`` of the installed edgeprof; the command is printed below the table. Without the data
-there is nothing to do, and it says so.
+the script does nothing but report that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGENET_MEAN = "scale=0.00392156862745098 mean=0.485,0.456,0.406 std=0.229,0.22
 
 @dataclass(frozen=True)
 class Row:
-    """A model, the data and declared preprocessing that it is judged with, and what its authors published."""
+    """A model, the data and the declared preprocessing of its evaluation, and the published accuracy."""
 
     model: str
     data: str
@@ -59,7 +59,7 @@ ROWS = (
     Row(
         "mlperf-tiny/kws01/kws_ref_model_float32.tflite",
         KWS01[0],
-        # the samples are quantised with the int8 model's own scale: (q − 83) · 0.58470291
+        # the samples are quantised with the int8 model's scale: value = (q − 83) · 0.58470291
         f"{KWS01[1]} scale=0.58470291 mean=48.53034153 dtype=float32",
         "≥ 90 % (MLPerf Tiny target)",
     ),

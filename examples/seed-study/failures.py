@@ -1,10 +1,11 @@
-"""The three failures of the Raspberry Pi study, made on purpose, explained by edgeprof, and mended.
+"""Reproduce, explain and repair the three failures of the Raspberry Pi study.
 
     python examples/seed-study/failures.py [build/seed-study]
 
-There, static int8 took a ResNet from 88 % to 2 %, dynamic int8 changed nothing, and 65 % of zeros made it slower. Here
-each is made with one ``edgeprof compress`` of the ResNet that resnet.py trains, ``edgeprof diagnose`` says why, and one
-bench shows all of them beside what should have been done. Each command is printed before it runs.
+In that study, static int8 lowered the accuracy of a ResNet from 88 % to 2 %, dynamic int8 changed nothing, and 65 % of
+zeros made it slower. Here, one ``edgeprof compress`` of the ResNet that resnet.py trains reproduces each failure,
+``edgeprof diagnose`` gives the reason, and one bench compares all of them with the correct variants. Each command is
+printed before it runs.
 
 Needs: pip install 'edgeprof[onnx,onnx-compress,torch-compress]' scikit-learn. Takes some minutes on two cores.
 """
@@ -36,7 +37,7 @@ def main(folder: Path) -> None:
         if status:
             sys.exit(status)
     train, test = folder / "train.npz", folder / "test.npz"
-    # The mistake of the first failure: somebody divided by 255 what the network takes as 0 to 16.
+    # The mistake of the first failure: calibration data divided by 255, although the network takes pixels of 0 to 16.
     wrong = folder / "wrong.npz"
     with np.load(train) as data:
         np.savez_compressed(wrong, x=data["x"] / np.float32(255), y=data["y"])

@@ -1,8 +1,9 @@
-"""Five architectures with random weights: what latency, size, memory and energy depend on is the shape, not the values.
+"""Five architectures with random weights: latency, size, memory and energy depend on the shapes, not on the values.
 
     edgeprof bench examples/seed-study/zoo.py:vgg11 examples/seed-study/zoo.py:mobilenet_v2 …
 
-Input 1 × 3 × SIZE × SIZE (SEED_STUDY_SIZE, default 224), 100 classes. Accuracy does not apply: nothing was learnt.
+The input is 1 × 3 × SIZE × SIZE (SEED_STUDY_SIZE, default 224); there are 100 classes. The networks are not trained, so
+accuracy does not apply.
 Sources: Simonyan and Zisserman 2015 (VGG-11), Krizhevsky 2014 (AlexNet, one tower), Sandler et al. 2018 (MobileNetV2),
 Tan and Le 2019 (EfficientNet-B0), Zoph et al. 2018 (NASNet-A, its two cells at mobile size, without the auxiliary head
 and path dropout, reductions by a strided convolution).
@@ -79,7 +80,7 @@ def alexnet() -> nn.Module:
 
 
 class Squeeze(nn.Module):
-    """Squeeze and excitation: each channel weighted by a glance at all of them."""
+    """Squeeze and excitation: each channel is multiplied by a weight that depends on the means of all channels."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class Squeeze(nn.Module):
 
 
 class Inverted(nn.Module):
-    """Expand, filter each channel, squeeze back; added to its input where the shapes allow."""
+    """Inverted residual: expand, filter each channel, project back; the input is added if the shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int, *, kernel: int, excite: bool) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ def mobilenet_v2() -> nn.Module:
 
 
 def efficientnet_b0() -> nn.Module:
-    """ReLU6 in place of SiLU, as the variant for small devices has it (EfficientNet-Lite), with its excitations."""
+    """EfficientNet-B0 with ReLU6 instead of SiLU, as in EfficientNet-Lite, but with squeeze and excitation."""
     torch.manual_seed(0)
     plan = (
         (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3),
@@ -138,7 +139,7 @@ def efficientnet_b0() -> nn.Module:
 
 
 class Separable(nn.Module):
-    """ReLU, depthwise, pointwise, twice."""
+    """ReLU, depthwise convolution and pointwise convolution, twice."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -158,7 +159,7 @@ class Separable(nn.Module):
 
 
 class Normal(nn.Module):
-    """NASNet-A's normal cell: five pairs from this and the last cell's output, concatenated."""
+    """NASNet-A's normal cell: five pairs of branches from the outputs of the last two cells, concatenated."""
 
     def __init__(self, before: int, inputs: int, size: int, stride: int) -> None:
         super().__init__()
@@ -182,7 +183,7 @@ class Normal(nn.Module):
 
 
 class Reduction(nn.Module):
-    """NASNet-A's reduction cell: half the size, four parts."""
+    """NASNet-A's reduction cell: four concatenated parts at half the size."""
 
     def __init__(self, before: int, inputs: int, size: int, stride: int) -> None:
         super().__init__()
@@ -214,7 +215,7 @@ class NasNet(nn.Module):
         for kind, width in plan:
             self.cells.append(kind(before, inputs, width, stride))
             before, inputs = inputs, width * (6 if kind is Normal else 4)
-            stride = 2 if kind is Reduction else 1  # the cell after a reduction sees its last input twice as large
+            stride = 2 if kind is Reduction else 1  # after a reduction, the earlier input is twice as large
         self.head = nn.Linear(inputs, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -230,7 +231,7 @@ def nasnet_mobile() -> nn.Module:
 
 
 def main(folder: Path) -> None:
-    """Samples to calibrate and train with, as random as the weights."""
+    """Write random samples for calibration and training."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)
     x = draw.standard_normal((32, 3, SIZE, SIZE), dtype=np.float32)

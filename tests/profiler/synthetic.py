@@ -1,4 +1,4 @@
-"""Runs with a known answer: idle, K windows of work, idle, as a sensor would have seen them."""
+"""Synthetic runs with a known result: idle, K windows of work, idle, as a sensor would have read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RAIL = Channel("ina3221", "VDD_IN", "power", role="total", gain_limit=0.01, offs
 
 @dataclass
 class Run:
-    """A synthetic run; times in seconds from 0, powers in watts."""
+    """A synthetic run; times are in seconds from 0, powers in watts."""
 
     series: ChannelSeries
     windows: list[Span]
@@ -37,7 +37,7 @@ def run(
     idle_after: float | None = None,
     seed: int = 0,
 ) -> Run:
-    """One run of evenly spaced windows; ``spread`` is the standard deviation of the windows' mean power (relative)."""
+    """Return a run of evenly spaced windows; ``spread`` is the relative standard deviation of their mean power."""
     rng = np.random.default_rng(seed)
     t = np.arange(0, 2 * idle_s + windows * (window_s + 0.5) + 2, 0.01)
     t = t + rng.uniform(0, 0.002, t.size)
@@ -57,7 +57,7 @@ def run(
 
 
 def counter(made: Run, **changes: object) -> ChannelSeries:
-    """The same run as an energy counter would have told it."""
+    """Return the same run as an energy counter would have shown it."""
     t, v = np.asarray(made.series.times), np.asarray(made.series.values)
     channel = Channel("rapl", "package-0", "energy", kind="counter", provenance="counter", update_interval_s=0.001)
     joules = np.concatenate(([0.0], np.cumsum(np.diff(t) * (v[1:] + v[:-1]) / 2)))
@@ -79,7 +79,7 @@ def variant(
     status: str = "ok",
     budget: schema.Budget | None = None,
 ) -> schema.Variant:
-    """A measured variant with these joules and median latencies of its windows (one inference each)."""
+    """Return a measured variant with these joules and median latencies of its windows (one inference each)."""
     from edgeprof.energy.figures import make_figure
     from edgeprof.evaluation.metric import wilson
 

@@ -1,4 +1,4 @@
-"""Every remedy is a command of the environment that prints it, and names nothing that this machine cannot have."""
+"""Every remedy is a command for the environment that prints it, and can be carried out on this machine."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def test_a_package_that_the_machine_cannot_have_is_not_named_as_a_command(monkey
     ],
 )
 def test_litert_on_a_boards_old_glibc(monkeypatch, libc, requirement, refused):
-    """The wheels' name says 2.27; their libraries need 2.34, from 2.1 on, and 2.30 before."""
+    """The wheels' names contain glibc 2.27, but their libraries need 2.34 from release 2.1 on, and 2.30 before."""
     environment(monkeypatch, "pip", "aarch64", libc)
     found, reason = fitting("ai-edge-litert>=1.0")
     assert (found, reason is not None) == (requirement, refused)
 
 
 def test_every_remedy_in_the_sources_is_one_that_is_rewritten():
-    """A ``pip install`` that a message names, and that the rewriting does not see, would be wrong somewhere."""
+    """A ``pip install`` in a message that is not rewritten would be wrong in some environment."""
     for path in SOURCES:
         if path.name == "installation.py":
             continue

@@ -1,4 +1,4 @@
-"""One bad plugin is named, says why, leaves nothing behind, and costs no other plugin anything."""
+"""A plugin that fails is named with the reason, leaves nothing registered, and does not affect other plugins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOOD = """
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put a distribution with one module and its entry point where imports find it: name, source of the module."""
+    """Return a function (name, source) that installs a distribution with one module and its entry point."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def add(name: str, source: str, *, distribution: str | None = None, point: str | None = None) -> None:
@@ -225,7 +225,7 @@ def test_an_unknown_name_gets_the_nearest_one_and_the_plugins_that_failed(instal
 
 
 def test_what_a_plugin_prints_does_not_reach_stdout(install, capsys: pytest.CaptureFixture[str]) -> None:
-    """stdout belongs to --json."""
+    """stdout is reserved for the output of --json."""
     install("plug_chatty", "print('hello')\n" + textwrap.dedent(GOOD))
     host_of("plug_chatty")
     out, err = capsys.readouterr()
@@ -273,7 +273,7 @@ def test_a_plugin_that_fails_while_it_adds_verbs_adds_none(extra: str, reason: s
 
 
 def test_every_plugin_of_this_repository_loads() -> None:
-    """Not one of the built-ins is broken, whatever is or is not installed beside it."""
+    """No built-in plugin is broken, whatever else is installed."""
     host = PluginHost()
     own = [info for info in host.plugins if info.distribution == "edgeprof"]
     assert own
@@ -282,7 +282,7 @@ def test_every_plugin_of_this_repository_loads() -> None:
 
 
 def test_looking_for_sensors_imports_nothing_of_benches_studies_and_verdicts():
-    """Each of them costs a start of every verb some tens of milliseconds on a desktop, and a second on a Nano."""
+    """Each would slow every command's start by some tens of milliseconds on a desktop, and by a second on a Nano."""
     code = (
         "import sys\n"
         "from edgeprof.plugins import PluginHost\n"

@@ -1,4 +1,4 @@
-"""The codes of reasons: declared once, and texts to everybody who reads a result."""
+"""The codes of reasons are declared once, and are plain strings in results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_plugins_own_code_degrades():
 
 
 def test_no_code_is_written_as_a_bare_text():
-    """In the files of edgeprof's own process; a worker's answers are texts."""
+    """This is tested for the files of edgeprof's own process; the answers of a worker are strings."""
     bare = []
     for path in sorted((ROOT / "profiler").rglob("*.py")):
         if "worker" in path.parts:

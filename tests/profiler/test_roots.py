@@ -1,4 +1,4 @@
-"""Which trees are read: flags before environment, everything of a captured board from its own tree."""
+"""Which trees are read: flags override the environment; for a captured board, everything is read from its tree."""
 
 from __future__ import annotations
 

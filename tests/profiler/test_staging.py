@@ -1,4 +1,4 @@
-"""Stages that a program marks: what reaches the ring, what the reader makes of it, and what it says."""
+"""Stages that a program marks: what is written to the ring, how it is read, and what is reported."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_calls_are_counted_per_frame_where_a_stage_is_the_frame():
 
 
 def test_the_power_of_each_stage_comes_from_the_readings():
-    """A sensor without a filter, on input that varies: 8 W while one stage runs, 5 W while the other does, 3 W else."""
+    """A sensor without a filter, and input that varies: 8 W during one stage, 5 W during the other, otherwise 3 W."""
     spans = []
     for number in range(200):
         start = 10.0 + 0.3 * number

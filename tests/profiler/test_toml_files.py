@@ -1,4 +1,4 @@
-"""Reading TOML: each file that cannot be read is one sentence with something to do about it."""
+"""Reading TOML: each file that cannot be read gives one sentence and a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantities as people read and write them."""
+"""Quantities are formatted and parsed in the form that people use."""
 
 from __future__ import annotations
 

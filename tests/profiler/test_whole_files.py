@@ -1,4 +1,4 @@
-"""Files that users name: a pipe, a device, a folder and one without an end are no hang and no exhausted memory."""
+"""Paths from users: a pipe, a device, a folder or an endless file causes neither a hang nor exhausted memory."""
 
 from __future__ import annotations
 

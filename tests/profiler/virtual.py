@@ -1,4 +1,4 @@
-"""A virtual board on virtual time: half a minute of measuring takes a second, whatever else the machine does."""
+"""A virtual board in virtual time: half a minute of measuring takes a second, whatever else the machine does."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
     from edgeprof.simulation.live import LiveBoard
 
-#: Far from this machine's own monotonic time: a sensor's own time-stamps are then seen to be of another clock.
+#: A time far from this machine's own monotonic time, so that time-stamps of the real clock are recognised as foreign.
 START_S = 1e8
-#: The sampler serves deadlines so close together (s) by one wake-up.
+#: The sampler serves deadlines that are this close together (s) with one wake-up.
 _TOGETHER_S = 20e-6
 
 
 class VirtualTime:
-    """A ``Clock`` for a sampler and one thread beside it: the thread that made it.
+    """A ``Clock`` for a sampler and one other thread, which is the one that creates it.
 
-    Time moves on only while that thread waits, from deadline to deadline of the sampler's lanes; at each, the board is
-    stepped before the lanes read it, and the next comes when all of them wait again.
+    Time advances only while that thread waits, from deadline to deadline of the sampler's lanes. At each deadline, the
+    board is stepped before the lanes read it; the next deadline comes when all lanes wait again.
 
     Args:
-        board: Not begun; it is played by hand.
-        watch: Told each moment that time comes to, after the board was stepped.
+        board: A board that was not started; this clock steps it.
+        watch: Called with each new time, after the board was stepped.
     """
 
     def __init__(self, board: LiveBoard, watch: Callable[[float], None] = lambda _now: None) -> None:
@@ -33,7 +33,7 @@ class VirtualTime:
         self._time = START_S
         self._owner = threading.get_ident()
         self._turn = threading.Condition()
-        self._deadlines: dict[int, float] = {}  # of the lanes that wait
+        self._deadlines: dict[int, float] = {}  # the deadlines of the lanes that wait
         self._reading: set[int] = set()  # the lanes that do not
 
     def __enter__(self) -> VirtualTime:  # noqa: PYI034 - Self is not in typing before 3.11
@@ -76,7 +76,7 @@ class VirtualTime:
         lane = threading.get_ident()
         with self._turn:
             if deadline <= self._time:
-                self._reading.add(lane)  # its first reading, which start() waits for while nobody moves time
+                self._reading.add(lane)  # its first reading; start() waits for it while time stands still
                 return
             self._reading.discard(lane)
             self._deadlines[lane] = deadline

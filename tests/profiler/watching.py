@@ -1,4 +1,4 @@
-"""Someone who watches a bench."""
+"""An observer of a bench."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """A Progress that remembers; ``at`` is told each stage as it begins."""
+    """A Progress that records its calls; ``at`` is called with each stage when it begins."""
 
     def __init__(self, at: Callable[[str], None] | None = None) -> None:
         self.stages: list[str] = []
@@ -41,6 +41,6 @@ class Watcher:
 
 
 def status_apart_from_load(variant: Variant) -> str:
-    """The status that the variant would have on a machine with no other work: the suite itself keeps this one busy."""
+    """Return the status that the variant would have on a machine without other load: this test suite is such a load."""
     degrading = {code for reason in variant.reasons if (code := Code(reason.code)).severity.name == "DEGRADES"}
     return "ok" if variant.status == "degraded" and degrading == {Code.COMPETING_LOAD} else variant.status

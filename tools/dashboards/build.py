@@ -1,4 +1,4 @@
-"""Write the JSON of all dashboards anew from their definitions: python tools/dashboards/build.py."""
+"""Generate the JSON of all dashboards from their definitions: python tools/dashboards/build.py."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Answers = Sequence[Sequence[Series]]
 
-#: Told apart by people who see colours differently, too (Okabe and Ito, 2008), then darker shades of them.
+#: Colours that colour-blind people can tell apart too (Okabe and Ito, 2008), followed by darker shades of the same.
 COLORS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#7d7100", "#666666"),
     *("#004d78", "#9c6b00", "#006b4e", "#8a4f71", "#2f7fa8", "#8f3f00"),
@@ -27,13 +27,13 @@ COLORS = (
 _NAMED = {"green": "#2e8b57", "yellow": "#c79a00", "orange": "#d9730d", "red": "#c4314b", "blue": "#0072b2"}
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 8, 20
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_COLUMN = 51.5  # pixels of a page 1280 wide
-_MOST = 10  # lines of a list; Grafana scrolls there
-_MOST_LEGEND = 6  # lines of a legend; page.css cuts off the others
+_COLUMN = 51.5  # width of a grid column in pixels, on a page of 1280 pixels
+_MOST = 10  # rows of a list that are drawn; Grafana shows a scroll bar for more
+_MOST_LEGEND = 6  # rows of a legend; page.css hides the rest
 
 
 def lines(panel: Panel, answers: Answers, window: Window) -> str:
-    """A timeseries panel, and its legend with the last value of each series."""
+    """Draw a timeseries panel, and its legend with the last value of each series."""
     named = _named_series(panel, answers)
     looks = [_field_look(panel, name, index) for index, (name, _) in enumerate(named)]
     width = panel.width * _COLUMN - 30
@@ -68,7 +68,7 @@ def lines(panel: Panel, answers: Answers, window: Window) -> str:
 
 
 def stats(panel: Panel, answers: Answers) -> str:
-    """A stat or gauge panel: one number for each series."""
+    """Draw a stat or gauge panel: one number for each series."""
     cells = []
     named = _named_series(panel, answers)
     for name, series in named[:_MOST]:
@@ -81,7 +81,7 @@ def stats(panel: Panel, answers: Answers) -> str:
 
 
 def bars(panel: Panel, answers: Answers) -> str:
-    """A bar gauge: one bar for each series, from 0."""
+    """Draw a bar gauge: one bar for each series, from 0."""
     named = _named_series(panel, answers)[: max(2, int((panel.height * 38 - 50) // 34))]
     top = panel.bounds[1] or max((abs(series.last) for _, series in named), default=1.0) or 1.0
     rows = []
@@ -97,7 +97,7 @@ def bars(panel: Panel, answers: Answers) -> str:
 
 
 def table(panel: Panel, answers: Answers) -> str:
-    """A table: the answers side by side, one line for each set of labels."""
+    """Draw a table: one row for each set of labels, one column for each query."""
     rows = merged(answers)
     room = max(1, int((panel.height * 38 - 70) // 26))
     head = "".join(f'<th class="{_cell_class(name)}">{escape(title)}</th>' for name, title in panel.columns.items())
@@ -112,7 +112,7 @@ def table(panel: Panel, answers: Answers) -> str:
 
 
 def scatter(panel: Panel, answers: Answers) -> str:
-    """An XY chart, each point with its variant's name."""
+    """Draw an XY chart; each point is labelled with the name of its variant."""
     assert panel.points is not None
     a, b = panel.points
     rows = [row for row in merged(answers) if a in row and b in row]
@@ -140,7 +140,7 @@ def scatter(panel: Panel, answers: Answers) -> str:
 
 
 def states(panel: Panel, answers: Answers, window: Window) -> str:
-    """A state timeline: one band for each series."""
+    """Draw a state timeline: one band for each series."""
     named = _named_series(panel, answers)[:_MOST]
     width, height = panel.width * _COLUMN - 30, panel.height * 38 - 58
     start = window.end - window.span_s
@@ -164,7 +164,7 @@ def states(panel: Panel, answers: Answers, window: Window) -> str:
 
 
 def _legend_rows(names: Sequence[str], width: float) -> int:
-    """About how many lines the names take, side by side, each with its swatch and its last value."""
+    """Estimate how many rows the legend needs when each name stands with its colour swatch and its last value."""
     rows, x = 0, width
     for name in names:
         wide = 6.4 * (len(name) + 9) + 36
@@ -173,7 +173,7 @@ def _legend_rows(names: Sequence[str], width: float) -> int:
 
 
 def _value_spells(points: Sequence[tuple[float, float]], window: Window) -> list[tuple[float, float, float]]:
-    """How long each value lasted: (from, until, value)."""
+    """Return how long each value lasted, as (from, until, value)."""
     spells: list[tuple[float, float, float]] = []
     for time, value in points:
         until = min(time + window.step_s, window.end)
@@ -185,7 +185,7 @@ def _value_spells(points: Sequence[tuple[float, float]], window: Window) -> list
 
 
 def merged(answers: Answers) -> list[dict[str, str | float]]:
-    """Instant answers joined as Grafana's transformation ``merge`` does it: where all labels in common agree."""
+    """Join instant answers as Grafana's transformation ``merge`` does: rows whose common labels all agree."""
     rows: list[dict[str, str | float]] = []
     for index, answer in enumerate(answers):
         field = f"Value #{chr(ord('A') + index)}"
@@ -210,7 +210,7 @@ def _named_series(panel: Panel, answers: Answers) -> list[tuple[str, Series]]:
     named = []
     for query, answer in zip(panel.queries, answers, strict=True):
         for series in answer:
-            parts = _FIELD.split(query.legend)  # texts and labels by turns
+            parts = _FIELD.split(query.legend)  # texts and labels in turn
             words = "".join(series.labels.get(part, "") if i % 2 else part for i, part in enumerate(parts))
             named.append((" ".join(words.replace("()", "").split()) or panel.title, series))
     return named
@@ -218,11 +218,11 @@ def _named_series(panel: Panel, answers: Answers) -> list[tuple[str, Series]]:
 
 @dataclass(frozen=True)
 class _Look:
-    """How a series is drawn, its panel's overrides taken in.
+    """How a series is drawn, with the overrides of its panel applied.
 
     Attributes:
-        fill: Opacity below its line, 0 to 1.
-        listed: Whether the legend has it.
+        fill: Opacity of the area below the line, 0 to 1.
+        listed: Whether the legend shows the series.
     """
 
     unit: str
@@ -233,7 +233,7 @@ class _Look:
 
 
 def _overrides_of(panel: Panel, name: str) -> dict[str, Any]:
-    """What the panel's overrides say of one field."""
+    """Return the properties that the panel's overrides set for one field."""
     given: dict[str, Any] = {}
     for override in panel.overrides:
         pattern = override.name.strip("/") if override.by_regexp else f"^{re.escape(override.name)}$"
@@ -254,7 +254,7 @@ def _field_look(panel: Panel, name: str, index: int) -> _Look:
 
 
 def _shown_value(panel: Panel, value: float) -> tuple[str, str]:
-    """The words for a value, and its colour."""
+    """Return the text for a value, and its colour."""
     key = f"{value:g}"
     if key in panel.mappings:
         words, color = panel.mappings[key]
@@ -264,7 +264,7 @@ def _shown_value(panel: Panel, value: float) -> tuple[str, str]:
 
 
 def _table_cell(panel: Panel, field: str, heading: str, value: str | float | None) -> str:
-    """One cell of a table, its column's words and colours taken in."""
+    """Draw one cell of a table, with the texts and colours of its column."""
     words, style = "–", ""
     if isinstance(value, str):
         words = value
@@ -302,7 +302,7 @@ def _axis_range(values: list[float], panel: Panel | None) -> tuple[float, float]
 
 
 def _stack_series(stack: Sequence[Series]) -> list[tuple[list[tuple[float, float]], dict[float, float]]]:
-    """Each series on top of those before it: its upper edge, and the floor that it stands on."""
+    """Stack the series: for each, its upper edge, and the upper edge of those below it (time → value)."""
     height: dict[float, float] = {}
     layers = []
     for series in stack:
@@ -320,7 +320,7 @@ class _Pen:
     """Draws lines.
 
     Attributes:
-        step_s: Points further apart than one and a half of these are not joined.
+        step_s: The interval between points (s); points more than 1.5 intervals apart are not joined.
         stepped: Whether a value lasts until the next one.
     """
 
@@ -330,7 +330,7 @@ class _Pen:
     stepped: bool = False
 
     def line(self, points: Sequence[tuple[float, float]], floor: dict[float, float] | None, look: _Look) -> str:
-        """One series, on a floor (time → value) where it is stacked."""
+        """Draw one series; where it is stacked, ``floor`` is its lower edge (time → value)."""
         corners: list[tuple[float, float] | None] = []
         runs: list[list[tuple[float, float]]] = []
         before: tuple[float, float] | None = None
@@ -379,7 +379,7 @@ def _value_axis(y: Scale, x: Scale, unit: str) -> str:
 
 
 def _round_marks(y: Scale, unit: str) -> list[float]:
-    """Round numbers; of bytes, round in their own prefixes."""
+    """Return round numbers for the axis; bytes are round in their own prefixes."""
     if unit != "bytes":
         return y.ticks(5)
     factor = next((f for f in (2.0**40, 2.0**30, 2.0**20, 2.0**10) if y.high >= f), 1.0)
@@ -387,7 +387,7 @@ def _round_marks(y: Scale, unit: str) -> list[float]:
 
 
 def _mark_text(value: float, unit: str) -> str:
-    """Short enough for an axis."""
+    """Return the value as a text that is short enough for an axis."""
     if unit == "s" and value >= 100:
         return f"{value / 60:.1f} min"
     return written(value, unit)

@@ -1,4 +1,4 @@
-"""A dashboard as one self-contained page: no network, no scripts, the expressions and the data of that moment."""
+"""A dashboard as one self-contained page: no network, no scripts; it holds the expressions and the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edgeprof_dashboards.preview.panels import Panel, Row
 
-#: Nothing is fetched and nothing runs, whatever a label contains.
+#: The page's Content-Security-Policy: nothing is fetched and no script runs, whatever a label contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -34,16 +34,16 @@ def write(
     scrape_s: float = 15.0,
     chosen: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Ask a Prometheus and write the page.
+    """Query a Prometheus and write the page of a dashboard.
 
     Args:
-        name: ``device``, or its uid ``edgeprof-device``.
-        url: Of the Prometheus.
-        output: The file.
-        span: How far back.
+        name: The dashboard's name, such as ``device``, or its uid, such as ``edgeprof-device``.
+        url: The address of the Prometheus.
+        output: The file to write.
+        span: The length of the time shown, such as ``1h``.
         at: The end of the time shown (Unix time, s); None: now.
-        scrape_s: The scrape interval.
-        chosen: Values of variables; the others are as Grafana shows them at first.
+        scrape_s: The scrape interval (s).
+        chosen: Values of variables; the other variables have the values that Grafana shows at first.
 
     Returns:
         The titles of the panels without data.
@@ -67,10 +67,10 @@ def write(
 
 
 def find(name: str) -> Board:
-    """The dashboard of that name, or of that uid.
+    """Return the dashboard with that name or uid.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such dashboard.
     """
     paths = shipped_dashboards()
     try:
@@ -80,7 +80,7 @@ def find(name: str) -> Board:
 
 
 def render(board: Board, server: Prometheus, window: Window, values: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The page, and the titles of the panels without data."""
+    """Return the page's HTML, and the titles of the panels without data."""
     empty: list[str] = []
     rows = [_row_html(row, server, window, values, empty) for row in board.rows]
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def render(board: Board, server: Prometheus, window: Window, values: Mapping[str
 
 
 def _row_html(row: Row, server: Prometheus, window: Window, values: Mapping[str, str], empty: list[str]) -> str:
-    """A row, folded up where Grafana shows it so at first; titles of panels without data go to ``empty``."""
+    """Return a row's HTML, collapsed if Grafana shows it so at first; titles of panels without data go to ``empty``."""
     top = min((panel.y for panel in row.panels), default=0)
     shown = []
     for panel in row.panels:

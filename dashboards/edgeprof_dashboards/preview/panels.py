@@ -1,4 +1,4 @@
-"""A dashboard as its JSON describes it, as far as the preview draws it."""
+"""The parts of a dashboard's JSON that the preview draws."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Query:
 
     Attributes:
         expr: PromQL.
-        legend: The name of each series, as ``{{rail}}``.
-        instant: Whether it is of one time.
-        min_step: Grafana's "Min step", as ``30s``, for series that change more rarely than they are scraped:
-            ``$__rate_interval`` is then at least four of it.
+        legend: The template for the name of each series, such as ``{{rail}}``.
+        instant: Whether the query asks for one point in time instead of a range.
+        min_step: Grafana's "Min step", such as ``30s``, for series that change less often than they are scraped:
+            ``$__rate_interval`` is then at least four times as long.
     """
 
     expr: str
@@ -33,7 +33,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Override:
-    """Properties of the fields of a name, or of those whose name matches a regular expression."""
+    """Properties of the fields that have a given name, or whose name matches a regular expression."""
 
     name: str
     properties: dict[str, Any]
@@ -42,14 +42,14 @@ class Override:
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel; the fields are Grafana's, read out of its JSON.
+    """One panel; the fields are Grafana's, read from its JSON.
 
     Attributes:
-        x: Its first of 24 columns.
-        y: Its first grid row.
-        width: In columns.
-        height: In grid rows.
-        absent: What is said where there is no data.
+        x: The leftmost of its columns; the grid has 24.
+        y: The topmost of its grid rows.
+        width: Width in columns.
+        height: Height in grid rows.
+        absent: The text that is shown where there is no data.
         bounds: Lowest and highest value of the axis.
         thresholds: (from, colour); the first is the base.
         mappings: Value → (text, colour).
@@ -101,9 +101,9 @@ class Variable:
 
     Attributes:
         kind: ``query``, ``custom`` or ``textbox``.
-        query: ``label_values(...)``, the list, or the text at first.
+        query: ``label_values(...)``, the list of choices, or the initial text.
         every: The regular expression that "All" stands for; None where "All" is not offered.
-        first: The value chosen at first, where it is one of them.
+        first: The value that is chosen at first, if it is among the choices.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Board:
 
 
 def load_board(path: Path) -> Board:
-    """The dashboard of a file of Grafana's classic JSON, as edgeprof ships it."""
+    """Read a dashboard from a file in Grafana's classic JSON model, as edgeprof ships it."""
     content = json.loads(path.read_text(encoding="utf-8"))
     variables = content["templating"]["list"]
     return Board(
@@ -166,7 +166,7 @@ def _read_variable(variable: Json) -> Variable:
 
 
 def read_panel(panel: Json) -> Panel:
-    """A panel from its JSON."""
+    """Read a panel from its JSON."""
     place, options = panel["gridPos"], panel.get("options", {})
     defaults = panel.get("fieldConfig", {}).get("defaults", {})
     custom = defaults.get("custom", {})

@@ -1,4 +1,4 @@
-"""Asking a Prometheus what a dashboard asks it, with Grafana's variables filled in as Grafana does."""
+"""Send a dashboard's queries to a Prometheus, with the variables replaced as Grafana replaces them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Series:
     """One series of an answer.
 
     Attributes:
-        labels: Without ``__name__``.
+        labels: The labels of the series, without ``__name__``.
         points: (Unix time s, value), in order; NaN and infinities are left out.
     """
 
@@ -53,8 +53,8 @@ class Window:
     Attributes:
         end: Unix time, s.
         span_s: Its length, s.
-        scrape_s: The scrape interval that the data source is told (``timeInterval``), s.
-        pixels: About how many points a line may have.
+        scrape_s: The scrape interval that is configured in the data source (``timeInterval``), s.
+        pixels: The approximate maximum number of points of a line.
     """
 
     end: float
@@ -81,10 +81,10 @@ class Window:
 
 
 def seconds(span: str) -> float:
-    """``15m`` as seconds.
+    """Return a span of time such as ``15m`` in seconds.
 
     Raises:
-        InputError: it is no span.
+        InputError: the text is not a span of time.
     """
     match = _SPAN.fullmatch(span.strip())
     if match is None or not float(match[1]):
@@ -96,10 +96,10 @@ class Prometheus:
     """One server's HTTP API.
 
     Args:
-        url: As ``http://127.0.0.1:9090``.
+        url: The server's address, such as ``http://127.0.0.1:9090``.
 
     Raises:
-        InputError: the URL is none of http or https.
+        InputError: the URL's scheme is neither http nor https.
     """
 
     def __init__(self, url: str) -> None:
@@ -108,11 +108,11 @@ class Prometheus:
         self._url = url.rstrip("/")
 
     def ask(self, query: Query, values: Mapping[str, str], window: Window) -> list[Series]:
-        """The answer to one query of a panel.
+        """Return the answer to one query of a panel.
 
         Raises:
-            QueryError: Prometheus refused it; the message has the expression as it was sent.
-            UnavailableError: nobody answers there.
+            QueryError: Prometheus refused the query; the message contains the expression as it was sent.
+            UnavailableError: no server answers.
         """
         if query.min_step:
             window = replace(window, scrape_s=max(window.scrape_s, seconds(query.min_step)))
@@ -129,7 +129,7 @@ class Prometheus:
         return [series for item in answer["result"] if (series := _parse_series(item)).points]
 
     def variables(self, board: Board, chosen: Mapping[str, str], window: Window) -> dict[str, str]:
-        """The values of a dashboard's variables: what the user chose, else what Grafana would show at first.
+        """Return the values of a dashboard's variables: the user's choice, else what Grafana would show at first.
 
         Raises:
             InputError: the dashboard has no variable of that name.
@@ -154,7 +154,7 @@ class Prometheus:
         return variable.first if variable.first in offered or not offered else offered[0]
 
     def label_values(self, variable: Variable, values: Mapping[str, str], window: Window) -> list[str]:
-        """What a variable of the kind ``query`` offers."""
+        """Return the choices that a variable of the kind ``query`` offers."""
         match = _LABEL_VALUES.fullmatch(variable.query)
         assert match is not None, variable.query
         selector = expand(match["selector"], {**window.variables(), **values}, strings=True)
@@ -195,5 +195,5 @@ def _parse_series(item: dict[str, Any]) -> Series:
 
 
 def _promql_duration(span_s: float) -> str:
-    """As PromQL writes it; it knows no fractions."""
+    """Format a duration for PromQL, which has no fractions of a unit."""
     return f"{round(span_s)}s" if span_s >= 1 and span_s == round(span_s) else f"{max(1, round(span_s * 1000))}ms"

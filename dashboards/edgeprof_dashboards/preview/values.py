@@ -1,4 +1,4 @@
-"""A number as Grafana would write it for a unit id; the few that our panels use."""
+"""Format numbers as Grafana does for the id of a unit; only the units that edgeprof's panels use are known."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def _bytes_text(value: float) -> str:
 
 
 _LONG = {"bytes": _bytes_text, "dtdurations": _long_text, "s": _seconds_text}
-#: Units without prefixes for small numbers: nobody says milli-inferences.
+#: Units that take no prefix for small numbers: nobody says milli-inferences.
 _PLAIN = ("short", "none", "ops", "cps")

@@ -244,7 +244,7 @@ def block_integral(window: Window, length: float) -> RunningIntegral | None:
     apart = np.diff(ends)
     own_widths = np.minimum(block, apart)
     at_changes = np.concatenate(([0.0], np.cumsum(v[:-1] * (apart - own_widths) + v[1:] * own_widths)))
-    # A repeated reading means that the power went on as before; so it did before the first change.
+    # A repeated reading means that the power did not change; before the first change it did not change either.
     t = window.t.copy()
     t[changed] = ends
     since = np.maximum(np.cumsum(changes, dtype=int) - 1, 0)

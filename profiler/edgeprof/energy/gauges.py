@@ -172,7 +172,8 @@ def energy_of_blocks(window: Window, length: float, edges: Edges) -> WindowEnerg
     integral = block_integral(window, length) if length <= 1.5 * own_length else None
     if integral is not None and integral.lag_s < own_length / 2:
         # The chip's clock is regular, and is known better than the times at which its blocks were seen to end. An error
-        # of its phase shifts both edges by the same time, and matters by the difference of the power at the two.
+        # of its phase shifts both edges by the same time; its effect is that time multiplied by the difference of the
+        # power at the two edges.
         y0, y1 = np.interp([window.start, window.end], window.t, window.v)
         result = energy_between_knots(window, integral.t, integral.joules)
         return replace(result, u_sync=math.hypot(result.u_sync, float(y1 - y0) * _PHASE * integral.lag_s))

@@ -61,7 +61,7 @@ def measure_idle(headline: Sequence[ChannelSeries], span: Span) -> Idle | None:
     if whole is None:
         return None
     power, u_reading, parts = whole
-    for batches in (BATCHES, 5, 2):  # a slow sensor has no reading in each tenth
+    for batches in (BATCHES, 5, 2):  # some of ten batches may have no reading of a slow sensor
         edges = np.linspace(start, end, batches + 1)
         batch_powers = [_mean_power(headline, float(a), float(b)) for a, b in itertools.pairwise(edges)]
         means = [batch[0] for batch in batch_powers if batch is not None]

@@ -132,12 +132,13 @@ def window_energy(
 
 
 def _add_unseen_parts(result: WindowEnergy, window: Window) -> WindowEnergy:
-    """Add to ``u_sync`` what a part-time sensor cannot see of the first and the last period of a window.
+    """Add to ``u_sync`` the error of a part-time sensor, which sees only a part of each period, at the window's edges.
 
-    Such a sensor assumes that the power it did not see equals the power it saw. At an edge, where the power jumps, the
-    error is up to the unseen part of a period. Two such rectangular errors have the standard uncertainty
-    P·(period − look)/√6. A load in step with the sensor, which is always seen at the same phase, is not covered by
-    this: the scatter of windows whose starts are spread over the period shows it.
+    Such a sensor takes the power that it did not see to be equal to the power that it saw. At an edge, where the power
+    jumps, the error is up to the power P times the unseen part of a period. Each edge has such a rectangular error of
+    full width P·(period − look); the two together have the standard uncertainty P·(period − look)/√6 (GUM 4.3.7). A
+    load in step with the sensor is always seen at the same phase; this is not covered here, but the scatter of windows
+    whose starts are spread over the period shows it.
     """
     part = window.channel.part_time
     if part is None or result.joules is None:

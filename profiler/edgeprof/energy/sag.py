@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 #: A voltage that changes by less than this (V), one step of an INA3221's bus register, determines no resistance.
 _LEAST_VOLTS = 0.0075
-#: Nor does a current that changes by less than this share of its mean: its steps and ripple would dominate the fit.
+#: A current that changes by less than this share of its mean determines no resistance either, because its steps and
+#: ripple would dominate the fit.
 _LEAST_SWING = 0.25
 #: Readings closer together than this share of a time constant determine the filter's input between them.
 _CLOSE_TAUS = 0.05

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: A span with fewer readings than this is too short to be measured by itself.
 LEAST_READINGS = 8
-#: Spans are joined only if they fill at least this share of the stretch, because the time between belongs to none.
+#: Spans are joined only if they fill at least this share of the stretch: the energy between spans belongs to no span.
 LEAST_FILL = 0.99
 #: The number of stretches that are made from enough spans, so that their scatter can be seen.
 STRETCHES = 10

@@ -89,7 +89,7 @@ def _find_standstill(
     times, values = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
     tau, refresh = channel.filter.tau_s, channel.update_interval_s
     if channel.kind == "counter":
-        # A counter of energy must go on, whatever runs.
+        # A counter of energy must rise all the time, whatever runs.
         always = [Change(window.start_s, window.start_s) for window in windows]
         return find_unanswered(times.tolist(), values.tolist(), always, least_standstill_s(None, refresh))
     watts = max(_level_change(times, values, windows, idles), expected_w)

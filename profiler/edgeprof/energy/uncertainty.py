@@ -1,6 +1,9 @@
 """Student's t, the incomplete beta function, uncertainty budgets and their degrees of freedom, without scipy.
 
-A board with 2 GB has no room for scipy, of which three formulas would be needed. The tests compare them with scipy.
+scipy is too large for a board with 2 GB, and only three of its formulas are needed. The tests compare them with scipy.
+
+"GUM" in this package is the Guide to the Expression of Uncertainty in Measurement (JCGM 100:2008), and "A&S" is
+Abramowitz and Stegun, Handbook of Mathematical Functions.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def _mark_approaches(moves: npt.NDArray[np.bool_], codes: Floats, tau_readings: 
     On its way through a code, the rounding error of the filter's output has one sign and then the other, and cancels.
     Only the time beyond one time constant in the last code counts as a constant level. With the final value f and a
     stay T in the last code c, ∫(c − y)dt is (c − f)·(T − τ) + τ/2 steps, and the errors of the earlier codes cancel the
-    τ/2. A signal that goes up and down again is no such approach.
+    τ/2. A signal that goes up and down again is not such an approach.
     """
     edges = np.flatnonzero(np.diff(np.concatenate(([1], moves, [1]))))
     for begin, end in zip(edges[::2], edges[1::2], strict=True):

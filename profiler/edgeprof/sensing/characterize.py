@@ -165,9 +165,9 @@ def smallest_step(values: Iterable[float]) -> float | None:
         scale = 10.0**digits
         if largest * scale > 1e12:
             break
-        rounding = 1e-9 + 4e-15 * largest * scale  # of doubles that were a whole number times 1e-6 and the like
+        rounding = 1e-9 + 4e-15 * largest * scale  # the error of doubles that were a whole number times 1e-6 or similar
         whole = sorted({round(value * scale) for value in distinct})
-        # Values that a rounding would make one are no multiples of this power: 0 and 1e-9 are not both 0.
+        # Values that rounding would make equal are no multiples of this power of ten: 0 and 1e-9 are not both 0.
         near = all(abs(value * scale - round(value * scale)) <= rounding for value in distinct)
         if near and len(whole) == len(distinct):
             return math.gcd(*(b - a for a, b in pairwise(whole))) / scale
@@ -201,7 +201,7 @@ def _read_fast(sensor: Sensor, seconds: float, clock: Clock) -> tuple[list[Serie
 
 
 def _close_quietly(sensor: Sensor) -> None:
-    with suppress(Exception, SystemExit):  # nothing more is wanted of it
+    with suppress(Exception, SystemExit):  # its readings are complete, so an error on closing does not matter
         sensor.close()
 
 

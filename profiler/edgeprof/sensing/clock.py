@@ -32,7 +32,7 @@ class MonotonicClock:
 
     def wait(self, deadline: float, stop: threading.Event) -> None:
         # time.sleep and not stop.wait: before Python 3.11 a timed wait on a lock follows the wall clock, and its
-        # wake-up is later by the lock's hand-over. Long waits go in slices so that stop is heard.
+        # wake-up is later by the lock's hand-over. Long waits are divided into slices, so that ``stop`` is noticed.
         left = deadline - time.monotonic()
         while left > _SLICE_S:
             time.sleep(_SLICE_S)

@@ -333,7 +333,7 @@ def keep_fitted(
             continue
         try:
             calibrations.put(Entry(where, channel.sensor, channel.name, filter=fit))
-        except InputError:  # the bench has its figures; the next one fits again
+        except InputError:  # this bench has its figures anyway; the next bench fits the time constants again
             return []
         names.append(channel.name)
     return names

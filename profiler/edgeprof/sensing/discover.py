@@ -46,7 +46,7 @@ class Discovery:
     """The sensors, the topology and the failures of one discovery.
 
     Attributes:
-        sensors: Those with something to read, closed; for the sampler.
+        sensors: The sensors that have something to read, not open, for the sampler.
         topology: The board, all channels with their place on it (give ``topology.by_key()`` to the sampler), and the
             headline.
         unavailable: Channels that exist and cannot be read, with reason and remedy.
@@ -72,17 +72,17 @@ def discover(
     """Ask every source for its sensors, and read each channel once.
 
     Args:
-        host: Holds the sources.
-        roots: Where to look.
-        only: ``--sensor``: names of the sources to ask, with ``:ADDRESS`` for those that have to be told where their
-            device is (``meter:/dev/ttyUSB0``); None or empty asks all.
-        rail: ``--rail``: which rail is the headline; None leaves it to the board.
-        calibrations: What channels are corrected by; those of the data directory by default.
-        study: Finds out what each channel really does (as ``prepare``); None leaves it at what sources declare.
-        among: No other sources are asked; None: all may be.
+        host: The plugin host that has the sources.
+        roots: The trees to search.
+        only: ``--sensor``: the names of the sources to ask, with ``:ADDRESS`` for one that needs the address of its
+            device (``meter:/dev/ttyUSB0``); None or empty asks all.
+        rail: ``--rail``: the rail that is the headline; None: the board decides.
+        calibrations: The calibrations that correct the channels; by default those of the data directory.
+        study: Measures the characteristics of each channel (see ``prepare``); None: those that the sources declare.
+        among: Only these sources may be asked; None: all.
 
     Raises:
-        InputError: a name in ``only``, or ``rail``, that does not exist; a board file that does not follow the form.
+        InputError: a name in ``only``, or ``rail``, does not exist, or a board file does not follow the form.
         UnavailableError: ``rail`` cannot be read, or nothing answers at an address in ``only``.
     """
     sources = host.of("sensors")
@@ -95,7 +95,7 @@ def discover(
         if (not only or name in addresses) and (among is None or name in among):
             candidates += _ask_source(name, factory, roots, addresses.get(name, []), failures)
     candidates = corrections.apply_calibrations(rename_duplicates(candidates), board, roots, calibrations)
-    # An instrument that was asked for by its address is opened once: that may start a program or take seconds.
+    # An instrument that was named with its address is opened only once, as that may start a program or take seconds.
     instruments = {name for name, places in addresses.items() if places}
     channels, looks = _first_looks(board, candidates, instruments, failures)
     if roots.is_simulated:
@@ -131,7 +131,7 @@ def _ask_source(
         return list(factory(roots, addresses) if addresses else factory(roots))
     except EdgeprofError as error:
         if any(addresses):
-            raise  # it was asked for by its address: without it there is nothing to go on with
+            raise  # the user named its address, so the measurement makes no sense without it
         failures.append(Failure(name, error.message, error.remedy))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a source may raise anything; the others go on
         failures.append(Failure(name, f"{type(error).__name__}: {error}"))
@@ -141,7 +141,7 @@ def _ask_source(
 def _parse_addresses(
     only: Sequence[str], sources: Mapping[str, Callable[..., Iterable[Sensor]]]
 ) -> dict[str, list[str]]:
-    """Source → where ``--sensor SOURCE:ADDRESS`` says that its devices are; none for a plain ``--sensor SOURCE``."""
+    """Return source → the addresses from ``--sensor SOURCE:ADDRESS``; empty for a plain ``--sensor SOURCE``."""
     devices: dict[str, list[str]] = {}
     for text in only:
         name, colon, address = text.partition(":")
@@ -150,7 +150,7 @@ def _parse_addresses(
         devices.setdefault(name, [])
         addressed = _takes_address(sources[name])
         if not colon:
-            # Sources that are asked only when they are named see by this that they were.
+            # An empty address shows sources that are asked only if they are named that they were named.
             devices[name] += [""] if addressed else []
             continue
         if not addressed:

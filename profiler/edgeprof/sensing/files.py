@@ -173,7 +173,7 @@ class FileSensor(Sensor):
         self._unavailable = tuple(unavailable)
         self._is_quick = False
         self._readers: list[tuple[int, Callable[[], float]]] = [(i, f.number) for i, f in enumerate(self._files)]
-        # Descriptors and scales for so many more rows: nearly every row is read by them without a call per file.
+        # Descriptors and scales, valid for ``_plain_rows`` more rows, with which a row is read without a call per file.
         self._plain: list[tuple[int, int, float]] = []
         self._plain_rows = self._careful_rows = 0
 

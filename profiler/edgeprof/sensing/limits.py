@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ALL_ONES = (0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
 _LOWEST = (-0x80000000, -0x8000000000000000)
 SENTINELS = frozenset(bits * scale for bits in (*_ALL_ONES, *_LOWEST) for scale in (1.0, 1e-1, 1e-2, 1e-3, 1e-6, 1e-9))
-#: The same as counts of milliunits that a driver turned into microunits, as ACPI's power meter does.
+#: The same values as numbers of milliunits that a driver converts to microunits, as ACPI's power meter does.
 SENTINELS = SENTINELS | {bits * 1000 * 1e-6 for bits in (0xFFFFFFFF, 0x7FFFFFFF, -0x80000000)}
 
 #: The most power (W) in a scope where no design limit is known; generous enough for servers.

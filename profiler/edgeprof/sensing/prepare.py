@@ -31,14 +31,14 @@ def prepare(
     note: Callable[[str], None] = lambda _text: None,
     among: Collection[str] | None = None,
 ) -> Discovery:
-    """``discover``, with the refresh and step of every power and energy channel as measured on this device.
+    """Discover the sensors, with the refresh and the step of every power and energy channel measured on this device.
 
     Args:
-        host: Holds the sources.
-        roots: Where to look; also tells which boot it is.
-        only: ``--sensor``.
-        rail: ``--rail``.
-        note: Called with a text before a wait of seconds.
+        host: The plugin host that has the sources.
+        roots: The trees to search, which also have the id of the boot.
+        only: ``--sensor``, as in ``discover``.
+        rail: ``--rail``, as in ``discover``.
+        note: Called with a text before a wait of some seconds.
         among: Only these sources are asked; None: all of them.
 
     Raises:

@@ -59,7 +59,7 @@ class Proofs:
     """All proofs of one data directory.
 
     Args:
-        directory: ``EDGEPROF_DATA_DIR``, else the platform's data directory, by default.
+        directory: The directory; by default ``EDGEPROF_DATA_DIR``, or else the platform's data directory.
     """
 
     def __init__(self, directory: Path | None = None) -> None:

@@ -61,10 +61,10 @@ class ChannelStats:
         key: ``(sensor, name, quantity)``.
         rate_hz: Readings per second between the first and the last; None with fewer than two.
         samples: Readings that succeeded.
-        missed: Deadlines without one: passed while the machine was busy, waited out after failures, failed, refused.
+        missed: Deadlines without a good reading: it was late, not tried after failures, failed, or refused.
         max_gap_s: The longest time between two readings that succeeded (s); None with fewer than two.
         failed: How many of ``missed`` were read and failed, or were refused as impossible.
-        reason: Why some or all failed, one sentence; None where none did.
+        reason: Why some or all readings failed, one sentence; None if none failed.
     """
 
     key: Key
@@ -166,7 +166,7 @@ class Probe:
         self._samples, self._failed, self._refused = [0] * width, [0] * width, [0] * width
         self._first, self._last = array("d", self._nan), array("d", self._nan)
         self._gap = array("d", [0.0] * width)
-        self._smooth = False  # the last row was good throughout; _rows, _row_time and _row_gap then speak for all
+        self._smooth = False  # the last row was good throughout; _rows, _row_time and _row_gap then hold for all
         self._rows, self._row_time, self._row_gap = 0, 0.0, 0.0
 
         self.next_s = -math.inf  # the monotonic time to read at next
@@ -176,7 +176,7 @@ class Probe:
         self._counted = 0  # deadlines accounted for, over all origins
         self._in_a_row = 0
         self._long = 0  # long reads in a row
-        self._overruns: list[float] = []  # what the last reads took (s), as long as each overran the period
+        self._overruns: list[float] = []  # the durations (s) of the last reads, if each of them overran the period
 
     def begin(self, clock: Clock) -> None:
         """Open the sensor in the thread that will read it; if that fails, it is tried again later."""

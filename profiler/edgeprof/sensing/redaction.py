@@ -1,7 +1,7 @@
 """Remove texts that identify a person or a device from texts and paths: names, serial numbers, addresses.
 
-Each removed text is replaced by a placeholder of the same kind, and everywhere by the same one, so that two files that
-named the same device still do.
+Each removed text is replaced by a placeholder of the same kind, and by the same one everywhere, so that two files that
+named the same device still name the same one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])")
 _IPV6 = re.compile(r"(?i)(?<![\w:.])[0-9a-f:]*:[0-9a-f:]*:[0-9a-f:]+(?![\w:])")
 _HOME = re.compile(r"(/home/|/Users/)([^/\s:'\"]+)")
-#: A short number is a reading and never a serial number that is replaced in other files.
+#: A short number is taken to be a reading, and not a serial number that must be replaced in other files.
 _READING = re.compile(r"\s*-?\d{0,7}(\.\d+)?\s*")
 _SHORTEST_SERIAL = 4
 #: Shorter names stay in paths: a user may be called ``max``, and so may parts of the kernel's file names.
@@ -79,7 +79,7 @@ _SHORTEST_NAME_IN_PATH = 4
 
 
 def is_secret_file(name: str) -> bool:
-    """Whether a file of this name holds nothing but what names a device, as ``serial_number`` or ``address``."""
+    """Whether the whole content of a file of this name identifies a device, as in ``serial_number`` or ``address``."""
     return _SECRET_FILE.search(name) is not None
 
 
@@ -87,8 +87,8 @@ class Redactor:
     """Replaces names, serial numbers and addresses.
 
     Args:
-        secrets: Texts to be replaced wherever they stand, each with its kind. Those of ``GENERIC`` are left alone.
-        versions: Texts that look like addresses and are versions, as ``10.3.0.26``.
+        secrets: Text → its kind; the texts are replaced wherever they occur, except those in ``GENERIC``.
+        versions: Texts that look like addresses but are versions, such as ``10.3.0.26``.
 
     Attributes:
         counts: How many different texts of each kind were replaced.
@@ -104,7 +104,7 @@ class Redactor:
         self._known_in_paths = _compile_pattern(in_paths)
 
     def content(self, name: str, data: bytes) -> bytes:
-        """The content of a file: replaced as a whole where the file's name says that it names a device."""
+        """Return a file's content redacted; it is replaced as a whole if the file's name is that of a secret file."""
         text = data.decode("utf-8", "surrogateescape")
         if is_secret_file(name):
             word = text.strip("\0\n\t ")
@@ -112,7 +112,7 @@ class Redactor:
         return self.text(text).encode("utf-8", "surrogateescape")
 
     def text(self, text: str) -> str:
-        """``text`` without names, serial numbers and addresses."""
+        """Return ``text`` without names, serial numbers and addresses."""
         if _READING.fullmatch(text):
             return text
         text = _SECRET_LINE.sub(lambda m: m[1] + self._placeholder(m[2].strip("\0 \t"), "serial"), text)
@@ -122,7 +122,7 @@ class Redactor:
         return self._without_addresses(text)
 
     def path(self, path: str) -> str:
-        """A path of a tree, part by part, without names, serial numbers and addresses."""
+        """Return a path of a tree with names, serial numbers and addresses replaced in each of its parts."""
         parts = (self._without_known(part, self._known_in_paths) for part in path.split("/"))
         return "/".join(map(self._without_addresses, parts))
 
@@ -154,7 +154,7 @@ class Redactor:
             self.counts[kind] += 1
             number = self.counts[kind]
             placeholder = f"{kind}{number}"
-            if _MAC.fullmatch(text):  # what reads an address there still finds one, of the range for documentation
+            if _MAC.fullmatch(text):  # programs that expect an address find one of the range for documentation
                 placeholder = f"00{{0}}00{{0}}5e{{0}}00{{0}}53{{0}}{number % 256:02x}".format(
                     "-" if "-" in text else ":"
                 )

@@ -1,8 +1,8 @@
 """The parent's side of a sampler in a child process, which keeps sampling and the caller from delaying each other.
 
 The caller's Python may hold its interpreter lock for any time; the child (``sampler_process``) goes on reading, with
-the same CLOCK_MONOTONIC. The child ends when it is told to, when this process ends for whatever reason, and when the
-sampler is garbage-collected. A fork of this process cannot use it.
+the same CLOCK_MONOTONIC. The child ends when ``stop`` is called, when this process ends for any reason, and when the
+sampler is garbage-collected. A fork of this process cannot use the child.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _START_S = 60.0
 #: The longest that the child may take for an answer, and to end (s).
 _ANSWER_S = 15.0
 
-#: What the child runs: this process's own import path, whatever the environment says.
+#: The child's program: it uses the import path of this process, whatever the environment is.
 _PROGRAM = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
     "from edgeprof.sensing.sampler_process import main; main(int(sys.argv[1]))"
@@ -188,7 +188,7 @@ class _Child:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this is the process that started it, and not a fork of that."""
+        """Whether this process started the child; False in a fork of that process."""
         return os.getpid() == self._pid
 
     def ask(self, request: Any, patience_s: float) -> Any:

@@ -65,15 +65,15 @@ class Sampler:
 
     Args:
         sensors: Not open; each is opened, read and closed in the thread that samples it.
-        rate_hz: Readings per second; a source that refreshes more slowly is read accordingly (``reader.period_for``).
-            None: as often as each source's refresh and filter have something new, 100 Hz at most.
-        channels: The channels as the topology and the characterisation know them, by key; a channel of a sensor that
-            is not in it is taken as the sensor describes it. One that is not ``available`` is left out of the trace.
-        cpu: The CPU that the sampling threads stay on, away from the workload's; None leaves it to the scheduler.
+        rate_hz: Readings per second; a source that refreshes more slowly is read less often (``reader.period_for``).
+            None: as often as the refresh and the filter of each source give new values, at most 100 Hz.
+        channels: Key → channel, as annotated by the topology and the characterisation; for a key that is not in it, the
+            sensor's own description is used. A channel that is not ``available`` is left out of the trace.
+        cpu: The CPU that the sampling threads stay on, away from the workload; None leaves that to the scheduler.
         keep_s: How long readings are kept (s); None keeps all.
-        clock: For tests.
-        phase: Where in its period each reading falls, from 0 to 1: anywhere, so that a load that is in step with the
-            sampler is not seen always at the same moment (stratified sampling). None: at its beginning.
+        clock: Replaces the clock in tests.
+        phase: Returns where in its period each reading falls, from 0 to 1. By default this is random, so that a load in
+            step with the sampler is not always seen at the same phase (stratified sampling). None: at the beginning.
 
     Raises:
         ValueError: ``rate_hz`` is not a positive number.

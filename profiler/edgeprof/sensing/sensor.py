@@ -61,11 +61,11 @@ INSTANTANEOUS = Filter()
 
 @dataclass(frozen=True)
 class PartTime:
-    """A sensor that looks only at a part of each of its periods (Yang et al., SC24: A100 and H100, 25 of 100 ms).
+    """A sensor that measures only during a part of each period (Yang et al., SC24: A100 and H100, 25 of 100 ms).
 
     Attributes:
-        look_s: How long it looks.
-        period_s: How often.
+        look_s: For how long it measures in each period, in seconds.
+        period_s: The length of a period, in seconds.
     """
 
     look_s: float
@@ -129,39 +129,40 @@ class Channel:
     """One thing that a sensor reads.
 
     Attributes:
-        sensor: The source, as ``ina3221``.
-        name: The rail or zone, as ``VDD_IN``. ``(sensor, name, quantity)`` is unique on a device.
-        quantity: What is read; the unit follows from it (``UNITS``).
+        sensor: The source, such as ``ina3221``.
+        name: The rail or zone, such as ``VDD_IN``. ``(sensor, name, quantity)`` is unique on a device.
+        quantity: The quantity that is read, which determines the unit (``UNITS``).
         kind: ``gauge``, or ``counter`` for a running total (energy, throttle events).
         scope: What the reading covers: ``wall``, ``board``, ``module``, ``soc``, ``package``, ``cpu``, ``gpu``,
             ``memory``, ``system``, ``accelerator`` or ``unknown``.
-        role: ``total`` (stands alone for its scope), ``part`` (is inside or beside others), None where it has no say.
+        role: ``total`` (it is the whole of its scope), ``part`` (it is inside or beside others), or None (not
+            applicable).
         parent: The channel that already contains this one; such a channel is never added to it.
         provenance: ``counter``, ``measured``, ``estimated`` or ``simulated``.
         resolution: The smallest step, in the unit; None if unknown.
         gain_limit: Half-width of the relative gain error (0.01 is ±1 %), taken as rectangular.
         offset_limit: Half-width of the additive error, in the unit (of a counter: of its rate, in W), taken as
             rectangular.
-        update_interval_s: How often the source has something new; None if unknown (characterisation measures it).
-        filter: What a power reading is an average of.
+        update_interval_s: The interval (s) at which new values appear; None if unknown (characterisation measures it).
+        filter: How a power reading is averaged.
         wrap: For a counter: the value at which it starts again from 0, in the unit.
-        part_time: Where it looks only at a part of each period: what part.
-        calibration: What the values were corrected by; it takes the place of ``gain_limit`` and ``offset_limit``.
-        plausible: Lowest and highest value that can be true, in the unit; others are refused.
-        location: Where it is, for a person: ``i2c 1-0040 channel 1``.
-        chip: The place of the chip or device that it belongs to, the same for all of its channels: ``i2c 1-0040``,
-            ``pci 0000:03:00.0``. What has one place is one thing, whatever it is called; empty where nobody can tell.
-        input: Which input of that chip it is, from 1; None where the chip has only one or nobody can tell.
-        label: What the driver itself calls it; None where it gives no label.
-        additive: Whether it stands beside every other additive channel of the machine, so that they may be added up.
-            None leaves that to ``role`` and ``scope``: a part of a package, a memory, a GPU or an accelerator that is
+        part_time: The part of each period in which it measures, if it does not measure all the time.
+        calibration: The calibration that corrected the values; it replaces ``gain_limit`` and ``offset_limit``.
+        plausible: Lowest and highest value that can be true, in the unit; other values are refused.
+        location: Where it is, for people: ``i2c 1-0040 channel 1``.
+        chip: The place of its chip or device, the same for all channels of the chip: ``i2c 1-0040``,
+            ``pci 0000:03:00.0``. The same place means the same chip, whatever the names are; empty if unknown.
+        input: The input of that chip, from 1; None if the chip has only one input, or if it is unknown.
+        label: The label that the driver gives it; None if it gives none.
+        additive: Whether it overlaps with no other additive channel of the machine, so that they may be added up. None
+            leaves that to ``role`` and ``scope``: a part of a package, a memory, a GPU or an accelerator that is
             inside no other channel is additive.
-        limit_w: The most power (W) that can flow there, by design; None where nobody knows (``sensing.limits`` then
-            assumes a generous one). A counter that rises faster than that is not believed.
-        note: What a reader must know of it, as ``constant, skip``.
+        limit_w: The most power (W) that can flow there, by design; None if unknown (``sensing.limits`` then assumes a
+            generous limit). A counter that rises faster than this is refused.
+        note: What readers of the values must know, such as ``constant, skip``.
         available: Whether a plausible value was read when it was probed.
-        reason: Why not.
-        remedy: What to do about that, where there is something.
+        reason: Why it is not available.
+        remedy: What the user can do about that, if anything.
     """
 
     sensor: str
@@ -202,27 +203,28 @@ class Channel:
 
     @property
     def tells_joules(self) -> bool:
-        """Whether joules follow from it: a power, or a counter of energy."""
+        """Whether joules can be computed from the channel: it is a power, or a counter of energy."""
         return self.quantity == "power" or (self.quantity == "energy" and self.kind == "counter")
 
 
 class Sensor(ABC):
     """A source of readings: one chip, one library, one directory of files.
 
-    Life: the factory probes and constructs it; ``channels`` tells what it offers; ``open`` is called in the thread that
-    will sample; ``read`` then at the sampling rate; ``close`` at the end. It may be opened again after ``close``, also
-    in another thread: a source that fails is reopened, a slow one moves. No sensor is read from two threads at a time.
+    Life cycle: the factory probes and constructs the sensor, and ``channels`` lists its channels. ``open`` is called in
+    the thread that will sample, then ``read`` at the sampling rate, and ``close`` at the end. A sensor may be opened
+    again after ``close``, also in another thread: a source that fails is reopened, and a slow one moves to its own
+    thread. No sensor is read from two threads at the same time.
     """
 
     #: The source's name, as registered.
     name: str
-    #: True where a read may block for long or cost more than a few milliseconds: it then gets a thread of its own.
+    #: Whether a read may block for long or take more than a few milliseconds; the sensor then gets its own thread.
     slow: bool = False
 
     @property
     @abstractmethod
     def channels(self) -> Sequence[Channel]:
-        """The channels that can be read, in the order of the row. It does not change while the sensor is open."""
+        """The channels that can be read, in the order of the row; they do not change while the sensor is open."""
 
     @property
     def unavailable(self) -> Sequence[Channel]:
@@ -241,19 +243,19 @@ class Sensor(ABC):
         """Fill one row: ``values[i]`` in SI units for ``channels[i]``, NaN where this reading failed.
 
         ``times[i]`` is the monotonic time (s) of the reading; a sensor whose reads are all quick may leave it NaN, and
-        the sampler writes the middle of the call. Must not allocate per call beyond what parsing costs, must not raise
-        for a channel that fails: EIO on one rail leaves the others alone.
+        the sampler uses the middle of the call. The method must not allocate more than parsing needs, and must not
+        raise if one channel fails: EIO on one rail must not affect the others.
         """
 
     def close(self) -> None:  # noqa: B027 - see open
-        """Give back files and handles; safe to call twice."""
+        """Close files and handles; safe to call twice."""
 
     def process_memory_bytes(self, pid: int) -> int | None:  # noqa: ARG002 - for devices with a memory of their own
-        """The memory of this device that a process holds; None where the source cannot tell."""
+        """Return the memory of this device that a process uses, in bytes; None if the source does not know it."""
         return None
 
     def read_once(self) -> dict[str, float | None]:
-        """Open, read one row, close: for ``edgeprof sensors``; channel name/quantity → value or None."""
+        """Open, read one row and close, for ``edgeprof sensors``; return channel name/quantity → value or None."""
         count = len(self.channels)
         values, times = [math.nan] * count, [math.nan] * count
         self.open()

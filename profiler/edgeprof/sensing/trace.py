@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str, Quantity]
 
-#: Rows in a block: 5 s at 100 Hz, 4 KiB a channel.
+#: Rows in a block: 5 s at 100 Hz, 4 KiB for each channel.
 BLOCK_ROWS = 512
 
-#: A source is slower than its sampling when its refresh takes longer than this many sampling periods. At less, nearly
-#: every reading is a new one, and two equal ones are two measurements that agree.
+#: A source counts as slower than its sampling if its refresh interval is longer than this many sampling periods. If it
+#: is shorter, nearly every reading is a new one, and two equal readings are two measurements that agree.
 SLOWER = 1.2
 
 #: How long, in refresh intervals, a gauge's reading may repeat before the repeat counts as a new reading of the same
-#: value. Between 1 (its clock and ours drift: a repeat just before the change would be kept) and 2 (one refresh lost).
+#: value. It lies between 1, with which clock drift could keep a repeat from just before a change, and 2, with which one
+#: refresh would be lost.
 REPEAT = 1.5
 
 
@@ -52,7 +53,7 @@ class Series:
 
 
 class _Block:
-    """``room`` rows of one sensor, row after row; one time per row, or one per value (``stamped``)."""
+    """Space for ``room`` rows of one sensor, with one time for each row, or one for each value (``stamped``)."""
 
     __slots__ = ("rows", "stamped", "times", "values")
 
@@ -67,9 +68,9 @@ class Record:
     """The rows of one sensor. One thread appends, any thread may read.
 
     Args:
-        channels: What a row holds, in its order.
-        period_s: The sampling period (s) that the sensor is read at; may be changed while it runs.
-        keep_s: How long rows are kept (s), to a block; None keeps all.
+        channels: The channels of a row, in its order.
+        period_s: The sampling period (s) of the sensor; it may be changed during sampling.
+        keep_s: How long rows are kept (s), rounded up to whole blocks; None keeps all.
     """
 
     def __init__(self, channels: Sequence[Channel], period_s: float, keep_s: float | None = None) -> None:
@@ -86,9 +87,9 @@ class Record:
         """Keep one row.
 
         Args:
-            values: As many as there are channels.
-            time: When, if the whole row has one time (monotonic s).
-            stamps: A time for each value instead.
+            values: One value for each channel.
+            time: The time of the whole row (monotonic s).
+            stamps: A time for each value, used instead of ``time`` if given.
         """
         width = self._width
         with self._lock:
@@ -156,18 +157,19 @@ def _only_later(times: Iterable[float], values: Iterable[float]) -> Series:
 
 
 def deduplicate(series: Series, channel: Channel, period_s: float) -> Series:
-    """Leave out readings that only repeat the one before, where the source is known to refresh slower than it is read.
+    """Leave out readings that only repeat the one before, if the source is known to refresh slower than it is read.
 
-    - The refresh is unknown, or about as quick as the sampling: nothing is left out.
-    - Counter: the first reading of each value stays, because its time is when the counter ticked, to a sampling period.
-    - Gauge: the first reading of each value stays; so does an equal one that comes ``REPEAT`` refresh intervals after
-      the last that stayed: the source has then refreshed and found the same, and a steady signal is no gap.
-    - Always kept: every change, every failed reading (NaN) and the first after it, the last reading.
+    - If the refresh is unknown, or about as quick as the sampling, nothing is left out.
+    - Of a counter, the first reading of each value is kept, because its time is when the counter ticked, to within a
+      sampling period.
+    - Of a gauge, the first reading of each value is kept, and so is an equal one ``REPEAT`` refresh intervals after the
+      last kept one: the source has then refreshed with the same value, and a steady signal is not a gap.
+    - Every change, every failed reading (NaN), the first reading after it, and the last reading are always kept.
 
     Args:
-        series: What was read.
-        channel: Its ``kind`` and ``update_interval_s`` decide.
-        period_s: The period (s) that it was read at.
+        series: The readings.
+        channel: The channel, whose ``kind`` and ``update_interval_s`` decide.
+        period_s: The period (s) at which it was read.
     """
     refresh = channel.update_interval_s
     if refresh is None or refresh <= SLOWER * period_s or len(series) < 2:
@@ -221,7 +223,7 @@ class Trace:
         return record.column(index)
 
     def readings_after(self, key: Key, last_s: float | None) -> Series:
-        """As ``readings``, but only those later than a time (monotonic s); all for None.
+        """Return the readings as they were read, but only those later than a time (monotonic s); all of them for None.
 
         Raises:
             KeyError: no channel of that key was sampled.
@@ -233,7 +235,7 @@ class Trace:
         return Series(readings.times[first:], readings.values[first:])
 
     def period_s(self, key: Key) -> float:
-        """The period (s) that a channel is read at.
+        """The period (s) at which a channel is read.
 
         Raises:
             KeyError: no channel of that key was sampled.

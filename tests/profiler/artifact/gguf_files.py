@@ -1,4 +1,4 @@
-"""GGUF files in small, written by hand after docs/gguf.md of ggml-org/ggml: a header, and zeros for the weights."""
+"""Small GGUF files, written by hand according to docs/gguf.md of ggml-org/ggml: a header, and zeros as weights."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def gguf(
     version: int = 3,
     weights: Callable[[int], bytes] = bytes,
 ) -> bytes:
-    """A whole file.
+    """Return the content of a file.
 
     Args:
         keys: Name → (kind, value).
-        tensors: What its header declares.
-        version: Of the format.
-        weights: The bytes of a tensor of so many bytes.
+        tensors: The tensors that the header declares.
+        version: The version of the format.
+        weights: Returns the bytes of a tensor, given their number.
     """
     keys = KEYS if keys is None else keys
     head = struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(keys))
@@ -77,7 +77,7 @@ def gguf(
 
 
 def _byte_tokenizer() -> dict[str, tuple[str, Any]]:
-    """GPT-2's tokenizer without merges: each byte is a token, written as GPT-2 writes it; four controls."""
+    """Return GPT-2's tokenizer without merges: each byte is a token in GPT-2's spelling; there are four controls."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     letters = [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
@@ -95,7 +95,7 @@ def _byte_tokenizer() -> dict[str, tuple[str, Any]]:
 def llama(
     width: int = 64, layers: int = 2, vocabulary: int = 128, context: int = 512, *, tokenizer: bool = False
 ) -> bytes:
-    """A language model that llama.cpp runs: F32, random weights; without a tokenizer, or with one of bytes."""
+    """Return a language model that llama.cpp runs: random F32 weights, without a tokenizer or with one of bytes."""
     vocabulary = 260 if tokenizer else vocabulary
     chance = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, vocabulary), "output_norm.weight": (width,)}

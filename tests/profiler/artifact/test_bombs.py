@@ -1,4 +1,4 @@
-"""Small files that would take gigabytes or minutes are refused within bounds; time and memory are of a process each."""
+"""Small files that would need gigabytes or minutes are refused quickly; each test measures a process of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 def tflite_names() -> bytes:
-    """120,000 operator codes that share one name of 500 kB."""
+    """Return a file with 120,000 operator codes that share one name of 500 kB."""
     count, name = 120_000, 500_000
     head = struct.pack("<I4s", 24, b"TFL3") + struct.pack("<8H", 14, 20, 4, 8, 0, 0, 0, 0)
     head += struct.pack("<iIII", 16, 3, 8, 0)
@@ -50,7 +50,7 @@ def pickle_join() -> bytes:
 
 
 def onnx_external() -> bytes:
-    """A tensor with a million external entries."""
+    """Return a file with a tensor that has a million external entries."""
     tensor = b"\x6a\x0a\x0a\x08location" + b"\x6a\x00" * 1_000_000
     size = len(tensor)
     varint = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21])
@@ -73,7 +73,7 @@ def npz() -> bytes:
 
 
 def npz_claim() -> bytes:
-    """A header that promises 8 TB over a few bytes."""
+    """Return a file whose header claims 8 TB of data, but which has only a few bytes."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
     buffer = io.BytesIO()
@@ -134,4 +134,4 @@ def test_a_bomb_is_told_within_two_seconds_and_256_mib(
     reader = harness.Reader("bomb", suffix, lambda: [content], lambda data, _: data, read, (InputError, ArraysError))
     report = harness.run(reader, 1, tmp_path)
     assert not report.faults
-    assert report.refused or suffix == ".pt"  # a pickle is named for what it is, however much of it was looked at
+    assert report.refused or suffix == ".pt"  # a pickle is recognised even if it was read only in part

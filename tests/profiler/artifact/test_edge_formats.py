@@ -1,4 +1,4 @@
-"""Formats of edge runtimes: of several files, or known by their name alone."""
+"""Formats of edge runtimes that consist of several files, or that are recognised only by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a GGUF file's header says, and that a file which is cut off or damaged is refused in a sentence."""
+"""The header of a GGUF file is read; a file that is cut off or damaged is refused with one sentence."""
 
 from __future__ import annotations
 

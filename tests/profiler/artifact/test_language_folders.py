@@ -1,4 +1,4 @@
-"""Folders of language models: what is recognised, and what is refused before anything is loaded."""
+"""Folders of language models: which are recognised, and which are refused before anything is loaded."""
 
 from __future__ import annotations
 

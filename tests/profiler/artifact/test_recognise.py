@@ -1,4 +1,4 @@
-"""What a file is, told by its bytes; and one sentence for everything that is no model."""
+"""The format of a file is recognised by its bytes; everything that is not a model gets one sentence."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_custom_operators_of_a_tflite_model_are_told(tmp_path):
 
 
 class Sabotage:
-    """A pickle that would touch a file if anybody loaded it."""
+    """A pickle that would create a file if it were loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -260,7 +260,7 @@ def test_a_missing_file_offers_the_nearest(tmp_path):
 
 
 def test_a_file_without_permission_says_so(tmp_path, monkeypatch):
-    """Root may read everything, so the refusal is the system's word for it."""
+    """Root may read everything, so the system's refusal is simulated."""
     path = tmp_path / "m.onnx"
     path.write_bytes(b"x")
 
@@ -342,7 +342,7 @@ def test_a_published_lfs_pointer_is_called_what_it_is(shared_data):
 
 @pytest.mark.parametrize("place", ["branch", "constant", "sparse", "function"])
 def test_weights_in_another_file_belong_to_the_model_wherever_the_model_names_them(place: str, tmp_path: Path) -> None:
-    """Size and checksum follow them: changed weights are another model."""
+    """Size and checksum include the weights: changed weights are another model."""
     onnx = pytest.importorskip("onnx")
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper

@@ -1,4 +1,4 @@
-"""A virtual board whose power follows a log of events with their own times, as stages of a pipeline write it."""
+"""A virtual board whose power follows a log of time-stamped events, which the stages of a pipeline write."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ EVENT = struct.Struct("=dc")
 
 
 class Logged(Source):
-    """The power of whatever the newest event before a time says.
+    """The power at a time is that of the newest event before it.
 
     Args:
         path: The log, to which ``EVENT`` records are appended in order of time.
-        watts: Power by event; that of ``-`` where nothing runs.
+        watts: Event → power (W); ``-`` is the power when nothing runs.
     """
 
     def __init__(self, path: Path, watts: Mapping[str, float]) -> None:

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: Between two calls the mark is away for some microseconds, and for longer where the processor is busy elsewhere; the
-#: power falls when it stays away (s).
+#: The power falls only after the mark has been absent for this long (s): between two calls it is absent for some
+#: microseconds, and for longer if the processor is busy with other work.
 _HOLD_S = 0.04
 
 
 class Marked(Source):
-    """The power of whichever phase the mark names.
+    """The power is that of the phase that the mark names.
 
     Args:
         path: The file whose first byte is the mark.
-        watts: Power by mark; that of ``-`` where nothing runs.
+        watts: Mark → power (W); ``-`` is the power when nothing runs.
     """
 
     def __init__(self, path: Path, watts: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""An application of three stages, each of which tells a virtual board when it runs.
+"""An application of three stages, each of which logs for a virtual board when it runs.
 
 ``EDGEPROF_TEST_LOG`` names the log (``logged_board.Logged``).
 """
@@ -20,7 +20,7 @@ def _write(mark: bytes) -> None:
 
 
 class Timed:
-    """A stage that lasts so long, whatever its input."""
+    """A stage that takes a fixed time for any input."""
 
     def __init__(self, name: str, mark: bytes) -> None:
         self._name, self._mark = name, mark

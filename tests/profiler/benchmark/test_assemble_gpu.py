@@ -1,4 +1,4 @@
-"""What a GPU's sensors add to a variant: readings within the windows only, unknown where there is none."""
+"""A variant's GPU figures come only from readings within its windows, and are unknown without readings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNTER = Channel("nvml", "gpu0", "energy", kind="counter", scope="gpu")
 
 
 def sampled(**readings: Any) -> Any:
-    """Channels with (times, values)."""
+    """Return sampled channels, given (times, values) for each."""
     channels = {"clock": CLOCK, "reasons": REASONS, "energy": COUNTER}
     found = {channels[name].key: given for name, given in readings.items()}
 

@@ -1,6 +1,6 @@
-"""Boards and meters that break, change and come back under a running bench.
+"""Boards and meters that fail, change and come back during a bench.
 
-Nothing crashes, nothing is invented, and every gap is counted where its joules are shown.
+The bench must not crash or invent values, and it must report every gap together with the joules.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAP = "import time\n\n\ndef nap():\n    time.sleep(0.01)\n"
 
 @pytest.fixture
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Bench the callable and read the result as a file holds it; ``at`` is told each stage."""
+    """Bench the callable and return the result as read from its file; ``at`` is called with each stage."""
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("EDGEPROF_CONFIG", str(tmp_path / "config"))
     monkeypatch.setattr("edgeprof.sensing.prepare.CHARACTERISE_S", 0.1)  # a still picture has no refresh to find
@@ -49,7 +49,7 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_board_that_breaks_at_random_degrades_the_joules_and_invents_none(tmp_path, measure, seed: int) -> None:
-    """Every current of the tree is 1 A at 5 V, or broken: no joule can come from anything else than 5 W."""
+    """Every current in the tree is 1 A at 5 V, or broken, so that all joules must come from 5 W."""
     layout = build("jetson-orin-nano", tmp_path / "tree")
     (tmp_path / "tree" / SIMULATION_MARKER).write_text("{}")
     currents = [rail.current for rail in layout.rails.values()]
@@ -75,7 +75,7 @@ def test_a_board_that_breaks_at_random_degrades_the_joules_and_invents_none(tmp_
 
     def at(stage: str) -> None:
         if stage.startswith("window 1/"):
-            thread.start()  # it has been found by now
+            thread.start()  # the sensor has been discovered by now
 
     try:
         result = measure(Roots.resolve(tmp_path / "tree"), at, window_s=0.6)
@@ -99,7 +99,7 @@ def test_a_board_that_breaks_at_random_degrades_the_joules_and_invents_none(tmp_
 
 
 def test_a_meter_that_stops_talking_degrades_the_result_with_the_time_that_was_lost(tmp_path, measure) -> None:
-    """It talks in the first window, falls silent in the second, and its last watts are not held."""
+    """It sends lines in the first window and none in the second; its last reading must not be held."""
     quiet = tmp_path / "quiet"
     (tmp_path / "talk.py").write_text(
         "import os, time\nwhile True:\n"

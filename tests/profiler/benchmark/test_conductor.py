@@ -1,4 +1,4 @@
-"""The conductor, end to end: real workers, real sensors' code on trees whose power is known."""
+"""The conductor, end to end: real workers, and the real sensors' code on trees whose power is known."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def host() -> PluginHost:
 
 @pytest.fixture(autouse=True)
 def a_short_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A still picture has no refresh to find, however long one looks."""
+    """Shorten the characterisation: a tree that does not change has no refresh to be found."""
     monkeypatch.setattr("edgeprof.sensing.prepare.CHARACTERISE_S", 0.1)
 
 
@@ -72,7 +72,7 @@ def application(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def orin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Roots:
-    """A still picture of an Orin Nano whose module draws 5 W and whose CPU+GPU rail draws 2 W."""
+    """An unchanging tree of an Orin Nano whose module draws 5 W and whose CPU+GPU rail draws 2 W."""
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
     layout = layouts.build("jetson-orin-nano", tmp_path / "sys")
     tree.set_power(layout, "VDD_IN", 5.0, volts=5.0)
@@ -105,7 +105,7 @@ def test_joules_are_the_rails_power_times_the_time_of_an_inference(application, 
     assert (energy.provenance, energy.rail, energy.covers) == ("simulated", "VDD_IN", "module")
     assert energy.rails["VDD_CPU_GPU_CV"] == pytest.approx(2.0 / variant.throughput_per_s, rel=0.03)
     assert energy.gross.budget.gain > 0
-    # Idle draws as much as work on a still picture: nothing is left for the inference itself, and it says so.
+    # On an unchanging tree, idle draws as much as work, so the net energy of an inference is reported as unknown.
     assert energy.net.value is None
     assert variant.power_w.mean == pytest.approx(5.0, rel=0.01)
     assert variant.latency_s.median == pytest.approx(0.005, rel=0.3)
@@ -160,7 +160,7 @@ def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
 def test_a_variant_whose_windows_other_programs_disturbed_is_degraded(
     application, bare, host, monkeypatch, ours_s, status
 ):
-    """A processor of two is busy all the time; whether this run or another program keeps it busy decides."""
+    """One of two processors is always busy; it depends on whether this run or another program uses it."""
     count = itertools.count()
     monkeypatch.setattr(
         foreign_load, "_read_counters", lambda _: foreign_load._Reading(n := float(next(count)), 2 * n, ours_s * n)
@@ -176,7 +176,7 @@ def test_the_time_stamps_of_a_fast_model_are_not_its_memory(application, orin, h
     result = bench(request(application, "steady", "nothing", windows=1, window_s=1.0), host, orin, Watcher())
     slow, fast = (variant.memory_bytes.peak_rss for variant in result.variants)
     assert result.variants[1].inferences > 50_000
-    # The peak of such windows is 170 to 210 MB above; what the allocator keeps of them afterwards is a tenth of that.
+    # The peak of such windows is 170 to 210 MB higher; afterwards the allocator keeps a tenth of that.
     assert fast < slow + 60e6
 
 

@@ -1,4 +1,4 @@
-"""A bench on labelled data: what is refused before anything runs, and what is said of accuracy."""
+"""A bench on labelled data: what is refused before anything runs, and what is reported about accuracy."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_what_the_metric_cannot_judge_is_refused_before_a_window_runs(host, bare
     assert variant.status == "failed"
     assert words in " ".join(reason.message for reason in variant.reasons)
     calls = int((bare.sysfs.parent / "app.py.calls").read_text())
-    assert calls < 10  # loaded, and asked once: neither warmed up nor measured
+    assert calls < 10  # loaded and called once, but neither warmed up nor measured
 
 
 def test_one_of_several_outputs_is_judged_by_its_name_or_number(host, bare):

@@ -1,4 +1,4 @@
-"""The load of other programs is what the machine did less what this run did, and degrades what it disturbed."""
+"""The load of other programs is the machine's load minus that of this run; it degrades the variants it disturbs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeprof.roots import Roots
 
 
 def seen(monkeypatch, readings):
-    """A variant's load, from (busy, all, ours) seconds before and after one window."""
+    """Return a variant's load, from the (busy, all, ours) seconds before and after one window."""
     waiting = iter([foreign_load._Reading(*reading) for reading in readings])
     monkeypatch.setattr(foreign_load, "_read_counters", lambda _roots: next(waiting))
     load = ForeignLoad()

@@ -1,4 +1,4 @@
-"""What is said of a GPU's own times: trtexec's rules, with numbers of which the answer is plain."""
+"""Findings about the times on a GPU: trtexec's rules, tested with numbers whose result is obvious."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_nothing_timed_is_unknown_and_not_zero():
 
 
 def test_the_variation_is_that_within_passes_not_between_them():
-    """Another variant ran in between: a different clock from then on is drift, which the windows show."""
+    """Another variant ran in between: a different clock afterwards is drift, which the windows show."""
     gpu = device.summarise([times(compute=1e-3), times(compute=2e-3)])
     assert gpu is not None
     assert gpu.compute_cov == pytest.approx(0)
@@ -54,7 +54,7 @@ def test_launch_bound_above_four_fifths_and_the_remedy_knows_of_a_graph():
 def test_transfer_bound_where_one_copy_takes_as_long_as_the_computation():
     assert codes(Gpu(compute_s=1e-3, h2d_s=0.6e-3, d2h_s=0.6e-3)) == []
     assert codes(Gpu(compute_s=1e-3, h2d_s=1e-3)) == ["transfer_bound"]
-    assert codes(Gpu(compute_s=1e-6, h2d_s=2e-6)) == []  # events resolve no better
+    assert codes(Gpu(compute_s=1e-6, h2d_s=2e-6)) == []  # below the resolution of events
 
 
 def test_unsteady_above_one_percent():

@@ -1,4 +1,4 @@
-"""A language model on a virtual board that draws other powers while it reads a prompt and while it generates."""
+"""A language model on a virtual board whose power differs between reading a prompt and generating tokens."""
 
 from __future__ import annotations
 

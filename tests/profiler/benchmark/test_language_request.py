@@ -1,4 +1,4 @@
-"""What language models are asked: lists that become rows, texts, and flags that cannot be."""
+"""Requests to language models: lists that become rows, texts, and flags that are refused."""
 
 from __future__ import annotations
 

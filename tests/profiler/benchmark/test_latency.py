@@ -1,4 +1,4 @@
-"""Percentiles hold what they promise: golden values of two published MLPerf logs, and bounds that bound."""
+"""Percentiles and their bounds: golden values from two published MLPerf logs, and the coverage of the bounds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_percentiles_rise_with_the_percentage_and_stay_within_the_samples(seed, 
 
 
 def test_outliers_are_counted_and_kept():
-    """A hundred-fold stall is in the maximum and the mean, and is told."""
+    """A stall a hundred times as long as a call is in the maximum and in the mean, and is reported."""
     rng = np.random.default_rng(1)
     samples = rng.normal(1e-3, 1e-5, 1000)
     samples[500] = 0.1

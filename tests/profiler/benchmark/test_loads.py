@@ -1,4 +1,4 @@
-"""One workload at several rates and with several cameras: names, saturation, and what another camera takes."""
+"""One workload at several rates and with several cameras: names, saturation, and the cost of another camera."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS = 10.0
 
 
 def window(rate: float, streams: int, most: float) -> Window:
-    """Of a device that does at most so many frames a second."""
+    """Return a window of a device that processes at most ``most`` frames per second."""
     due = round(rate * streams * SECONDS)
     calls = min(due, round(most * SECONDS))
     return Window(Span(WINDOW, 0.0, SECONDS, calls), calls, array("d"), 1.0, 1.0, due=due, due_s=SECONDS, late=0)
@@ -31,7 +31,7 @@ def window(rate: float, streams: int, most: float) -> Window:
 def measured(
     given: list[tuple[float, int]], most: float, watts: dict[tuple[float, int], list[float]]
 ) -> schema.Variant:
-    """A variant that was measured under these loads."""
+    """Return a variant that was measured under these loads."""
     (rate, streams), *further = given
     scenario = Scenario("periodic", rate, streams)
     record = VariantRecord("a", [], None, "python", None)
@@ -66,7 +66,7 @@ def test_each_number_of_streams_has_rates_of_its_own():
     assert (one.streams, one.kept_hz, one.saturated_hz) == (1, 20.0, None)
     assert (two.streams, two.kept_hz, two.saturated_hz) == (2, 10.0, 20.0)
     assert two.achieved_per_s == pytest.approx(30.0)
-    # At the highest rate that one and two cameras kept.
+    # At the highest rate that was reached with one and with two cameras.
     assert row.loads.stream_rate_hz == 10.0
     assert row.loads.stream_power_w == pytest.approx(0.5)
     low, high = row.loads.stream_power_ci95

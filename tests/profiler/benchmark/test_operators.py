@@ -1,4 +1,4 @@
-"""Where a model's time goes: shares of what was measured, with what is outside of all operators."""
+"""Operator profiles: each operator's share of the measured time, and the time outside of all operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--power-modes and --fast-sensor: what is changed, what a mode is, and that all is as it was afterwards."""
+"""--power-modes and --fast-sensor: what they change, what a mode is, and that everything is restored afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.waveform import parse
 
 QUICK = ["--windows", "2", "--window", "0.3", "--idle", "0.2", "--warmup", "0.1", "-q"]
-#: nvpmodel as far as it is used: -m N, a mode that needs a reboot, and jetson_clocks undone by each change.
+#: A stand-in for nvpmodel with what edgeprof uses: -m N, a mode that needs a reboot; a change undoes jetson_clocks.
 NVPMODEL = """#!/bin/sh
 root=$(dirname "$0")/../..
 echo "$2" >> "$root/called"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Measure = Callable[..., schema.Result]
 
 APP = Path(__file__).parent / "staged_app.py"
-#: Of the application, which is imported in a worker alone.
+#: Seconds of the application's stages, copied here because only a worker imports the application.
 SECONDS = {"decode": 0.003, "detect": 0.012, "draw": 0.002}
 #: Watts of the module while a stage runs, and without work.
 POWER = {"decode": 6.0, "detect": 11.0, "draw": 4.0, "idle": 2.0}
@@ -76,12 +76,12 @@ def test_each_stage_has_the_joules_of_its_own_power(result):
         assert stage.seconds.p50 == pytest.approx(SECONDS[stage.name], rel=0.5)
         energy = stage.energy_j_per_call
         assert (energy.provenance, energy.rail) == ("simulated", "VDD_IN")
-        # A busy machine stretches sleeps, and the joules with them; the power is the stage's own.
+        # On a busy machine, sleeps and therefore joules grow, but the power of a stage stays the same.
         seconds = stage.seconds.mean
         for figure, watts in ((energy.gross, POWER[stage.name]), (energy.net, POWER[stage.name] - POWER["idle"])):
             error = fmean(figure.windows) / seconds - watts
             is_longest = stage.name == "detect"
-            # A stage of 2 or 3 ms loses to it what lies between its marks and its call, too.
+            # A stage of 2 or 3 ms also loses the time between its marks and its call.
             limit = 0.3 * watts if is_longest else max(0.5 * watts, figure.expanded_uncertainty / seconds)
             assert abs(error) < limit
 
@@ -124,7 +124,7 @@ def test_a_stage_that_returns_something_else_each_time_has_no_joules_and_says_wh
     assert "returns something else when it is called again" in track.reason
     assert "not_repeatable" in {reason.code for reason in variant.reasons}
     assert variant.pipeline.rest is None
-    # At a rate, the stages are told apart by windows without pauses of their own.
+    # At a fixed rate, additional windows without pauses separate the stages.
     assert [workload.name for workload in variant.workloads] == ["frame", "frame back to back", "decode"]
     assert variant.workloads[0].dropped is not None
 
@@ -140,7 +140,7 @@ def test_several_rates_take_turns_and_the_one_that_saturates_is_named(measure):
     (saturation,) = variant.loads.saturation
     assert (saturation.streams, saturation.kept_hz, saturation.saturated_hz) == (1, 4.0, 1000.0)
     assert saturation.achieved_per_s < 1 / sum(SECONDS.values())
-    # A window is a whole loop of the clip at that rate, the idle time after its last frame with it.
+    # A window is a whole loop of the clip at that rate, including the idle time after its last frame.
     assert [(one.inferences, one.end_s - one.start_s >= 5 / 4.0) for one in slow.windows] == [(5, True)] * 2
     assert "saturated" not in {reason.code for reason in variant.reasons}
     assert "4.00/s is kept, and 1000/s saturates it" in console.render(result).replace("\n  ", " ")
@@ -154,7 +154,7 @@ seconds_seen = st.lists(st.floats(-0.01, 0.05), min_size=1, max_size=6)
     in_place_s=st.lists(st.floats(1e-6, 0.05), min_size=1, max_size=6), alone_s=st.floats(1e-6, 0.05), s=seconds_seen
 )
 def test_no_stage_is_said_to_take_less_than_no_time(in_place_s, alone_s, s):
-    """The difference of two windows may be below zero, which is how far windows differ and no time of a call."""
+    """The difference of two windows may be negative, which shows how far windows differ and is not a call's time."""
     stage = schema.Stage(name="draw", calls_per_frame=1.0, alone_s=alone_s)
     told = [reason.message for reason in differences(stage, s, in_place_s)]
     assert all(re.fullmatch(r"draw takes [\d.]+ \S+ in place and [\d.]+ \S+ (alone|repeated): .*", one) for one in told)

@@ -1,8 +1,8 @@
 """A runtime of a toy language model: it sleeps for each token, and a virtual board gives each phase its own power.
 
-Each call writes to the file ``mark`` beside the model which phase runs, and when it is done that none does. The target
-says the seconds of a prompt token and of an output token, and a factor of the decode within a request (above 1: a
-request costs more than its phases): ``toy:0.002:0.01:1``.
+Each call writes the running phase to the file ``mark`` beside the model, and when it is done, that no phase runs. The
+target ``toy:0.002:0.01:1`` gives the seconds of a prompt token, the seconds of an output token, and a factor for the
+decode within a request (with a factor above 1, a request costs more than its phases).
 """
 
 import os

@@ -1,7 +1,7 @@
 """A runtime whose models have two workloads: a request, and a decode of 16 output tokens. Python 3.6 grammar.
 
-Each call writes to the file ``mark`` beside the model which of them runs, and when it is done that none does: a virtual
-board gives each its own power.
+Each call writes the running workload to the file ``mark`` beside the model, and when it is done, that none runs. A
+virtual board gives each workload its own power.
 """
 
 import os
@@ -16,7 +16,7 @@ SECONDS = {"request": 0.010, "decode": 0.004}
 
 
 class TwoSession(Session):
-    """The target is a factor of time: ``two:1``, ``two:2``."""
+    """A session whose target gives a factor for its times: ``two:1``, ``two:2``."""
 
     def __init__(self, factor: float, mark: str) -> None:
         self._factor = factor

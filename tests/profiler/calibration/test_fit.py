@@ -1,4 +1,4 @@
-"""The line of a calibration and the time constant of a filter, against made-up truth and numpy."""
+"""The line of a calibration and the time constant of a filter, compared with synthetic truth and with numpy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_covariance_is_that_of_weighted_least_squares() -> None:
     covariance = np.linalg.inv(a.T @ weights @ a)
     residuals = np.array([(one.meter_w - fitted.at(one.sensor_w)) / one.u_w for one in made])
     assert fitted.reduced_chi2 == pytest.approx(float(residuals @ residuals) / 4, rel=1e-6)
-    # t(0.975, 4) over the normal's
+    # t(0.975, 4) divided by the normal distribution's quantile
     widened = max(1.0, math.sqrt(fitted.reduced_chi2) * 2.7764451 / 1.9599640)
     assert fitted.u_gain == pytest.approx(widened * math.sqrt(covariance[0, 0]), rel=1e-6)
     assert fitted.u_offset_w == pytest.approx(widened * math.sqrt(covariance[1, 1]), rel=1e-6)
@@ -41,7 +41,7 @@ def test_the_covariance_is_that_of_weighted_least_squares() -> None:
 
 @pytest.mark.slow
 def test_twice_the_uncertainty_of_a_corrected_power_covers_95_percent() -> None:
-    """At the pivot, inside the range and at its end; with the covariance left out it would not hold at the ends."""
+    """It holds at the pivot, inside the range and at its end; without the covariance it would fail at the ends."""
     chance = random.Random(3)
     hits = dict.fromkeys((2.0, 7.0, 12.0), 0)
     runs = 1500

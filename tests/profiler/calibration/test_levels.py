@@ -1,4 +1,4 @@
-"""Levels of a calibration: a sensor that does not answer the load makes no line."""
+"""Levels of a calibration: a sensor that does not respond to the load gives no line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_one_that_sticks_while_the_meter_sees_the_load_move_has_none(stuck):
 @given(phase=st.floats(0.0, 4.0))
 @settings(max_examples=8, deadline=None)
 def test_a_load_may_change_at_any_time_in_holds_that_follow_each_other(phase):
-    """A sensor behind a filter stands still before each step and after it; it answers all the same."""
+    """A sensor behind a filter repeats one value before and after each step, but it does respond."""
     times = np.arange(0.0, 26.0, 0.01)
     power = np.array([4.0, 8.0, 12.0, 14.0, 10.0, 6.0])[((times + phase) // 4).astype(int) % 6]
     filtered = lfilter([0.01 / 0.43], [1, 0.01 / 0.43 - 1], power, zi=[power[0] * (1 - 0.01 / 0.43)])[0]

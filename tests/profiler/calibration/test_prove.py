@@ -1,4 +1,4 @@
-"""``doctor --prove`` on virtual boards and virtual time: healthy ones pass, and each fault that is put in is found."""
+"""``doctor --prove`` on virtual boards in virtual time: healthy boards pass, and each injected fault is found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IDLE_W, LOAD_W = 4.0, 10.0
 
 
 class Turned(Source):
-    """A load that sets the board's power, and counts its work: one loop for each second of all cores."""
+    """A load that sets the board's power and counts its work: one loop for each second of all cores."""
 
     def __init__(self) -> None:
         self.now, self.ready = lambda: 0.0, False
@@ -69,7 +69,7 @@ class Turned(Source):
 
 @pytest.fixture
 def prove(tmp_path):
-    """Proves a virtual board, quickly by default; ``spoil`` gets each rail's converter before it is used."""
+    """Return a function that proves a virtual board, quickly by default; ``spoil`` may change each rail's converter."""
 
     def call(
         board: str, spoil=lambda _rail, converter: converter, *, quick: bool = True, meter=None, **options
@@ -108,7 +108,7 @@ def failed(proof: proving.Proof) -> set[tuple[str, str]]:
     ],
 )  # fmt: skip
 def test_nothing_fails_on_a_healthy_board(prove, board) -> None:
-    """Less than a minute need not do to tell everything, as where steps are coarse or looks far apart."""
+    """Less than a minute may not suffice for every verdict, for example with coarse steps or rare readings."""
     assert failed(prove(board)) == set()
 
 
@@ -154,14 +154,14 @@ class StuckCounter(EnergyCounter):
 
 
 class Lagging(EnergyCounter):
-    """It counts what flowed 0.4 s ago."""
+    """A counter that shows the energy of 0.4 s ago."""
 
     def advance(self, end, energy, steady=None) -> None:
         super().advance(end, lambda time: energy(max(self._start, time - 0.4)))
 
 
 class Aliasing(Ina3221):
-    """It looks for a millisecond every 0.1 s, and averages nothing."""
+    """A sensor that measures for one millisecond every 0.1 s, without averaging."""
 
     looked = 0
 
@@ -182,7 +182,7 @@ def become(kind: type, *rails: str):
 
 
 def wrong_shunt(factor: float, *rails: str):
-    """The driver takes the shunt for one that is so many times smaller, and shows that much more current."""
+    """The driver assumes a shunt that is ``factor`` times smaller, and therefore shows a larger current."""
 
     class Wrong(Ina3221):
         @property
@@ -249,7 +249,7 @@ def test_a_fault_is_found(prove, board, spoil, found) -> None:
 
 
 class Meter(Sensor):
-    """The board's true power, on a scale of its own."""
+    """A meter that shows the board's true power on a different scale."""
 
     name = "truth"
     channels = ()
@@ -318,7 +318,7 @@ PLAN = Plan(hold_s=2.0, steps=3, trains=2, train_s=2.4)
 
 
 class Rows:
-    """Readings every 5 ms of channels that show what functions of the load's share and its integral say."""
+    """Readings every 5 ms of channels whose values are functions of the load's share and its integral."""
 
     def __init__(self, channels: dict[Channel, object]) -> None:
         self.played = Played(idles=[(0.0, 2.0)] * 3, others=0.0, blocks=[(1.0, 1.0)] * 3)
@@ -397,7 +397,7 @@ def test_a_counter_is_held_against_the_power_of_its_source(gain, verdict) -> Non
 
 
 def test_a_sensor_that_shows_short_work_too_small_does_not_add_up() -> None:
-    """It shows nothing of the first tenth of a second of any pulse."""
+    """The sensor misses the first tenth of a second of each pulse."""
 
     def slow_start(times, share, _integral):
         begun = np.maximum.accumulate(np.where(np.diff(share, prepend=0.0) > 0, times, -1.0))

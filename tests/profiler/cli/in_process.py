@@ -1,4 +1,4 @@
-"""Verbs called in this process, which spares each test the start of Python."""
+"""Call commands in this process, so that a test need not start Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Verb(Protocol):
 
 
 def verb(capfd: pytest.CaptureFixture[str], *first: str) -> Verb:
-    """``edgeprof FIRST… WORDS…``: it must end with the code that is expected, and without a traceback."""
+    """Return a function that runs ``edgeprof FIRST… WORDS…`` and checks its exit code and that it has no traceback."""
 
     def call(*words: object, code: int = 0) -> Done:
         found = run([*first, *map(str, words)])

@@ -1,7 +1,7 @@
-"""``edgeprof bench`` and ``edgeprof run`` as a person or a script meets them.
+"""``edgeprof bench`` and ``edgeprof run`` as users and scripts call them.
 
-What concerns the process itself (signals, its streams, its exit code) is tried with the real command in one; the rest
-calls the same entry here, which spares each test the start of Python and numpy.
+Tests about the process itself (signals, streams, exit code) start the real command; the others call the same entry
+point in this process, so that they need not start Python and numpy.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def slow(): time.sleep(0.05)
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A still Orin Nano of 5 W, with its data directory: its sensors are characterised once for all tests."""
+    """An unchanging Orin Nano of 5 W and its data directory; its sensors are characterised once for all tests."""
     folder = tmp_path_factory.mktemp("device")
     layout = layouts.build("jetson-orin-nano", folder / "sys")
     tree.set_power(layout, "VDD_IN", 5.0, volts=5.0)
     (folder / "sys" / SIMULATION_MARKER).write_text("{}")
-    # Only of a tree that tells which boot it is are findings kept.
+    # Characteristics are cached only for a tree that has a boot id.
     boot = folder / "sys" / "proc" / "sys" / "kernel" / "random" / "boot_id"
     boot.parent.mkdir(parents=True, exist_ok=True)
     boot.write_text("1")
@@ -181,10 +181,10 @@ def test_of_several_models_one_that_is_none_costs_itself_alone(edgeprof, place):
         assert said in one.reasons[0].message
         assert one.reasons[0].remedy
         assert said in done.stderr
-    # The first is the baseline: without it there is nothing to compare with, and that is said.
+    # The first is the baseline: without it nothing can be compared, and the reason is reported.
     assert {c.reason for c in result.comparisons} == {"empty.engine failed"}
     assert all(c.energy_ratio is None and c.latency_ratio is None for c in result.comparisons)
-    # A slip of the pen is no variant, and neither is a bench of nothing.
+    # A misspelt name is not a variant, and a bench without variants is refused.
     assert edgeprof(*words, "nowhere.engine").returncode == 2
     assert edgeprof("bench", "notes.engine", "empty.engine", *QUICK).returncode == 2
 
@@ -298,7 +298,7 @@ def test_kill_9_leaves_no_worker_behind(place):
 
 
 def marked(place: Path) -> list[int]:
-    """Living processes that carry this test's mark in their environment."""
+    """Return the living processes that have this test's mark in their environment."""
     import psutil
 
     found = []

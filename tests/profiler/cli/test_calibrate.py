@@ -1,6 +1,6 @@
-"""``edgeprof calibrate`` on virtual boards, whose true joules a meter says on a scale that is off on purpose.
+"""``edgeprof calibrate`` on virtual boards, whose true joules a meter shows on a deliberately wrong scale.
 
-On virtual time, where nothing is late; the meter's own way in, and the load's, are tried in real time.
+The tests run in virtual time, in which nothing is late; the meter's link and the load are tested in real time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def edgeprof(environment, capfd):
 
 
 class Knob(Source):
-    """A level that is turned by hand, with its exact integral from the beginning to now."""
+    """A power level that a test sets, with its exact integral from the beginning to now."""
 
     def __init__(self) -> None:
         self._at, self._joules, self._level = 0.0, 0.0, 0.0
@@ -79,7 +79,7 @@ class Knob(Source):
 
 
 class Turned:
-    """A burner that turns the knob: what a load would do on a machine that nobody else uses."""
+    """A burner that sets the knob, like a load on a machine that nobody else uses."""
 
     def __init__(self, knob: Knob, now) -> None:
         self.knob, self.now = knob, now
@@ -95,7 +95,7 @@ class Turned:
 
 
 class TruthMeter(Sensor):
-    """The board's true joules on a scale that is off; at the wall."""
+    """A meter at the wall that shows the board's true joules on a wrong scale."""
 
     name = "truth"
     channels = (Channel("truth", "truth", "energy", kind="counter", scope="wall", gain_limit=0.001),)
@@ -109,7 +109,7 @@ class TruthMeter(Sensor):
 
 
 class ConstantMeter(Sensor):
-    """5 W, whatever the board does."""
+    """A meter that shows 5 W, whatever the board does."""
 
     name = "constant"
     channels = (Channel("constant", "constant", "power", scope="wall"),)
@@ -119,7 +119,7 @@ class ConstantMeter(Sensor):
 
 
 def host_with(meter: Sensor) -> PluginHost:
-    """The board's sensors and that meter."""
+    """Return a host with the board's sensors and the given meter."""
     module = ModuleType("meters")
     module.register_sensors = hookimpl(lambda register: register(meter.name, lambda roots: [meter]))
     module.register_sensors.__name__ = "register_sensors"
@@ -158,7 +158,7 @@ def test_a_calibration_is_found_kept_applied_shown_and_forgotten(edgeprof, turne
     assert (line["meter_limit"], line["covers"], line["levels"]) == (0.001, "wall", 6)
     worst = max(abs(level["after"] - level["meter_w"]) for level in made["levels"])
     assert worst < 0.03 < 0.5 < min(abs(level["before"] - level["meter_w"]) for level in made["levels"])
-    # Applied: everything that reads sees the corrected value, and says what it now covers.
+    # Applied: every command shows the corrected value and what it now covers.
     shown = json.loads(edgeprof("sensors", "--json", "--sensor", "ina3221", *tree)[1])
     assert shown["headline"]["covers"] == "wall"
     channel = next(c for c in shown["channels"] if c["channel"] == "VDD_IN" and c["quantity"] == "power")
@@ -179,7 +179,7 @@ def test_a_calibration_is_found_kept_applied_shown_and_forgotten(edgeprof, turne
 
 
 def test_a_bench_quotes_calibrated_joules_with_the_lines_uncertainty(edgeprof, tmp_path, monkeypatch) -> None:
-    """A constant 9 W that the sensor shows as they are, and a kept line that makes 10.7 W of them."""
+    """The sensor shows the constant 9 W correctly, and a stored line corrects them to 10.7 W."""
     monkeypatch.setattr("edgeprof.sensing.prepare.CHARACTERISE_S", 0.1)
     from edgeprof.sensing.corrections import Calibrations, Entry
     from edgeprof.sensing.sensor import Calibration
@@ -210,13 +210,13 @@ def test_a_bench_quotes_calibrated_joules_with_the_lines_uncertainty(edgeprof, t
     assert use["calibration"]["against"] == "truth"
 
 
-#: Six levels of 4 s, over and over: a load that comes as it comes.
+#: Six levels of 4 s, repeated: a load that the calibration does not control.
 STAIRS = Pieces([(4.0, watts, watts) for watts in (4.0, 8.0, 12.0, 14.0, 10.0, 6.0)], repeat=True)
 
 
 @pytest.fixture
 def recorded(environment, tmp_path, monkeypatch):
-    """A board that climbs stairs in virtual time, and the record that a meter's program writes of it meanwhile."""
+    """A board whose power follows STAIRS in virtual time, and the record that a meter's program writes of it."""
     unix = 1763727000.0
     record = tmp_path / "log.csv"
     record.write_text("time,watts\n")
@@ -237,7 +237,7 @@ def recorded(environment, tmp_path, monkeypatch):
 
 
 def test_a_record_may_be_empty_as_long_as_its_program_keeps_its_lines_to_itself(recorded) -> None:
-    """Not refused at once, but when it has not caught up half a minute after the last level."""
+    """It is refused only if it has not caught up half a minute after the last level."""
     board, clock, record = recorded
     held_back = record.with_name("held-back.csv")
     held_back.touch()
@@ -259,7 +259,7 @@ def test_levels_are_taken_as_they_come_from_a_record_that_another_program_writes
 
 @pytest.mark.parametrize("declared", [0.43, 0.20])
 def test_a_filter_is_measured_by_steps_and_held_against_the_registers(environment, turned, declared) -> None:
-    """A board that averages over 0.43 s; where its driver's files say half of that, that is a contradiction."""
+    """The board averages over 0.43 s; if its driver's files give half of that, this is a contradiction."""
     board, clock = turned
     if declared != 0.43:
         samples = board.layout.rails["VDD_IN"].directory / "samples"
@@ -333,7 +333,7 @@ def test_a_broken_file_of_calibrations_is_not_passed_over(edgeprof, tmp_path) ->
 
 
 def test_a_burner_burns_its_share_and_ends_with_whoever_started_it() -> None:
-    """The share of one core while nobody else wants it, so at most that; and none is left when its parent is killed."""
+    """It uses at most its share of one core, and no process is left when its parent is killed."""
     with Burner(1) as burner:
         child = psutil.Process(burner._children[0].pid)
         used = []

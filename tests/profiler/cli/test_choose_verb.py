@@ -19,7 +19,7 @@ FITS = "[product]\nrate = 15\nbattery_wh = 50\nhours = 2\n[devices.orin]\noutsid
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """An own store and working directory, a screen of 120 columns, no plugins."""
+    """A separate store and working directory, a screen of 120 columns, and no plugins."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("EDGEPROF_PLUGINS", "")

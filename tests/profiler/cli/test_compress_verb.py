@@ -1,4 +1,4 @@
-"""``edgeprof compress`` as a script meets it: files, manifest, exit codes, what a second run does."""
+"""``edgeprof compress`` as a script calls it: files, manifest, exit codes, and what a second run does."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def test_another_models_variants_are_not_replaced(edgeprof: Verb, net: Path, tmp
     before = {path: path.read_bytes() for path in out.iterdir()}
     (tmp_path / "other").mkdir()
     other = convnet(tmp_path / "other" / net.name)
-    other.write_bytes(other.read_bytes() + b"\x32\x00")  # an empty doc_string more
+    other.write_bytes(other.read_bytes() + b"\x32\x00")  # adds an empty doc_string
     done = edgeprof(other, "--with", "fp16", "-o", out, code=2)
     assert f"tells of variants of {net}" in done.stderr
     assert {path: path.read_bytes() for path in out.iterdir()} == before
-    net.write_bytes(other.read_bytes())  # trained anew
+    net.write_bytes(other.read_bytes())  # as if trained again
     assert "fp16: working" in edgeprof(net, "--with", "fp16", "-o", out).stderr
 
 
@@ -114,7 +114,7 @@ def test_a_variant_calibrated_on_data_that_changed_is_made_anew(edgeprof: Verb, 
 
 
 def test_a_variant_that_answers_nan_is_failed_not_fast(edgeprof: Verb, tmp_path: Path) -> None:
-    """y = √(0 − x²·w²): a number only where everything is zero."""
+    """The model is y = √(0 − x²·w²), which is NaN unless everything is zero."""
     from onnx import TensorProto, helper, numpy_helper
 
     from tests.models import onnx_graph

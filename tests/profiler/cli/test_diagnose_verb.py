@@ -72,7 +72,7 @@ def test_a_sound_static_variant_agrees_and_runs_in_integers(edgeprof: Verb, net:
 
 
 def test_calibration_on_other_data_is_named_as_the_cause(edgeprof: Verb, net: Path, data: Path, tmp_path: Path) -> None:
-    """The seed study's failure, made on purpose: calibrated on samples a hundred times too small."""
+    """The failure of the seed study is reproduced: the calibration samples are a hundred times too small."""
     out = tmp_path / "out"
     edgeprof("compress", net, "--with", "int8-static", "-o", out, "--dataset", data, "--preprocess", "scale=0.01", "-q")
     words = ["diagnose", out / "net.int8-static.onnx", "--baseline", net, "--dataset", data, "-q", "--measure", "0.2"]

@@ -1,4 +1,4 @@
-"""The doctor says what works and what does not, and never falls ill itself."""
+"""``edgeprof doctor`` reports what works and what does not, and never fails itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATUSES = {"ok", "warn", "absent", "fail"}
 
 @pytest.fixture
 def roots(tmp_path: Path) -> Roots:
-    """A machine on which all is well."""
+    """A machine without any problem."""
     files = {
         "sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc\n",
         "sys/devices/system/cpu/cpufreq/policy0/scaling_governor": "performance\n",
@@ -62,7 +62,7 @@ class Rail(Sensor):
 
 
 def host_with(**hooks) -> PluginHost:
-    """A host with one plugin of these hooks."""
+    """Return a host with one plugin that has these hooks."""
     module = ModuleType("plug")
     for name, hook in hooks.items():
         hook.__name__ = name

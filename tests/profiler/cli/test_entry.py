@@ -1,4 +1,4 @@
-"""The start of the command: quick where nothing needs parsing, and never another text than click's."""
+"""The start of the command: it is quick if nothing must be parsed, and its text is always the same as click's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAVY = {"numpy", "psutil", "msgspec", "pluggy", "sqlite3", "asyncio", "onnxrunt
 
 
 def modules_after(*argv: str, **environ: str) -> set[str]:
-    """The top-level modules imported by ``edgeprof ARGV``."""
+    """Return the top-level modules that ``edgeprof ARGV`` imports."""
     code = (
         "import sys, json\n"
         "from edgeprof.cli import entry\n"
@@ -74,7 +74,7 @@ def test_every_verb_of_the_help_exists_and_has_a_help_of_its_own(capsys: pytest.
 
 @pytest.mark.parametrize("verb", sorted(entry.VERBS))
 def test_a_verbs_help_imports_nothing_heavy(verb: str) -> None:
-    """``exporter`` and ``dashboards`` come from a plugin, so the plugins are looked for."""
+    """``exporter`` and ``dashboards`` come from a plugin, so the plugins are searched."""
     assert not modules_after(verb, "--help") & (HEAVY - {"pluggy"})
 
 

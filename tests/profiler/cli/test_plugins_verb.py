@@ -1,4 +1,4 @@
-"""What plugin authors and users see of plugins: the list, the check, and a scaffold that really works."""
+"""The commands for plugins: the list, the check, and a scaffold that really works."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_scaffold_of_each_kind_installs_and_registers(python: Callable[..., st
 
 
 def test_scaffolds_of_all_kinds_pass_their_own_tests(python: Callable[..., str]) -> None:
-    """In one process: each file of tests has a name of its own."""
+    """They run in one process, because each file of tests has a different name."""
     tests = [f"../{kind}/tests" for kind in KIND_OF]
     assert "passed" in python("sensor", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests)
 
@@ -177,7 +177,7 @@ def find_lamps(roots: Roots, addresses: Sequence[str] = ()) -> list[Sensor]:
 
 @pytest.fixture
 def lamps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plugin whose sensor has to be told where its devices are."""
+    """A plugin whose sensor needs the addresses of its devices."""
     module = ModuleType("lamps")
     module.register_sensors = hookimpl(lambda register: register("addressed", find_lamps))  # type: ignore[attr-defined]
     module.register_sensors.__name__ = "register_sensors"

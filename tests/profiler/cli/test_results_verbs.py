@@ -14,7 +14,7 @@ from tests.profiler.results import samples
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """An own store and working directory, a screen of 120 columns, no plugins."""
+    """A separate store and working directory, a screen of 120 columns, and no plugins."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("EDGEPROF_PLUGINS", "")

@@ -1,6 +1,6 @@
 """``edgeprof sensors``: the whole output for named boards, and the document for programs.
 
-The golden files are the output itself; ``EDGEPROF_UPDATE_GOLDEN=1`` writes them anew, for a person to read the diff.
+The golden files are the output itself; ``EDGEPROF_UPDATE_GOLDEN=1`` rewrites them, so that the diff can be reviewed.
 """
 
 from __future__ import annotations

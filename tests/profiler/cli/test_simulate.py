@@ -1,4 +1,4 @@
-"""``edgeprof simulate``: alone, around a command, and what it says to wrong input."""
+"""``edgeprof simulate``: alone, around a command, and its errors for wrong input."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_command_that_dies_by_a_signal_gives_128_and_its_number() -> None:
 
 
 def test_the_rails_may_follow_the_command_alone(tmp_path) -> None:
-    """It burns for half a second: above idle, whatever else the machine does."""
+    """The command burns CPU time for half a second, so that the power is above idle whatever else the machine does."""
     burn = "import time\nwhile time.process_time() < 0.5: pass"
     nap = "import time; time.sleep(0.5)"
     means = []

@@ -1,4 +1,4 @@
-"""A bench of a 25 MB model on a board as small as a Raspberry Pi with 909 MiB, half of which the system has."""
+"""A bench of a 25 MB model with as little memory as a Raspberry Pi with 909 MiB, half of which the system uses."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Group:
         (folder / self._names[0]).write_text(str(LIMIT))
 
     def peak(self) -> int | None:
-        """Bytes; None where the kernel does not tell (memory.peak came with Linux 5.19)."""
+        """Return the peak in bytes; None if the kernel does not report it (memory.peak came with Linux 5.19)."""
         try:
             return int((self.folder / self._names[1]).read_text())
         except FileNotFoundError:
             return None
 
     def killed(self) -> int:
-        """How many processes the kernel has killed there."""
+        """Return how many processes of the group the kernel has killed."""
         fields = dict(line.split() for line in (self.folder / self._names[2]).read_text().splitlines())
         return int(fields.get("oom_kill", 0))
 
@@ -70,7 +70,7 @@ def _subtree(parent: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve dense layers, together 25 MB of weights."""
+    """Twelve dense layers with 25 MB of weights in total."""
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 

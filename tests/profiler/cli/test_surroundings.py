@@ -1,4 +1,4 @@
-"""The command under what shells and service managers do to it: closed or full streams, other encodings, signals."""
+"""The command as shells and service managers may run it: closed or full streams, other encodings, signals."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def environment(place: Path, **extra: str) -> dict[str, str]:
 
 
 def shell(place: Path, script: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
-    """``edgeprof`` stands for the command."""
+    """Run a shell script in which ``edgeprof`` is the command."""
     script = f'edgeprof() {{ "{sys.executable}" -m edgeprof "$@"; }}\n{script}'
     return subprocess.run(
         ["bash", "-c", script],

@@ -1,4 +1,4 @@
-"""Whatever a file, a stored result or a model's exception is called, a terminal shows it and obeys none of it."""
+"""Names of files, stored results and exceptions are shown on a terminal, but their control sequences have no effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUICK = ["--windows", "2", "--window", "0.1", "--idle", "0", "--warmup", "0.05",
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose files have names that would steer a terminal."""
+    """A folder whose files have names with control sequences."""
     folder = tmp_path_factory.mktemp("names")
     (folder / f"{NAME}.onnx").write_bytes(b"x")
     (folder / f"{NAME}.toml").write_text("[")
@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_a_terminal(place: Path, *words: str) -> bytes:
-    """What reaches the terminal, stdout and stderr together."""
+    """Return what reaches the terminal from stdout and stderr together."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EDGEPROF")}
     environment.update(EDGEPROF_DATA_DIR=str(place / "data"), EDGEPROF_PLUGINS="python,system", TERM="xterm")
     ours, theirs = pty.openpty()
@@ -51,7 +51,7 @@ def on_a_terminal(place: Path, *words: str) -> bytes:
         while True:
             try:
                 block = os.read(ours, 65536)
-            except OSError:  # the last one has closed its end
+            except OSError:  # the last process has closed its end
                 break
             shown += block
         process.wait(timeout=60)

@@ -147,7 +147,7 @@ def test_a_rails_name_cannot_steer_the_terminal(board: Path) -> None:
 
 
 def test_it_loads_no_library_that_sensors_do_not_need(board: Path) -> None:
-    """numpy alone is twice the memory of all the rest."""
+    """numpy alone needs twice the memory of everything else."""
     code = (
         "import sys\n"
         "from edgeprof.cli import main\n"

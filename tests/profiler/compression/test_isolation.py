@@ -1,4 +1,4 @@
-"""Work in a process of its own: what comes back, and what is told of one that raises, crashes or does not end."""
+"""Work in a separate process: what it returns, and the error if it raises, crashes or does not end."""
 
 from __future__ import annotations
 

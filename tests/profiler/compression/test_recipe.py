@@ -1,4 +1,4 @@
-"""The data that a variant was made with, against the data that it is judged on."""
+"""The data that a variant was made with are compared with the data that it is judged on."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_recipe_is_found_beside_the_file_by_its_content(tmp_path):
     made = recognise(str(model))
     steps = [{"compressor": "int8-static", "facts": {}}]
     entries = [{"model": None, "recipe": []}, {"model": {"sha256": made.sha256}, "recipe": steps}]
-    (tmp_path / "a.compress.json").write_text("{")  # half a file is no recipe
+    (tmp_path / "a.compress.json").write_text("{")  # an incomplete file is not a recipe
     (tmp_path / "b.compress.json").write_text(json.dumps({"variants": entries}))
     assert recipe_beside(made) == steps
     model.write_bytes(b"\x1c\0\0\0TFL3" + bytes(33))
@@ -107,7 +107,7 @@ def test_a_recipe_is_found_beside_the_file_by_its_content(tmp_path):
     ],
 )
 def test_an_input_without_samples_along_its_first_axis_is_told(shapes, odd):
-    """The state of a recurrent model, say: no sample of a dataset is a part of it."""
+    """An example is the state of a recurrent model, which is not divided into samples."""
     inputs = {name: (shape, "float32") for name, shape in zip("ab", shapes, strict=False)}
     if odd is None:
         Calibration(data(), inputs)

@@ -1,4 +1,4 @@
-"""Folders for what is not finished: nobody's are removed, those in use are not."""
+"""Folders for unfinished work: abandoned ones are removed, and those in use are not."""
 
 from __future__ import annotations
 

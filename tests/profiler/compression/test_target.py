@@ -1,4 +1,4 @@
-"""For whose processor a variant is made."""
+"""The processor that a variant is made for."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_no_two_products_of_what_is_made_for_avx2_can_saturate(chain: str, share
 
 
 def test_without_vnni_the_default_keeps_the_accuracy_that_8_bits_lose(shared_data: Path, tmp_path: Path) -> None:
-    """As an ONNX Runtime on this CPU answers, which saturates with weights of 8 bits."""
+    """The accuracy is that of ONNX Runtime on this CPU, which saturates with weights of 8 bits."""
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     from edgeprof.artifact import recognise

@@ -1,4 +1,4 @@
-"""Chains of compressors: their text, their parameters, what they leave behind."""
+"""Chains of compressors: their text, their parameters, and the files that they leave."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_full_disk_leaves_no_half_file(model, tmp_path, monkeypatch):
 
 
 def caused_by(error: Exception) -> InputError:
-    """What a compressor makes of a library's failure."""
+    """Return the error that a compressor raises for a library's failure."""
     made = InputError("it cannot be quantised")
     made.__cause__ = error
     return made
@@ -161,7 +161,7 @@ def caused_by(error: Exception) -> InputError:
 def test_a_full_disk_inside_a_step_is_told_from_a_step_that_fails(
     model, tmp_path, monkeypatch, isolated, free, error, raised
 ):
-    """Libraries seldom say that the disk is full."""
+    """Libraries seldom report that the disk is full."""
 
     def apply(_self, _source, target, _parameters, _data, *, seed=0):
         assert target.parents[2] == tmp_path / "out"

@@ -1,4 +1,4 @@
-"""Whatever a finding advises is what the model's format, and the method that is named, take; and it helps."""
+"""The advice of every finding is valid for the model's format and for the method that it names, and it helps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def layer(name: str, precision: str = "float32", **more: Any) -> Layer:
 
 
 def evidences(model_format: str) -> list[Evidence]:
-    """What makes every finding speak that can name a method or a parameter."""
+    """Return evidence that triggers every finding that can name a method or a parameter."""
     facts = {"reduce_range": False, "weight_bits": 8, "changes": ["precision"]}
     names = ("int8-static", "int8-dynamic", "int8-weight", "fp16")
     recipes: list[list[dict[str, Any]]] = [[], *([{"compressor": name, "facts": facts}] for name in names)]
@@ -77,7 +77,7 @@ def test_every_advised_chain_is_one_that_the_format_takes(model_format: str) -> 
 
 @pytest.mark.parametrize("model_format", FORMATS)
 def test_every_name_in_a_remedy_exists_for_the_format(model_format: str) -> None:
-    """Methods, and parameters written as key=value."""
+    """The names are those of methods, and of parameters written as key=value."""
     methods = Methods.of(HOST, model_format)
     known = {parameter.name for tool in methods.by_name.values() for parameter in tool.parameters}
     others = set(HOST.of("compressors")) - set(methods.by_name)
@@ -115,7 +115,7 @@ def diagnosed(path: Path, chain: str, folder: Path, data: Any) -> Diagnosis:
 
 
 def excluded_instead(path: Path, folder: Path, data: Any, excluded: str | None) -> str | None:
-    """What is advised where nothing clips, to a variant that was made with this ``exclude``."""
+    """Return what is advised if nothing clips, for a variant that was made with this ``exclude``."""
     folder.mkdir()
     baseline = recognise(str(path))
     made, recipe = make_variant(baseline, parse_chain("int8-static"), HOST.of("compressors"), folder, data)
@@ -153,7 +153,7 @@ def test_the_next_step_runs_and_helps(tmp_path: Path, data: Any, chain: str, che
 
 
 def test_a_layer_is_excluded_by_the_name_of_its_node(tmp_path: Path, data: Any) -> None:
-    """Where nodes are called otherwise than what they give."""
+    """The nodes have other names than their outputs."""
     import onnx
 
     path = convnet(tmp_path / "net.onnx")
@@ -173,7 +173,7 @@ def test_a_layer_is_excluded_by_the_name_of_its_node(tmp_path: Path, data: Any) 
 
 
 def test_noise_is_that_of_the_graph_which_runs(tmp_path: Path, data: Any) -> None:
-    """The last tensor, followed through the fused graph, is the model's own output to the bit."""
+    """The last tensor, traced through the fused graph, is identical to the model's own output."""
     import onnx
     import onnxruntime
 
@@ -190,4 +190,4 @@ def test_noise_is_that_of_the_graph_which_runs(tmp_path: Path, data: Any) -> Non
     (ran,) = onnxruntime.InferenceSession(str(made.path), providers=["CPUExecutionProvider"]).run(None, {"x": x})
     assert np.array_equal(followed["y"], ran)
     ends = [name for name in followed if name.endswith("_DequantizeLinear_Output")]
-    assert len(ends) >= 5  # fused layers are seen by the integers that they give
+    assert len(ends) >= 5  # fused layers are recognised by their integer outputs

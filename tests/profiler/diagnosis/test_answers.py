@@ -1,4 +1,4 @@
-"""What of a model's outputs is a top-1 answer that a variant's can be compared with."""
+"""Which of a model's outputs are top-1 answers that can be compared between variants."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def _map(number):
     ("output", "answers"),
     [
         (lambda number: np.eye(4)[[number]], [0, 1, 2, 3]),
-        (lambda number: np.array([number + 5]), [5, 6, 7, 8]),  # the class itself, not the place of the only number
-        (lambda number: np.array([[number / 3]]), []),  # a real number is no class
+        (lambda number: np.array([number + 5]), [5, 6, 7, 8]),  # the class itself, not the position of the only number
+        (lambda number: np.array([[number / 3]]), []),  # a real number is not a class
         (lambda number: np.zeros((1, 2, 2)) + number, []),  # nor are boxes
         (_map, []),
         (lambda number: np.array([str(number)], object), []),
@@ -40,7 +40,7 @@ def test_only_classes_are_answers(output, answers):
         (np.eye(6, dtype=int), 6, False, True),
         (np.ones((6, 4)), 4, False, False),  # coordinates
         (pairs([True, False, True], [0, 0, 0]), 6, True, False),  # embeddings
-        (absent(6), 213, False, False),  # what the numbers are, nobody says
+        (absent(6), 213, False, False),  # the meaning of the numbers is unknown
         (absent(6), 6, True, True),  # probabilities
     ],
 )

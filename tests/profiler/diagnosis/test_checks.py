@@ -1,4 +1,4 @@
-"""The checks on figures whose verdict is known: those of the Raspberry Pi study among them."""
+"""The checks on figures whose verdict is known, among them the figures of the Raspberry Pi study."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_unstructured_zeros_do_not_make_it_faster_and_channels_would() -> None:
 
 
 def test_static_quantisation_that_falls_to_chance_is_a_configuration_error() -> None:
-    """88 % to 2 %: with the wrong preprocessing named before anything else."""
+    """From 88 % to 2 %: wrong preprocessing must be the first cause that is named."""
     graph = Graph([layer("conv", 10**8, "int8")], nodes=10)
     recipe = [{"compressor": "int8-static", "facts": {"calibration": "x", "samples": 10, "preprocessing": "sha256:a"}}]
     found = diagnose(Evidence(graph=graph, recipe=recipe, preprocessing="sha256:b", agreement=(0.02, 256)))
@@ -121,7 +121,7 @@ def test_amdahl_and_the_prediction_agree_on_one_layer_of_two() -> None:
     ],
 )
 def test_what_to_do_about_noise_depends_on_what_made_it(steps, fix):
-    """No layer left in float brings a channel back; a network that was trained has activations of its own."""
+    """Leaving a layer in float does not restore a pruned channel; a retrained network has different activations."""
     found = [f for f in diagnose(Evidence(sqnr_db={"a": 25.0, "b": 9.0}, recipe=steps)) if f.check == "sqnr"]
     assert [fix in (one.fix or "") for one in found] == ([] if fix is None else [True])
 

@@ -105,7 +105,7 @@ def test_open_sizes_are_those_that_are_given(tmp_path: Path) -> None:
 
 
 class Quantised(torch.nn.Module):
-    """As PT2E leaves it: int8 weights that become floats before the layer."""
+    """A layer as PT2E quantises it: int8 weights that are converted to floats before the layer."""
 
     def __init__(self) -> None:
         super().__init__()

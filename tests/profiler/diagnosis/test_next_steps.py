@@ -1,6 +1,6 @@
-"""Every next step that ``edgeprof diagnose`` prints is run as it is printed, and helps.
+"""Every next step that ``edgeprof diagnose`` prints is run as printed, and must help.
 
-Figures that are held against one another are counted or computed (shares, dB, bytes, agreement), never timed.
+The figures that are compared are counted or computed (shares, dB, bytes, agreement), never timed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-#: Checks that advise nothing which can be run here, and why.
+#: Checks without a next step that could be run here → the reason.
 NO_STEP = {
     "instructions": "says what another processor would need",
     "launch-bound": "says what not to expect of compression",
@@ -73,7 +73,7 @@ def value(name: str, *shape: int | str | None) -> Any:
 
 
 def attention(folder: Path) -> Path:
-    """Five parts in six of the products are of two activations, which int8-dynamic leaves in floats."""
+    """Write a model in which 5/6 of the products are of two activations, which int8-dynamic leaves in floats."""
     nodes = [
         node("MatMul", ["x", "w"], ["q"]),
         node("Transpose", ["q"], ["t"], perm=[0, 2, 1]),
@@ -119,7 +119,7 @@ def of_odd_widths(folder: Path) -> Path:
 
 
 def of_uneven_channels(folder: Path) -> Path:
-    """Channels' weights differ a thousandfold, and what follows makes all of them count alike."""
+    """Write a model whose channels have weights that differ by a factor of 1000, but the same effect on the output."""
     scale = np.logspace(-3, 0, 16).astype("float32")
     kernel = numpy_helper.to_array(weight("w", 16, 3, 3, 3)) * scale.reshape(-1, 1, 1, 1)
     after = numpy_helper.to_array(weight("v", 16, 4, seed=1)) / scale.reshape(-1, 1)
@@ -191,11 +191,11 @@ class Trial(NamedTuple):
     Attributes:
         check: The finding.
         net: Writes the model.
-        chain: What is diagnosed of it; "" for the model itself.
-        rises: Whether the step makes the finding's number rise (True) or fall (False), or the finding go (None).
-        data: The samples, if the problem shows only with some.
-        fact: A figure of ``facts`` that falls, where no number is the measure.
-        gone: Another finding that has the same next step, and that the step takes away.
+        chain: The chain of compressors whose variant is diagnosed; "" for the model itself.
+        rises: Whether the step makes the finding's number rise (True) or fall (False), or the finding vanish (None).
+        data: The samples, if the problem shows only with particular ones.
+        fact: A figure of ``facts`` that must fall, if the finding has no number.
+        gone: Another finding with the same next step, which the step removes.
     """
 
     check: str
@@ -334,7 +334,7 @@ def test_the_text_has_the_command_on_a_line_of_its_own(edgeprof: Verb, tmp_path:
 
 
 def test_every_finding_is_tried_or_has_no_step() -> None:
-    """A new check needs a trial here, or a reason why nothing of what it says can be run."""
+    """A new check needs a trial here, or a reason why its advice cannot be run."""
     checks = {
         call.args[0].value
         for file in Path(diagnosis.__path__[0]).glob("*.py")

@@ -1,4 +1,4 @@
-"""What a diagnosis compares by running models."""
+"""The comparisons of a diagnosis that run models."""
 
 from __future__ import annotations
 

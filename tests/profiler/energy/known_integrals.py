@@ -1,7 +1,7 @@
-"""Loads whose energy is known exactly, as sensors show them: for the integrator of windows and the daemon's alike.
+"""Readings of loads whose energy is known exactly, for testing both the windows' integrator and the daemon's.
 
-A load is a square wave of inferences on a constant idle power; a sensor is an exponential filter or none, quantised
-and read at a steady rate with some jitter.
+A load is a square wave of inferences on a constant idle power. A sensor has an exponential filter or none; it is
+quantised, and read at a constant rate with some jitter.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ class Load:
 
     @property
     def joules(self) -> float:
-        """Of one inference."""
+        """The energy (J) of one inference."""
         return self.busy_w * self.busy_s
 
     def starts(self, begin: float, end: float) -> list[float]:
-        """When the inferences between two times begin; their phase against the readings drifts."""
+        """Return when the inferences between two times begin (s); their phase relative to the readings drifts."""
         count = int((end - begin) / self.every_s)
         return [begin + self.every_s * (n + 0.25) for n in range(count)]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a sensor shows a load: time constant (s), step (W), rate (Hz)."""
+    """The properties of a sensor: time constant (s), step (W), rate (Hz)."""
 
     tau_s: float = 0.0
     step_w: float = 0.0
     rate_hz: float = 10.0
 
     def rows(self, load: Load, begin: float, end: float, seed: int = 1) -> list[tuple[float, float]]:
-        """(s, W) of each reading from ``begin`` to ``end``; the filter is solved exactly between the load's steps."""
+        """Return the readings (s, W) from ``begin`` to ``end``; the filter is solved exactly between the steps."""
         chance = random.Random(seed)
         steps = [(start, load.busy_w) for start in load.starts(begin, end)]
         steps += [(start + load.busy_s, load.idle_w) for start in load.starts(begin, end)]
@@ -61,7 +61,7 @@ class Reading:
         return rows
 
 
-#: Inferences that are short beside the filter and the readings' distance, and long ones.
+#: Inferences that are short compared with the filter and the interval of the readings, and long ones.
 LOADS = (Load(0.05, 0.55), Load(0.2, 1.03), Load(0.7, 1.43), Load(2.0, 4.01))
 #: An unfiltered sensor, and the INA3221 of a stock Orin (512 × 6 × 140 µs, 40 mW).
 SENSORS = {"unfiltered": Reading(), "0.43 s": Reading(0.43), "0.43 s, 40 mW": Reading(0.43, 0.04)}

@@ -1,4 +1,4 @@
-"""Window edges from the quiet beside a window: no joule is lost or gained there, whatever a reading stands for."""
+"""Window edges from the quiet time beside a window: no energy is lost or gained there, for any kind of reading."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.sensing.trace import Series, deduplicate
 
 IDLE_W = 4.0
-#: 0.7 s of work: how a window begins and ends is nothing like its inside.
+#: 0.7 s of work whose power at the beginning and at the end differs from that inside.
 PIECES = ((0.1, 7.0), (0.45, 19.0), (0.15, 9.0))
 
 
 def load(start: float, length: float):
-    """Times and the running integral of a window of inferences between idles, and when it ends."""
+    """Return times and running integral of a window of inferences between idles, and the end of the window."""
     times, joules, at = [0.0, start], [0.0, IDLE_W * start], start
     while at < start + length:
         for seconds, watts in PIECES:
@@ -47,7 +47,7 @@ def counter(refresh: float):
 
 
 def block(refresh: float, off: float = 1.04):
-    """The chip's clock is off what it declares."""
+    """Return a block average whose clock differs from the declared one by the factor ``off``."""
     shape = Filter("block", length_s=refresh)
     channel = Channel("hwmon", "VIN", "power", resolution=2e-3, update_interval_s=refresh, filter=shape)
 
@@ -87,7 +87,7 @@ SENSORS = {
 
 
 def errors(name: str, length: float, pause: float, tries: int, seed: int = 0):
-    """Relative errors of a window's energy, and what was stated."""
+    """Return the relative errors of a window's energy, and the stated uncertainties."""
     (channel, shown, _), period = SENSORS[name]
     rng, found, stated = np.random.default_rng(seed), [], []
     for _ in range(tries):
@@ -109,7 +109,7 @@ def errors(name: str, length: float, pause: float, tries: int, seed: int = 0):
 
 @pytest.mark.parametrize("name", SENSORS)
 def test_work_that_differs_at_its_edges_costs_and_gains_nothing(name):
-    """An INA238 read 5 % too much in windows of 1 s, NVML's counter 3 % in windows of 2 s."""
+    """Without this method, an INA238 read 5 % too much in windows of 1 s, and NVML's counter 3 % in windows of 2 s."""
     found, stated = errors(name, 1.0, 0.4, 24)
     assert abs(found.mean()) < 0.002
     assert np.abs(found).max() < 0.012
@@ -134,7 +134,7 @@ def test_without_a_pause_only_the_inside_counts():
 
 @given(period=st.floats(0.02, 0.2), off=st.floats(0.9, 1.1), seed=st.integers(0, 99))
 def test_a_chips_own_clock_is_recovered_from_when_its_changes_were_seen(period, off, seed):
-    """Each change is seen up to a quarter of a period late, and some are not changes at all."""
+    """Each change is seen up to a quarter of a period late, and some refreshes repeat the value."""
     rng = np.random.default_rng(seed)
     true = np.arange(1, 120) * period * off
     true = true[rng.random(true.size) > 0.2]
@@ -152,7 +152,7 @@ def test_a_clock_that_is_not_regular_is_left_as_it_was_seen():
 
 
 def test_a_running_waveform_behind_a_block_average_is_cut_where_it_is_cut():
-    """Cut anywhere, with a clock 4 % off: 275 J read as 0.32 % too much through the real driver."""
+    """The clock is 4 % off; with the real driver, 275 J were once read 0.32 % too high."""
     channel, shown, _ = block(0.05)
     rng, found = np.random.default_rng(4), []
     grid = np.arange(0.0, 9.0, 1e-3)
@@ -170,7 +170,7 @@ def test_a_running_waveform_behind_a_block_average_is_cut_where_it_is_cut():
 
 
 def test_a_source_that_is_read_more_often_than_it_says_something_new_loses_no_edge():
-    """An INA3221 without averaging at 8.2 ms looks at a sixth of each 49.5 ms: at any phase, all phases alike."""
+    """An INA3221 with conversions of 8.2 ms and no averaging measures a sixth of each 49.5 ms; all phases are tried."""
     rng = np.random.default_rng(3)
     cycle, look, period = 0.0495, 0.0082, 0.01
     channel = Channel("ina3221", "VDD_IN", "power", resolution=0.04, update_interval_s=cycle)

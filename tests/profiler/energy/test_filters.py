@@ -1,4 +1,4 @@
-"""The time constant of a filter from how readings fall: simulated falls, whole benches, and a real Orin NX."""
+"""The time constant of a filter, fitted to falling readings: simulated falls, whole benches, and a real Orin NX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ END_S = 26.0
 
 
 def falling(tau: float, amplitude: float, tail_w: float = 0.0, seed: int = 0):
-    """A bench behind a filter of time constant ``tau``, read at 25 Hz; idle ends in a slow tail."""
+    """Return a bench behind a filter with the time constant ``tau``, read at 25 Hz; the idle power has a slow tail."""
     rng = np.random.default_rng(seed)
     fine = np.arange(0.0, END_S, 1e-3)
     work = np.zeros(fine.size, bool)
@@ -72,7 +72,7 @@ def test_one_that_contradicts_the_driver_is_used_and_said(tau):
 @pytest.mark.slow
 @given(tau=st.floats(0.3, 0.6), amplitude=st.floats(1.0, 15.0), tail=st.floats(0.0, 0.3), seed=st.integers(0, 99))
 def test_the_interval_holds_the_truth_even_where_the_idle_settles_slowly(tau, amplitude, tail, seed):
-    """A tail of 3 s bends the fall; the slope takes up most of it, and the second fit widens the uncertainty."""
+    """A tail of 3 s bends the fall; the slope term absorbs most of it, and the second fit widens the uncertainty."""
     _, constants, _ = found_in(falling(tau, amplitude, tail * amplitude / 4, seed))
     for constant in constants.values():
         assert abs(constant.tau_s - tau) < max(4 * constant.u_s, 0.03 * tau)
@@ -114,7 +114,7 @@ def test_a_real_orin_nx_falls_as_its_driver_says():
     assert 0.38 < np.median(constants) < 0.47
     assert np.quantile(constants, 0.1) > 0.3
     assert np.quantile(constants, 0.9) < 0.6
-    # 40 µV over 5 mΩ at 5.07 V: the step that the plugin states.
+    # 40 µV over 5 mΩ at 5.07 V is the step that the plugin states.
     assert np.median(steps) == pytest.approx(0.0406, abs=0.0015)
 
 
@@ -126,14 +126,14 @@ def recording(path: Path):
 
 
 def smallest(watts):
-    """The usual distance of neighbouring codes, W: a voltage that toggles by 8 mV moves each by less."""
+    """Return the usual difference (W) of neighbouring codes; a voltage that toggles by 8 mV causes smaller ones."""
     gaps = np.diff(np.unique(np.round(watts, 4)))
     return float(np.median(gaps[gaps > 0.02]))
 
 
 @pytest.mark.parametrize("off", [0.92, 1.0, 1.08])
 def test_a_fall_that_is_seen_for_two_and_a_half_time_constants_shows_the_longer_ones_too(off):
-    """1024 averages of 1.1 ms: an idle of 2 s after 15 s of settling. A limit below would leave out the longer half."""
+    """1024 averages of 1.1 ms, an idle of 2 s after 15 s of settling; a lower limit would exclude the longer half."""
     tau, rng = 6.76 * off, np.random.default_rng(5)
     t = np.sort(rng.uniform(0, 17.0, 170))
     y = np.round((4.0 + 7.0 * np.exp(-t / tau)) / 0.04) * 0.04

@@ -1,4 +1,4 @@
-"""A window's joules against waveforms whose integrals are known, for every kind of reading."""
+"""A window's joules compared with the known integrals of waveforms, for every kind of reading."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def block(length: float, update: float | None = None) -> Channel:
 
 
 def jittered(rng: np.random.Generator, start: float, end: float, interval: float = 0.01) -> np.ndarray:
-    """Sampling times with the jitter of a busy machine."""
+    """Return sampling times with the jitter of a busy machine."""
     times = np.arange(start, end, interval)
     return times + rng.uniform(0, interval / 5, times.size)
 
 
 def step_load(start: float, end: float, idle: float, busy: float):
-    """Power that is ``busy`` in the window only: its running integral, and its reading behind a filter."""
+    """Return the running integral, and the filtered reading, of a power that is ``busy`` only in the window."""
 
     def joules(t):
         return idle * t + (busy - idle) * np.clip(t - start, 0, end - start)
@@ -82,7 +82,7 @@ def test_a_ramp_is_exact_where_edges_are_interpolated(a, b, start, length, seed)
     kind=st.sampled_from(["instant", "exponential", "block", "counter"]),
 )  # fmt: skip
 def test_adjacent_windows_add_up(cuts, seed, kind):
-    """The parts of a running waveform are its whole, wherever it is cut."""
+    """The energies of the parts of a waveform add up to that of the whole, wherever it is cut."""
     cuts = sorted(cuts)
     assume(min(np.diff(cuts)) > 0.05)
     rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def test_adjacent_windows_add_up(cuts, seed, kind):
 @pytest.mark.parametrize("kind", ["instant", "exponential", "counter"])
 @pytest.mark.parametrize("length", [0.2, 1.0, 5.0])
 def test_a_step_of_power_at_the_edges_costs_no_joule(kind, length):
-    """Work begins and ends with the window: on average over sampling phases nothing is lost to the idle beside it."""
+    """Work begins and ends with the window: averaged over sampling phases, no energy is lost to the idle beside it."""
     rng = np.random.default_rng(3)
     ratios = []
     for _ in range(60):
@@ -120,7 +120,7 @@ def test_a_step_of_power_at_the_edges_costs_no_joule(kind, length):
 
 @pytest.mark.parametrize(("length", "spread"), [(0.03, 0.05), (0.1, 0.011), (0.5, 0.0025), (1.0, 0.0012)])
 def test_bursts_behind_an_exponential_filter_keep_their_energy(length, spread):
-    """τ = 0.43 s, 100 mW steps, 100 Hz: unbiased, and the spread is the step's, as the budget says it is."""
+    """τ = 0.43 s, 100 mW steps, 100 Hz: unbiased, and the spread comes from the step, as stated in the budget."""
     rng = np.random.default_rng(5)
     ratios, promised = [], []
     for _ in range(200):
@@ -139,7 +139,7 @@ def test_bursts_behind_an_exponential_filter_keep_their_energy(length, spread):
 
 @pytest.mark.parametrize(("length", "problems"), [(0.012, ()), (0.005, ("few_samples",))])
 def test_a_burst_shorter_than_the_readings_is_found_beside_it(length, problems):
-    """What it left in the filter is there to be read; without any reading inside it is told."""
+    """The filter still shows it after its end; a window without any reading inside is reported."""
     start = 5.003
     _, filtered = step_load(start, start + length, idle=4.0, busy=17.0)
     t = np.arange(4, 6, 0.01)
@@ -159,7 +159,7 @@ def test_block_averages_that_tile_a_square_wave_are_exact(phase, periods):
 
 
 def test_a_block_average_belongs_to_the_time_before_it():
-    """A step at 5 s is seen by 1 s averages over the second after it; the window from 5 s on has all of its joules."""
+    """Averages over 1 s show a step at 5 s in the second after it; the window from 5 s on has all of its joules."""
     t = np.arange(0, 20, 0.1)
     values = 10 + 10 * np.clip(t - 5, 0, 1)  # the mean of the second before t, of a step from 10 W to 20 W at 5 s
     after = window_energy(t, values, 5.0, 15.0, block(1.0, 0.1))
@@ -228,7 +228,7 @@ def test_a_gap_behind_a_filter_is_one_when_it_is_long_for_the_filter(lost, probl
 
 @pytest.mark.parametrize("channel", [block(0.1), Channel("s", "C", "energy", kind="counter", update_interval_s=0.1)])
 def test_a_window_that_holds_no_whole_refresh_is_not_measured_by_it(channel):
-    """What a slow reading says of 50 ms is mostly said of what lies beside them."""
+    """A slow reading of a window of 50 ms is mostly about the time beside the window."""
     t = np.arange(3, 7, 0.1)
     values = np.where((t > 5.05) & (t < 5.15), 10.0, 4.0) if channel.quantity == "power" else 4 * t
     found = window_energy(t, values, 5.03, 5.08, channel)
@@ -269,7 +269,7 @@ def test_a_sensor_slower_than_the_window_gives_what_it_can_and_says_so():
 
 
 def test_a_step_that_never_moves_is_not_averaged_away():
-    """A reading that stays on one step is wrong by the same part of it, however often it is read."""
+    """A reading that stays at one code has the same rounding error, however often it is read."""
     t = np.arange(0, 20, 0.01)
     channel = Channel("s", "R", "power", resolution=0.04)
     still = window_energy(t, np.full(t.size, 5.0), 2, 12, channel)
@@ -298,7 +298,7 @@ def test_times_and_values_must_pair_up():
 
 
 def test_jumps_between_slow_readings_are_in_the_uncertainty():
-    """A 1 s square seen 21 times a second (the Pi 5's power chip): each edge may lie anywhere between two readings."""
+    """A square wave of 1 s, read 21 times per second (the Pi 5's PMIC): edges lie anywhere between two readings."""
     gauge = Channel("pmic", "SOC", "power")
     errors, stated = [], []
     for phase in np.linspace(0, 0.047, 40, endpoint=False):

@@ -1,4 +1,4 @@
-"""Both integrators are held to the same known integrals: that of windows, and the daemon's running one."""
+"""Both integrators, that of windows and the daemon's running sum, are compared with the same known integrals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def channel_of(sensor: Reading) -> Channel:
 
 
 def attributed(load: Load, sensor: Reading, channel: Channel) -> list[Share]:
-    """What the daemon gives to each inference, settled as the housekeeping does: once a second."""
+    """Return what the daemon attributes to each inference, settled once per second as the housekeeping does."""
     meter = Meter(channel)
     history = History(keep_s=END - BEGIN)
     total, attributor = Total([meter], history), Attributor()
@@ -52,7 +52,7 @@ def test_the_daemon_gives_inferences_their_joules_however_short_they_are(load: L
     assert len(windows) == len(load.starts(BEGIN, END))
     assert np.mean([window.is_whole for window in windows[5:-5]]) == 1
     joules = [window.joules for window in windows]
-    # Three standard errors, and half a percent for what the readings are too far apart to tell.
+    # Three standard errors, and half a percent for details between two readings.
     error = abs(np.mean(joules) - load.joules)
     assert error <= 3 * np.std(joules) / len(joules) ** 0.5 + 0.005 * load.joules
 
@@ -69,7 +69,7 @@ def test_the_windows_of_a_bench_have_the_joules_of_the_same_loads(load: Load, se
 
 
 def test_without_quiet_time_nearby_short_inferences_have_no_figure_and_long_ones_have() -> None:
-    """At 10 Hz what runs for 60 ms of each 100 ms cannot be told from its pauses."""
+    """At 10 Hz, inferences of 60 ms in each 100 ms cannot be distinguished from the pauses."""
     sensor = SENSORS["unfiltered"]
     short = attributed(Load(0.06, 0.1), sensor, channel_of(sensor))
     assert not any(window.is_whole for window in short[20:-20])
@@ -79,7 +79,7 @@ def test_without_quiet_time_nearby_short_inferences_have_no_figure_and_long_ones
 
 @pytest.mark.parametrize("load", [Load(2.5, 6.01), Load(0.2, 1.03)], ids=lambda load: load.name)
 def test_a_sensor_that_stands_still_while_inferences_come_and_go_gives_no_figure(load: Load) -> None:
-    """It freezes after 200 s; before that, and on a load that really is constant, there are figures."""
+    """The sensor freezes after 200 s; before that, and for a load that really is constant, there are figures."""
     sensor, frozen_from = SENSORS["0.43 s, 40 mW"], BEGIN + 200
 
     class Frozen(Reading):
@@ -99,7 +99,7 @@ def test_a_sensor_that_stands_still_while_inferences_come_and_go_gives_no_figure
 
 
 def test_what_a_counter_shows_late_belongs_to_what_ran_before() -> None:
-    """NVML's counter moves every 100 ms: half of a burst's energy can come after its end."""
+    """NVML's counter changes every 100 ms, so half of a burst's energy can appear after its end."""
     channel = Channel("nvml", "gpu0", "energy", kind="counter", update_interval_s=0.1)
     load, energy = Load(0.2, 2.03), 0.0
     meter, history, attributor = Meter(channel), History(keep_s=600.0), Attributor()

@@ -1,6 +1,6 @@
-"""A sensor that looks at 25 of every 100 ms (A100, H100, H200), simulated: what stratified starts are good for.
+"""A simulated sensor that measures 25 of every 100 ms (A100, H100, H200) shows the benefit of stratified starts.
 
-None of these GPUs was at hand: the sensor is played as Yang et al. (SC24, arXiv 2312.02741) describe it. Their load,
+The sensor is not read from a real GPU, but simulated as Yang et al. (SC24, arXiv 2312.02741) describe it. Their load,
 50 ms of 200 W and 50 ms of 100 W, is in step with the sensor.
 """
 
@@ -22,15 +22,15 @@ GPU = Channel("nvml", "gpu0", "energy", kind="counter", update_interval_s=0.1, p
 
 
 def integral(t: float) -> float:
-    """Joules of the load from 0 to ``t``, which begins with its 200 W."""
+    """Return the joules of the load from 0 to ``t`` (s); it begins with its 200 W."""
     whole, rest = divmod(t, 0.1)
     return whole * 15.0 + 200.0 * min(rest, 0.05) + 100.0 * max(0.0, rest - 0.05)
 
 
 def counted(start: float, seconds: float, phase: float) -> tuple[np.ndarray, np.ndarray]:
-    """The counter's readings every 10 ms, around a window of the load; 80 W before and after it.
+    """Return the counter's readings every 10 ms, around a window of the load; 80 W flow before and after it.
 
-    The sensor's periods begin at ``phase``; each adds its first 25 ms' mean power times 100 ms.
+    The sensor's periods begin at ``phase``; each adds the mean power of its first 25 ms multiplied by 100 ms.
     """
     end = start + seconds
 
@@ -57,7 +57,7 @@ def mean_power(starts: list[float], seconds: float, phase: float) -> float:
 
 
 def errors(windows: int, *, stratified: bool, seconds: float = 3.2) -> list[float]:
-    """Relative errors over random phases of the sensor."""
+    """Return the relative errors for random phases of the sensor."""
     chance = random.Random(7)
     found = []
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Joules per inference of synthetic runs: the truth within the interval, and no number where none is due."""
+"""Joules per inference of synthetic runs: the interval contains the truth, and uncertain figures are withheld."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_interval_is_the_value_plus_minus_u_and_holds_the_truth():
 
 
 def test_the_budget_is_what_the_rules_say():
-    """GUM: s/√K less what the sensor scatters; gain rectangular on the energy, offset over the time of an inference."""
+    """GUM: s/√K minus the sensor's scatter; the gain acts on the energy, the offset on the time of an inference."""
     run = synthetic.run(spread=0.02)
     gross = measured(run).energy.gross
     windows = np.array(gross.windows)
@@ -69,7 +69,7 @@ def test_a_gain_error_is_not_averaged_away_by_windows():
     few = measured(synthetic.run(windows=3)).energy.gross.budget
     many = measured(synthetic.run(windows=20)).energy.gross.budget
     assert many.gain == pytest.approx(few.gain, rel=0.01)
-    # Nor is the step at a level that stays: every window is off by the same part of it.
+    # The error from the step at a constant level is not smaller either: it is the same in every window.
     assert many.resolution == pytest.approx(few.resolution, rel=0.1)
     assert many.sync <= few.sync
 
@@ -103,7 +103,7 @@ def test_a_drifting_idle_is_followed_by_a_line_and_told():
 
 
 def test_no_net_number_whose_uncertainty_is_a_fifth_of_it():
-    """Three standard uncertainties of a few windows are still all of the value: 2.9 ± 2.9 mJ says nothing."""
+    """For few windows, three standard uncertainties may be as large as the value: 2.9 ± 2.9 mJ is useless."""
     found = measured(synthetic.run(busy=3.3, idle=3.0, spread=0.015))
     assert found.energy.gross.value is not None
     assert found.energy.net.value is None
@@ -143,7 +143,7 @@ def test_a_total_of_several_rails_is_their_sum_and_the_errors_of_one_chip_go_tog
     three = measure_spans(rails, [], run.windows, run.idles, covers="module", rail="CPU + GPU + SYS").energy
     assert three.gross.value == pytest.approx(3 * one.gross.value)
     assert three.rails == pytest.approx(dict.fromkeys(("CPU", "GPU", "SYS"), one.gross.value))
-    # One converter has one offset: three times. The gains are above all the shunts', each rail's own: √3 times.
+    # The rails share one converter and its offset: 3 times. Gains come mainly from each rail's own shunt: √3 times.
     assert three.gross.budget.offset == pytest.approx(3 * one.gross.budget.offset)
     assert three.gross.budget.gain == pytest.approx(math.sqrt(3) * one.gross.budget.gain)
     chips = [
@@ -290,14 +290,14 @@ def test_an_estimate_is_cpu_time_times_watts_and_says_how_little_that_is_worth()
 
 @pytest.mark.parametrize("cpu_s", [None, 0.0, 0.0005])
 def test_work_that_another_process_does_has_no_estimate_and_the_reason_says_so(cpu_s):
-    """A model behind a server uses no CPU time of its client: 0 ± 0 J would be no estimate of its joules."""
+    """A model behind a server uses no CPU time of its client, so that an estimate of 0 ± 0 J would be wrong."""
     found = estimate_joules([Span(WINDOW, 0.0, 1.0, 5)], [cpu_s], 4.0)
     assert found.energy.gross.value is None
     assert found.energy.provenance == "none"
     assert codes(found) == {"no_cpu_time"}
     assert "cannot be estimated" in found.reasons[0].message
     assert "×" not in found.reasons[0].message
-    # At a fixed rate most of a window is a pause: what was at work counts.
+    # At a fixed rate most of a window is a pause: only the working time counts.
     at_a_rate = estimate_joules([Span(WINDOW, 0.0, 1.0, 5)], [cpu_s], 4.0, working_s=0.005)
     assert (at_a_rate.energy.gross.value is not None) == bool(cpu_s)
 
@@ -316,7 +316,7 @@ def test_series_may_be_plain_lists():
 @pytest.mark.parametrize("count", [3, 5])
 @pytest.mark.parametrize("beyond", [1.0, 2.0, 4.0])
 def test_the_interval_of_few_windows_holds_whatever_they_scatter_beyond_the_sensor(count, beyond):
-    """At least 92 of 100: what is left of a scatter is known no better than the scatter."""
+    """At least 92 of 100 intervals; the rest of a scatter after a subtraction is known no better than the scatter."""
     rng = np.random.default_rng(count)
     held = 0
     for values in 1000 + math.hypot(1, beyond) * rng.normal(size=(600, count)):

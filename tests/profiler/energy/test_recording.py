@@ -1,4 +1,4 @@
-"""Spans of a known power, from the readings of a sampler that was made up."""
+"""Spans of a known power, measured with the readings of a synthetic sampler."""
 
 from __future__ import annotations
 

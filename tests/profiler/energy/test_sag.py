@@ -1,4 +1,4 @@
-"""A rail that sags with its current: the product of two averages is too much, and is taken back."""
+"""A rail whose voltage sags with its current: the product of the two averages is too large, and is corrected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RAIL = Channel(
 
 
 def shown(ohm: float, seed: int = 0):
-    """Times, volts, amperes behind a filter, and what is read too much (W): 4 W, then bursts of 17 W on 6 W."""
+    """Return times, filtered volts and amperes, and the excess reading (W): 4 W, then bursts of 17 W on 6 W."""
     rng = np.random.default_rng(seed)
     fine = np.arange(0.0, 40.0, CYCLE_S)
     watts = np.where(fine < 5.0, 4.0, np.where(fine % 0.1 < 0.03, 17.0, 6.0))

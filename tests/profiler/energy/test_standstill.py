@@ -1,4 +1,4 @@
-"""A sensor that sticks gets no figure; one that answers, however coarse or slow, does."""
+"""A stuck sensor gets no figure; a sensor that responds, however coarse or slow, gets one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WINDOWS, IDLES = BUSY[1:], [idle_span(5.0, 7.0), idle_span(21.0, 23.0)]
 
 
 def readings(channel: Channel = RAIL, idle_w: float = 4.0, busy_w: float = 12.0):
-    """What the channel shows of this bench, read at 25 Hz."""
+    """Return the channel's readings of this bench at 25 Hz."""
     fine = np.arange(0.0, 23.5, 1e-3)
     power = np.where([any(s.start_s <= t < s.end_s for s in BUSY) for t in fine], busy_w, idle_w)
     if channel.filter.kind == "exponential":
@@ -72,7 +72,7 @@ def test_a_rail_that_answers_has_a_figure():
 @example(begin=2.5, length=5.0)
 @example(begin=2.52, length=5.0)
 def test_a_rail_that_sticks_through_a_change_of_the_load_has_none(begin, length):
-    """Wherever it sticks, once a window and the pause beside it are in it whole."""
+    """This holds wherever it is stuck, if that time contains a whole window and the pause beside it."""
     times, values = readings()
     found = quoted(times, frozen(times, values, begin, begin + length))
     assert codes(found) == {"frozen_sensor"}
@@ -84,7 +84,7 @@ def test_a_rail_that_sticks_at_idle_before_anything_ran_is_known_by_the_cores_th
     times, values = readings()
     stuck = np.full_like(values, values[0])
     assert codes(quoted(times, stuck)) == {"frozen_sensor"}
-    # A program that slept is no sign of anything.
+    # A program that slept proves nothing.
     assert "frozen_sensor" not in codes(quoted(times, stuck, expected_w=0.0))
 
 

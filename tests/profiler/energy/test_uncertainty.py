@@ -1,4 +1,4 @@
-"""Our quantiles against scipy's, and the arithmetic of budgets."""
+"""The quantiles are compared with scipy's, and the arithmetic of budgets is tested."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_arguments_out_of_range_are_refused(call):
 
 
 def test_type_a_alone_keeps_its_degrees_of_freedom():
-    """K windows and nothing else: the plain t-interval."""
+    """With K windows and no other component, the interval is the plain t-interval."""
     total = combine_components([Component("repeatability", 0.2, 4)])
     assert total.nu == pytest.approx(4)
     assert total.k == pytest.approx(2.776, abs=1e-3)

@@ -1,4 +1,4 @@
-"""What a sensor's step leaves unknown of a window, against many levels drawn between two steps."""
+"""The uncertainty of a window from the sensor's step, compared with the errors at random levels between two steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeprof.sensing.sensor import Channel, Filter
 STEP_W, TAU_S, INTERVAL_S = 0.38, 0.43, 0.04
 RAIL = Channel("ina3221", "VDD_GPU_SOC", "power", resolution=STEP_W, filter=Filter("exponential", tau_s=TAU_S))
 
-#: The signal (W) over time for a level, how far the estimate may be off.
+#: Name → (the signal (W) over time for a level, how far the estimate may be off).
 SHAPES = {
     "a level": (lambda t, level, phase: level + 0 * t, 0.9, 1.1),
     "a filter that settles": (lambda t, level, phase: level - 4.5 * np.exp(-t / TAU_S), 0.8, 1.5),

@@ -1,4 +1,4 @@
-"""Models and datasets that fit are judged; those that do not are told with both shapes."""
+"""Models and datasets that fit each other are evaluated; for others the error names both shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = 4
 
 
 def dataset(count=10, options=None, dtype=np.float32):
-    """One-hot samples of shape (4,), so that the identity is a perfect model."""
+    """Return one-hot samples of shape (4,), for which the identity is a perfect model."""
     labels = np.arange(count) % CLASSES
     x = np.eye(CLASSES, dtype=dtype)[labels]
     return Samples("toy", labels, x.__getitem__, options or {})
@@ -29,7 +29,7 @@ def spec(shape, dtype="float32", quantization=None, name="x"):
 
 
 class Model:
-    """The identity, which keeps what it was fed."""
+    """The identity; it keeps its inputs."""
 
     def __init__(self):
         self.fed = []
@@ -114,7 +114,7 @@ def test_nan_outputs_are_an_error_of_the_variant():
 
 
 def test_nan_in_a_map_of_scores_is_found():
-    """As models of scikit-learn answer: a sequence of maps from class to score."""
+    """Models of scikit-learn return a sequence of maps from class to score."""
 
     def broken(feeds):
         return {"out": np.array([{0: np.nan, 1: np.nan}] * len(feeds["x"]), object)}
@@ -178,7 +178,7 @@ def test_integers_are_judged_as_the_numbers_that_they_stand_for():
 
 
 def test_a_statistic_that_takes_counts_for_indices_is_refused():
-    """F1 of ``predictions[counts]`` is that of one sample, and came out as 100 %."""
+    """The F1 of ``predictions[counts]`` is that of one sample, and was once reported as 100 %."""
     right = np.array([True, False] * 100)
     with pytest.raises(InputError, match="takes the counts that it gets for indices"):
         bootstrapped(lambda indices: float(right[indices].mean()), 200)

@@ -1,4 +1,4 @@
-"""From words to datasets and metrics: recognised by content, declared in a file, or named."""
+"""Datasets and metrics from the command line: recognised by content, declared in a file, or named."""
 
 from __future__ import annotations
 

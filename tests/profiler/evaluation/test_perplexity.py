@@ -1,4 +1,4 @@
-"""Perplexity of a text: llama-perplexity's convention, and intervals that hold although neighbouring tokens depend."""
+"""Perplexity of a text: llama-perplexity's convention, and intervals that allow for dependent neighbouring tokens."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_likelihood_that_is_no_number_is_refused() -> None:
 
 
 def dependent_noise(count: int, chance: np.random.Generator) -> np.ndarray:
-    """Noise whose neighbours are correlated by a half, as a sentence's likelihoods are."""
+    """Return noise whose neighbours have a correlation of 0.5, similar to the likelihoods of a sentence."""
     noise = chance.normal(size=count + 20)
     for i in range(1, len(noise)):
         noise[i] = 0.5 * noise[i - 1] + math.sqrt(0.75) * noise[i]

@@ -1,4 +1,4 @@
-"""Preprocessing does what is declared, in the order that is declared, and its hash follows what was declared."""
+"""Preprocessing does what is declared, in the declared order, and its hash depends on the declaration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeprof.evaluation.preprocess import from_options, quantised
 
 
 def one(options, sample):
-    """A sample through all steps."""
+    """Apply all steps to a sample."""
     steps = from_options(options)
     return steps.batch(steps.sample(np.asarray(sample), "it")[None], "it")[0]
 
@@ -148,7 +148,7 @@ def test_boxes_go_where_the_pixels_go(height, width, options, seed):
     (moved,), size = preprocess.boxes(np.array([[left, top, left + 24, top + 24]]), (height, width))
     assert size == seen.shape
     rows, columns = (np.flatnonzero((seen > 127).any(axis=axis)) for axis in (1, 0))
-    if len(rows) > 2 and len(columns) > 2:  # a part of it was not cut off
+    if len(rows) > 2 and len(columns) > 2:  # unless the box was cropped away
         found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
         assert moved == pytest.approx(found, abs=1.01)
 

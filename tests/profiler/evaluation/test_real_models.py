@@ -72,7 +72,7 @@ def test_the_whole_of_mnist(shared_data, host):
 
 
 def test_one_declaration_serves_the_float_model_and_its_int8_variant(shared_data, host):
-    """MLPerf Tiny's image classification: 171 and 170 of 200, a drop that is no drop (McNemar)."""
+    """MLPerf Tiny's image classification: 171 and 170 of 200, a difference that is not significant (McNemar)."""
     options = {**IC01, "quantise": "input"}
     base = score(shared_data, host, "mlperf-tiny/ic01/pretrainedResnet.tflite", "mlperf-tiny/ic01/data", options)
     int8 = score(shared_data, host, "mlperf-tiny/ic01/pretrainedResnet_quant.tflite", "mlperf-tiny/ic01/data", options)
@@ -81,7 +81,7 @@ def test_one_declaration_serves_the_float_model_and_its_int8_variant(shared_data
 
 
 def test_wrong_numbers_give_wrong_accuracy_and_not_an_error_that_hides_it(shared_data, host):
-    """kws01's float model fed raw bytes: 99 of 1000, which is why preprocessing is declared and hashed."""
+    """kws01's float model with raw bytes gets 99 of 1000 right; therefore preprocessing is declared and hashed."""
     model = "mlperf-tiny/kws01/kws_ref_model_float32.tflite"
     raw = {**KWS01, "dtype": "float32"}
     right = {**KWS01, "scale": "0.58470291", "mean": "48.53034153"}

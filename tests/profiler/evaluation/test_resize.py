@@ -1,4 +1,4 @@
-"""Resizing gives the bytes that Pillow gives: models are judged on images that were resized by it."""
+"""Resizing gives the same bytes as Pillow, because published accuracies refer to images that Pillow resized."""
 
 from __future__ import annotations
 

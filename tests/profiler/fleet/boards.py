@@ -1,4 +1,4 @@
-"""Virtual boards that are reached as devices of a fleet are: by ssh, or by a stand-in for ssh that needs no sshd."""
+"""Virtual boards that are reached like the devices of a fleet: by ssh, or by a stand-in for ssh that needs no sshd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import contextlib
     from pathlib import Path
 
-#: Starts the door of the board that is asked for, in that board's environment, as sshd does by a forced command.
+#: A program that starts the door of the named board in that board's environment, like a forced command of sshd.
 STAND_IN = """\
 #!/bin/sh
 while [ "$1" != "--" ]; do shift; done
@@ -31,18 +31,18 @@ SHORT = ("--windows", "2", "--window", "0.2", "--idle", "0.2", "--warmup", "0.1"
 
 @dataclass
 class Boards:
-    """A folder of virtual boards, each with a sysfs tree, a data directory and a lock of its own.
+    """A folder of virtual boards, each with its own sysfs tree, data directory and lock.
 
     Attributes:
-        folder: Where they are.
-        names: What they are called.
+        folder: The folder.
+        names: The names of the boards.
     """
 
     folder: Path
     names: list[str] = field(default_factory=list)
 
     def add(self, name: str, kind: str, live: contextlib.ExitStack | None = None) -> Path:
-        """Make a board, whose sysfs tree is returned; with ``live`` its rails move, until that stack is closed."""
+        """Make a board and return its sysfs tree; with ``live`` its rails change until that stack is closed."""
         place = self.folder / name
         place.mkdir(parents=True)
         tree = place / "sysfs"
@@ -68,14 +68,14 @@ class Boards:
         return tree
 
     def stand_in(self) -> Path:
-        """A program that stands in for ssh."""
+        """Write a program that stands in for ssh, and return its path."""
         path = self.folder / "ssh"
         path.write_text(STAND_IN.format(folder=shlex.quote(str(self.folder))))
         path.chmod(0o755)
         return path
 
     def inventory(self, path: Path, *more: str) -> Path:
-        """An inventory of all boards, with further text."""
+        """Write an inventory of all boards, with the further text ``more``."""
         blocks = [
             f'[[devices]]\nname = "{name}"\naddress = "{name}.example"\nssh = "{name}"\nkind = "{name[:-2]}"\n'
             for name in self.names

@@ -1,4 +1,4 @@
-"""Three virtual boards, and what a host needs to measure on them."""
+"""Fixtures: three virtual boards, and what a host needs to measure on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = {"nano-1": "jetson-orin-nano", "nano-2": "jetson-orin-nano", "pi5-1": "r
 
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory):
-    """Two of one kind and one of another, at a constant power each."""
+    """Two boards of one kind and one of another, each with a constant power."""
     made = Boards(tmp_path_factory.mktemp("boards"))
     with contextlib.ExitStack() as stack:
         for name, kind in KINDS.items():

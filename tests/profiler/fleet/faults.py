@@ -1,8 +1,9 @@
 """Twelve virtual boards behind twelve SSH servers, and one fault after another: ``make test-fleet``.
 
-Each round measures the same model anew on every board, breaks something at the worst moment, repeats the command as a
-user would, and then counts: every job has exactly one stored result, and no board's lock saw two measurements at once.
-It prints a table and ends with 1 where a count is wrong. It takes some minutes, so it is no part of the test suite.
+Each round measures the same model again on every board, breaks something at the worst moment, repeats the command as a
+user would, and then checks that every job has exactly one stored result, and that no board ran two measurements at the
+same time. It prints a table, and its exit status is 1 if a count is wrong. It takes some minutes, so it is not part of
+the test suite.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ KINDS = ("jetson-orin-nano", "jetson-agx-orin", "raspberry-pi-5", "jetson-nano",
 
 
 class Lab:
-    """The boards, their servers, and a desk."""
+    """The boards, their servers, and the desk."""
 
     def __init__(self, folder: Path, boards: Boards, config: Path) -> None:
         self.folder, self.boards, self.config = folder, boards, config
@@ -53,7 +54,7 @@ class Lab:
 
     def start(self, desk: str, repeat: int, *more: str, limit_file_size: bool = False) -> subprocess.Popen[str]:
         argv, environment = self.command(desk, repeat, *more)
-        if limit_file_size:  # what a full disk does to who writes
+        if limit_file_size:  # stands for a full disk
             argv = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *argv]
         return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -70,7 +71,7 @@ class Lab:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def benches(self) -> list[psutil.Process]:
-        """The benchmarks that run on the boards now."""
+        """Return the benchmarks that run on the boards now."""
         found = []
         for name in self.boards.names:
             with contextlib.suppress(OSError, ValueError, psutil.Error):
@@ -133,7 +134,7 @@ def benches_are_killed(lab: Lab, repeat: int) -> None:
 
 
 def boards_lose_power(lab: Lab, repeat: int) -> None:
-    """The benchmark and its server's session end at one moment, as in a reboot."""
+    """The benchmark and its server's session end at the same moment, as in a reboot."""
     process = lab.start("desk", repeat)
     for bench in lab.wait_for_benches(3):
         kill([bench, *[parent for parent in bench.parents() if "sshd" in parent.name()][:1]])
@@ -173,7 +174,7 @@ def board_disks_are_full(lab: Lab, repeat: int) -> None:
 
 
 def fetch_is_killed(lab: Lab, repeat: int) -> None:
-    """The desk dies when the boards are done and it has not kept their results."""
+    """The desk is killed after the boards have finished and before it has stored their results."""
     process = lab.start("desk", repeat)
     lab.wait_for_benches(1)
     while lab.benches():
@@ -198,12 +199,12 @@ FAULTS: tuple[Callable[[Lab, int], None], ...] = (
 
 
 def overlaps(lab: Lab, name: str) -> int:
-    """How often a measurement began on a board while another one's process was at work and had no result yet."""
+    """Return how often a measurement began on a board while another one was still running without a result."""
     lines = lab.started(name)
     wrong = 0
     for before, after in itertools.pairwise(lines):
         result = lab.boards.folder / name / f"data/door/jobs/{before['key']}/result.json"
-        # One that was killed or interrupted has no result of that time; the lock was free because its process was gone.
+        # A killed or interrupted measurement has no result; the lock was free because its process had ended.
         ended = result.stat().st_mtime if result.exists() and before["key"] != after["key"] else 0.0
         wrong += ended > float(str(after["at"])) + 0.01
     return wrong
@@ -246,7 +247,7 @@ def main() -> int:
 
 
 def play(lab: Lab, fault: Callable[[Lab, int], None], repeat: int) -> bool:
-    """Play one fault and count; whether every count is right."""
+    """Play one fault, and return whether every count is right."""
     names = lab.boards.names
     before_results = lab.results("desk")
     before_started = sum(len(lab.started(name)) for name in names)

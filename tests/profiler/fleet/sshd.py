@@ -36,7 +36,7 @@ def require_sshd() -> None:
 
 
 def make_key(path: Path) -> str:
-    """Make a key; its public line."""
+    """Make a key, and return its public line."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
     return path.with_name(f"{path.name}.pub").read_text().strip()
 
@@ -45,9 +45,9 @@ def make_key(path: Path) -> str:
 def serve(
     folder: Path, boards: Boards, *more: str, names: list[str] | None = None, within: tuple[str, ...] = ()
 ) -> Iterator[Path]:
-    """Run a server; the path of an ssh configuration that reaches the boards by their names.
+    """Run a server, and yield the path of an ssh configuration that reaches the boards by their names.
 
-    ``within`` is put before the server's command: ``ip netns exec NAME``, where nothing listens on the loopback yet.
+    ``within`` is put before the server's command, for example ``ip netns exec NAME``, where the loopback is unused.
     """
     names = boards.names if names is None else names
     with socket.socket() as free:
@@ -88,7 +88,7 @@ def wait_for(port: int, server: subprocess.Popen[bytes], host: str = "127.0.0.1"
     while not _listens(host, port):
         assert server.poll() is None, "sshd does not start"
         assert time.monotonic() < deadline, "sshd does not listen"
-        time.sleep(0.02)  # it says nothing when it is ready
+        time.sleep(0.02)  # the server does not report when it is ready
 
 
 def _listens(host: str, port: int) -> bool:

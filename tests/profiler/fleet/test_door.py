@@ -1,4 +1,4 @@
-"""The door: what it answers, what it refuses, and that nothing which arrives makes it do anything else."""
+"""The door: what it answers and what it refuses; no input makes it do anything else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
-    """A data directory of the tests' own."""
+    """A separate data directory for the tests."""
     patch = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("data")
     patch.setenv("EDGEPROF_DATA_DIR", str(folder))
@@ -46,7 +46,7 @@ def framed(content: bytes) -> bytes:
 
 
 def said(output: bytes):
-    """The answers in what a door wrote; a result's bytes come back as they are."""
+    """Return the answers in a door's output; the bytes of a result are returned unchanged."""
     answers = []
     while output:
         (length,) = struct.unpack(">I", output[:4])
@@ -60,7 +60,7 @@ def said(output: bytes):
 
 
 def visit(tree, content: bytes, permissions: Permissions | None = None):
-    """Send bytes to a door and close; the answers and the exit status."""
+    """Send bytes to a door and close; return the answers and the exit status."""
     (reading, theirs), (ours, writing) = os.pipe(), os.pipe()
 
     def feed() -> None:
@@ -250,7 +250,7 @@ def test_an_endless_message_is_refused_by_its_length(tree) -> None:
 
 @given(st.binary(max_size=300) | st.binary(max_size=200).map(framed))
 def test_nothing_that_arrives_is_more_than_a_refusal(content) -> None:
-    """Any bytes at all: answers that are whole, a status that is a refusal's or an end's."""
+    """For any bytes, the answers are complete, and the status is that of a refusal or of a normal end."""
     reading, theirs = os.pipe()
     ours, writing = os.pipe()
     os.write(theirs, content)
@@ -364,12 +364,12 @@ def test_an_owners_file_in_a_folder_that_others_may_write_is_refused(tmp_path, m
     path.write_text("allow_code = true\n")
     folder.chmod(mode)
     link = tmp_path / "door.toml"
-    link.symlink_to(path)  # who asks by a link is answered for the file that it leads to
+    link.symlink_to(path)  # a request by a link is answered for the file that the link leads to
     for asked in (path, link):
         with pytest.raises(InputError, match="the folder above") as caught:
             Permissions.read(asked)
         assert caught.value.remedy == f"sudo chown root '{folder}' && sudo chmod go-w '{folder}'"
-    folder.chmod(mode | 0o1000)  # sticky: others may not replace what is in it
+    folder.chmod(mode | 0o1000)  # sticky: others may not replace the files in it
     assert Permissions.read(link).allow_code
     folder.chmod(0o755)
     assert Permissions.read(path).allow_code
@@ -389,13 +389,13 @@ def test_a_result_is_removed_when_it_was_fetched_long_ago_and_never_before(tree,
     spool.note_fetched("a" * 64)
     spool.note_fetched("b" * 64)
     os.utime(spool.result_path("b" * 64).with_name("fetched"), (0, 0))
-    os.utime(spool.result_path("c" * 64), (0, 0))  # old, and nobody has it
+    os.utime(spool.result_path("c" * 64), (0, 0))  # old, and not fetched by anybody
     spool.tidy(keep_s=86_400.0)
     assert [job.key[0] for job in spool.jobs()] == ["a", "c"]
 
 
 def resting(tree, place, monkeypatch, **asked):
-    """The seconds that a door sleeps before a job, of which the last one ended just now."""
+    """Return how many seconds a door waits before a job if the previous job has just ended."""
     result = place / "jobs" / ZERO / "result.json"
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text("{}")

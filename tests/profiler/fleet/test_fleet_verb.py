@@ -1,4 +1,4 @@
-"""``edgeprof fleet`` over three virtual boards: one result for each job, whatever breaks; one table."""
+"""``edgeprof fleet`` with three virtual boards: one result for each job, whatever fails, and one table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def jobs() -> list[tuple[str, str]]:
 
 
 def started(boards, name: str) -> list[dict[str, object]]:
-    """The log of the device's lock: each measurement that a fleet began there."""
+    """Return the log of the device's lock: each measurement that a fleet began on it."""
     path = boards.folder / name / "data/door/started.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -140,7 +140,7 @@ def test_a_device_is_added_with_the_board_that_it_is(fleet, desk, tmp_path) -> N
 
 
 def test_what_cannot_be_added_is_refused_before_the_device_is_asked(fleet, tmp_path, monkeypatch) -> None:
-    """The ssh here would leave a trace."""
+    """The ssh of this test would leave a file if it were called."""
     trace, program = tmp_path / "asked", tmp_path / "ssh"
     program.write_text(f"#!/bin/sh\ntouch {shlex.quote(str(trace))}\nexit 255\n")
     program.chmod(0o755)
@@ -245,7 +245,7 @@ def test_a_choice_is_made_among_the_devices_of_the_fleet(fleet, measured, tmp_pa
     everything = [row for group in choice["groups"] for row in group["rows"]]
     remedies = {check["remedy"] for row in everything for check in row["checks"] if check["remedy"]}
     commands = {remedy for remedy in remedies if remedy.startswith("edgeprof fleet bench affine.onnx --on nano-1 ")}
-    assert commands  # what is missing is measured from the desk, by the file's name there
+    assert commands  # the desk measures what is missing, by the file's name at the desk
     assert not any("data/door" in remedy for remedy in remedies)
 
 

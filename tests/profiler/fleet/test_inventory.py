@@ -1,4 +1,4 @@
-"""One inventory: what a fleet reads of it, whom ``--on`` means, what is refused."""
+"""The inventory: what a fleet reads from it, which devices ``--on`` selects, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's end of the wire against a device that answers anything at all."""
+"""The host's end of a link to a device that may answer anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WELL = {
 
 @pytest.fixture
 def answering(tmp_path, monkeypatch):
-    """Let every ssh answer so many bytes, say some words on stderr, and end."""
+    """Make every ssh answer given bytes, write a text to stderr, and end."""
 
     def answer(content: bytes, words: str = "", status: int = 0) -> Link:
         (tmp_path / "content").write_bytes(content)

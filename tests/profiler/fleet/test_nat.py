@@ -1,4 +1,4 @@
-"""A device behind NAT, by network namespaces: it holds a tunnel to the desk open, and its network is pulled."""
+"""A device behind NAT, in network namespaces: it keeps a tunnel to the desk open, and its network is cut."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests import models
 from tests.profiler.fleet.boards import SHORT, Boards
 from tests.profiler.fleet.sshd import SSHD, make_key, require_sshd, serve, wait_for
 
-#: The desk and the gateway share one network; behind the gateway is another, which the desk has no route to.
+#: The desk and the gateway share one network; the desk has no route to the network behind the gateway.
 DESK, GATEWAY_OUTSIDE, GATEWAY_INSIDE, DEVICE = "198.51.100.1", "198.51.100.2", "192.0.2.1", "192.0.2.2"
 
 
@@ -81,7 +81,7 @@ def nat():
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A board behind NAT whose tunnel to the desk is opened anew whenever it breaks, as systemd would."""
+    """A board behind NAT whose tunnel to the desk is reopened whenever it breaks, as systemd would do."""
     require_sshd()
     pytest.importorskip("onnxruntime")
     boards = Boards(tmp_path / "boards")
@@ -122,7 +122,7 @@ def site(tmp_path, monkeypatch):
 
 
 def test_a_device_behind_nat_is_measured_once_although_its_network_is_pulled(site) -> None:
-    with pytest.raises(LinkError), Link(inventory.parse_device("hidden", DEVICE)) as link:  # the desk has no way there
+    with pytest.raises(LinkError), Link(inventory.parse_device("hidden", DEVICE)) as link:  # the desk has no route
         link.hello()
     device = inventory.parse_device("nano-1", "nano-1")
     with Link(device) as link:

@@ -1,4 +1,4 @@
-"""The door behind a real SSH server: what a key of the fleet opens, and what each failure is called."""
+"""The door behind a real SSH server: what a key of the fleet permits, and the message of each failure."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_another_version_on_the_device_is_one_sentence(lab, monkeypatch) -> None
 
 
 def test_the_key_of_another_board_does_not_pass_for_this_one(lab, monkeypatch, tmp_path) -> None:
-    """A stolen key opens its own board's door alone, and the inventory knows which machine it meant."""
+    """A stolen key opens only its own board's door, and the inventory contains which machine is expected."""
     with Link(inventory.parse_device("nano-1", "nano-1")) as link:
         machine = link.hello().machine
     model = tmp_path / "m.onnx"
@@ -194,7 +194,7 @@ def test_a_model_is_measured_over_it(lab, tmp_path) -> None:
 
 
 def test_a_device_behind_a_gateway_is_reached_by_the_users_own_ssh_configuration(lab, monkeypatch, tmp_path) -> None:
-    """A site's devices are not reachable from outside: ssh jumps over the one machine that is."""
+    """A site's devices are not reachable from outside; ssh jumps through the one machine that is."""
     gateway = f"restrict,port-forwarding {make_key(tmp_path / 'gate')}\n"
     keys = lab.folder / "authorized_keys"
     before = keys.read_text()

@@ -1,4 +1,4 @@
-"""The unit of docs/fleet.md for a device behind NAT, as systemd reads it."""
+"""The systemd unit in docs/fleet.md for a device behind NAT is valid for systemd."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def test_the_unit_of_the_tunnel_is_one_that_systemd_accepts(tmp_path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     path.write_text(unit.replace("Restart=always", "Restart=sometimes"))
     done = subprocess.run([analyze, "verify", "--man=no", path], capture_output=True, text=True, check=False)
-    assert "restart" in done.stderr.lower()  # it would have been noticed
+    assert "restart" in done.stderr.lower()  # so a mistake would be reported

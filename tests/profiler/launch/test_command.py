@@ -51,7 +51,7 @@ def test_a_command_that_does_not_exist_is_bad_input():
 def test_an_interrupt_reaches_the_command_and_not_us():
     handler = "signal.signal(signal.SIGINT, lambda *a: sys.exit(42))"
     code = f"import os, signal, sys\n{handler}\nos.kill(0, signal.SIGINT)\nsignal.pause()"
-    # A process group of its own, so that the interrupt does not reach the test runner.
+    # In its own process group, so that the interrupt does not reach the test runner.
     outer = (
         "import os, sys; os.setpgrp(); from edgeprof.launch.command import run_command; "
         f"sys.exit(run_command([sys.executable, '-S', '-c', {code!r}]).exit_code)"

@@ -1,4 +1,4 @@
-"""Whatever a model does to its process costs that variant alone, and is told."""
+"""Whatever a model does to its process affects only that variant, and is reported."""
 
 from __future__ import annotations
 

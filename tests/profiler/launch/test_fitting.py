@@ -1,4 +1,4 @@
-"""Inputs of which the graph shows what they are get values that the model can take."""
+"""Inputs whose meaning the graph shows get values that are valid for the model."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_the_graph_shows_is_what_the_worker_feeds(tmp_path, name):
 
 
 def loop(body_nodes, carried):
-    """A Loop of three turns whose body carries ``carried`` along and adds up what it gathers."""
+    """Return a Loop of three iterations whose body carries ``carried`` and adds up what it gathers."""
     body = helper.make_graph(
         [*body_nodes, node("Identity", ["go"], ["still"]), node("Identity", ["kept"], ["handed_on"])],
         "body",
@@ -148,7 +148,7 @@ def test_what_a_branch_or_a_body_shows_counts(tmp_path, name):
 
 
 def test_a_name_that_a_body_gives_anew_is_another_tensor(tmp_path):
-    """The body's own ``i`` is no index into the table of few rows."""
+    """The ``i`` that the body defines is not the index into the table of few rows."""
     nodes, weights = loop(
         [
             node("Sub", ["kept", "kept"], ["i"]),
@@ -165,7 +165,7 @@ def test_a_name_that_a_body_gives_anew_is_another_tensor(tmp_path):
 
 
 def test_what_a_function_of_the_model_shows_counts(tmp_path):
-    """Through two calls, and through what the inner one gives back."""
+    """The evidence passes through two calls, and through the output of the inner one."""
     opset = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     same = helper.make_function("own", "Same", ["a"], ["b"], [node("Identity", ["a"], ["b"])], opset[:1])
     look_up = helper.make_function(
@@ -191,7 +191,7 @@ def test_what_a_function_of_the_model_shows_counts(tmp_path):
 
 
 def test_a_mask_hides_nothing_and_a_length_is_the_whole(tmp_path):
-    """A mask or a length drawn at random would make the model do less than it does in use."""
+    """A random mask or length would make the model do less work than in real use."""
     shape = (1, 4, 3)  # directions, hidden, input
     weights = [weight("w", np.ones((1, 4, 3), "float32")), weight("r", np.ones((1, 4, 4), "float32"))]
     path = models.onnx_graph(

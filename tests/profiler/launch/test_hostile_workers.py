@@ -1,4 +1,4 @@
-"""Whatever a model does to the connection between its worker and us, it costs that model alone and is one sentence."""
+"""Whatever a model does to its worker's connection affects only that model, and is reported in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device's lock: one measurement at a time, whoever starts it."""
+"""The device's lock: only one measurement runs at a time, whoever starts it."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_everybody_can_use_the_file(roots: Roots) -> None:
 
 
 def call(roots: Roots, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A verb as a user calls it in another terminal: without the holder's token."""
+    """Run a command as a user would in another terminal, without the holder's token."""
     environ = {name: value for name, value in os.environ.items() if name != lock.TOKEN}
     environ["EDGEPROF_DATA_DIR"] = str(tmp_path / "data")
     command = [sys.executable, "-m", "edgeprof", *arguments, "--sysfs-root", str(roots.sysfs)]

@@ -1,4 +1,4 @@
-"""The worker under another Python than the parent's."""
+"""The worker with another Python than the parent's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER_FILES = ["handler", "inputs", "main", "runtime", "scenario", "steady", "t
 
 @pytest.fixture
 def program(tmp_path):
-    """``program(text)``: an executable shell script that prints that."""
+    """Return ``program(text)``, which makes an executable shell script that prints the text."""
 
     def make(text: str, status: int = 0) -> str:
         path = tmp_path / "python-like"
@@ -54,7 +54,7 @@ def test_a_worker_under_python_3_6_does_all_that_ours_does(toy, python36):
 
 
 def test_the_worker_needs_nothing_of_the_parents_environment(toy, tmp_path):
-    """Its stand-in for edgeprof offers hookimpl and the worker's files without pluggy, click or an installation."""
+    """Its stand-in for edgeprof has hookimpl and the worker's files, without pluggy, click or an installation."""
     bare = tmp_path / "bare"
     script = bare.with_suffix(".sh")
     site = Path(np.__file__).parents[1]
@@ -68,7 +68,7 @@ def test_the_worker_needs_nothing_of_the_parents_environment(toy, tmp_path):
 
 
 def test_an_interpreter_that_works_is_returned_by_its_path(monkeypatch):
-    """By its name it is looked for on PATH, where a system's own Python may have no numpy."""
+    """The bare name would be searched on PATH, where the system's Python may have no numpy."""
     assert probe(sys.executable) == sys.executable
     here = Path(sys.executable)
     monkeypatch.setenv("PATH", str(here.parent))

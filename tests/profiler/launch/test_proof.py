@@ -1,4 +1,4 @@
-"""A runtime is said to work when it was seen to work, and a loader's error is answered with what mends it."""
+"""A runtime is reported to work only if it really ran, and a loader's error gets the remedy for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeprof.worker.runtime import Availability, Runtime
 
 
 class Broken(Runtime):
-    """A library that is found and cannot be imported."""
+    """A runtime whose library is found but cannot be imported."""
 
     name, formats = "broken", ("broken",)
 

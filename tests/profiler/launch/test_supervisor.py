@@ -1,4 +1,4 @@
-"""What a worker that behaves gives the conductor."""
+"""What a well-behaved worker returns to the conductor."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_inputs_that_do_not_fit_the_model_are_named(toy):
         worker.load()
         with pytest.raises(VariantError, match=r"the input x"):
             worker.infer({"x": np.zeros((2, 5), np.float32), "ids": np.zeros(2, np.int64)})
-        assert worker.window(Scenario(), 0.01).calls >= 1  # and the worker is none the worse
+        assert worker.window(Scenario(), 0.01).calls >= 1  # and the worker still works
 
 
 def test_inputs_come_from_an_npz(toy, tmp_path: Path):
@@ -212,7 +212,7 @@ def test_nothing_is_left_behind(toy):
     def descriptors() -> set[str]:
         return {path.name for path in Path("/proc/self/fd").iterdir()}
 
-    with toy() as worker:  # whatever is opened once and for all
+    with toy() as worker:  # opens everything that is opened only once
         worker.load()
     before = descriptors()
     with toy() as worker:
@@ -220,7 +220,7 @@ def test_nothing_is_left_behind(toy):
         pid = worker.pid
     assert descriptors() == before
     with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)  # no zombie either
+        os.kill(pid, 0)  # the process is not even a zombie
     worker.close()  # twice does no harm
 
 

@@ -1,4 +1,4 @@
-"""Nothing leaves the machine while a model is benched, and nobody else works inside a window."""
+"""While a model is benched, nothing is sent to a network, and no telemetry runs inside a window."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.plugins.runtimes.test_language_libraries import converted, folder
 __all__ = ["cuda_libraries", "engine", "folder", "standin_plan"]  # fixtures
 
 RUNTIMES = {"onnxruntime": "onnx_model", "litert": "tflite_model", "pytorch": "torchscript_model"}
-#: By each of these ONNX Runtime would hold its reports back by itself, and prove nothing.
+#: With any of these variables, ONNX Runtime would send no reports anyway, and the test would prove nothing.
 SILENCING = (*telemetry.VARIABLES, "CI", "ORT_RUNNING_UNIT_TESTS", "GITHUB_ACTIONS", "TF_BUILD")
 
 
@@ -38,7 +38,7 @@ def model(request):
 
 @pytest.fixture
 def stranger(monkeypatch, tmp_path):
-    """The environment of somebody who has silenced nothing, with a home and a folder for temporary files of its own."""
+    """The environment of a user who has disabled no telemetry, with a separate home and folder for temporary files."""
     for name in SILENCING:
         monkeypatch.delenv(name, raising=False)
     for name in ("home", "temporary"):
@@ -62,12 +62,12 @@ def test_a_window_has_the_models_own_threads_and_no_other(model, stranger):
 
 
 def calls_of(folder: Path, *words: str, **environment: str) -> str:
-    """Run a command, see to it that it ends well, and return its system calls that open files or connections.
+    """Run a command, check that it succeeds, and return its system calls that open files or connections.
 
     Args:
-        folder: Of a stranger; it becomes the working directory, and the log of strace lies in it.
-        words: What follows ``edgeprof``.
-        environment: Variables beside those of the stranger.
+        folder: The folder of a stranger; it is the working directory and gets the log of strace.
+        words: The arguments of ``edgeprof``.
+        environment: Variables in addition to those of the stranger.
     """
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: nothing tells which system calls were made")
@@ -104,12 +104,12 @@ def calls_of(folder: Path, *words: str, **environment: str) -> str:
 
 
 def check(folder: Path, calls: str, kept: set[Path]) -> None:
-    """Nothing was asked of a network, and no file was written but what edgeprof says that it writes.
+    """Check that no network was used, and that only files were written which edgeprof is documented to write.
 
     Args:
-        folder: Of the stranger.
-        calls: Of ``calls_of``.
-        kept: Files and folders that the command was given, or was told to write.
+        folder: The folder of the stranger.
+        calls: The result of ``calls_of``.
+        kept: The files and folders among the command's arguments, as inputs or outputs.
     """
     assert re.findall(r"^.*sa_family=AF_INET.*$", calls, re.MULTILINE) == []
     ours = [folder / "home/.local/share/edgeprof", *kept]
@@ -118,7 +118,7 @@ def check(folder: Path, calls: str, kept: set[Path]) -> None:
     written = set(re.findall(r'(?:openat\([^,]*, |open\(|creat\()"([^"]+)", [^)]*O_(?:WRONLY|RDWR|CREAT)', calls))
     places = ("/dev/", "/proc/", "/run/lock/edgeprof-", *map(str, (*ours, folder / "temporary")))
     relative = {str(path.relative_to(folder)) for path in kept if path.is_relative_to(folder)}
-    nameless = {str(folder / "home")}  # doctor tries whether a file can be made there, by one without a name
+    nameless = {str(folder / "home")}  # doctor tests whether a file can be created there, with a nameless one
     assert {file for file in written if not file.startswith((*places, *relative))} <= nameless
 
 

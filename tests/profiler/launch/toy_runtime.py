@@ -1,7 +1,7 @@
 """A runtime whose models do what their name says. Python 3.6 grammar: workers load this file by its path.
 
-A target is ``WHEN:WHAT[:ARGUMENT]``: when is ``load``, ``run`` (the first inference), ``call`` (in a window, after the
-first ten calls) or ``close``; what is a function below. ``sleep:SECONDS`` is a well-behaved model.
+A target is ``WHEN:WHAT[:ARGUMENT]``. WHEN is ``load``, ``run`` (the first inference), ``call`` (in a window, after the
+first ten calls) or ``close``; WHAT is a function below. ``sleep:SECONDS`` is a well-behaved model.
 """
 
 import ctypes
@@ -95,7 +95,7 @@ def _mode(fd: int) -> int:
 
 
 def scribble(text: str) -> None:
-    """Writes on every socket, as a library does that has a file descriptor wrong."""
+    """Write to every socket, like a library that uses a wrong file descriptor."""
     for fd in sockets():
         os.write(fd, text.encode("utf-8") + b"\n")
 
@@ -111,7 +111,7 @@ def nest(_: str) -> None:
 
 
 def patch_json(text: str) -> None:
-    """Changes the standard library, so that every answer becomes ``text``."""
+    """Change the standard library, so that every answer becomes ``text``."""
     json.dumps = lambda *_, **__: text
 
 

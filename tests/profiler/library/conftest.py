@@ -1,4 +1,4 @@
-"""A virtual board that plays in real time, found once."""
+"""Fixtures: a virtual board that runs in real time and is characterised once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WATTS = 6.0
 
 @pytest.fixture(scope="session")
 def playing_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The tree of an Orin Nano whose module draws 6 W all the time, and a data directory beside it."""
+    """The tree of an Orin Nano whose module always draws 6 W, with a data directory beside it."""
     folder = tmp_path_factory.mktemp("library")
     with LiveBoard("jetson-orin-nano", folder / "board", constant(WATTS)):
         yield folder
@@ -26,7 +26,7 @@ def playing_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def board(playing_board: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Its tree; what its sensors do was found out once and is kept."""
+    """The board's tree; its sensors were characterised once, and the results are cached."""
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(playing_board / "data"))
     return playing_board / "board"
 

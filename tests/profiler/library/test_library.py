@@ -1,4 +1,4 @@
-"""import edgeprof: what it offers, lazily and typed, and what its functions return."""
+"""import edgeprof: the library's functions, imported lazily and typed, and what they return."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.profiler.results import samples
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What the contract promises; two come with pipelines.
+#: The functions that the contract promises.
 FUNCTIONS = {"bench", "record", "measure", "load", "compare", "sensors", "stage", "pipeline", "track"}
 PACKAGE = Path(edgeprof.__file__).parent
 
 
 def test_no_module_or_room_at_the_top_level_bears_the_name_of_a_library_function() -> None:
-    """An import of ``edgeprof.record`` would put the module in the function's place."""
+    """An import of a module ``edgeprof.record`` would replace the function."""
     names = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
     assert not names & (FUNCTIONS | set(edgeprof.__all__))
 

@@ -1,4 +1,4 @@
-"""record() and measure() on a virtual board of known power, sampled by a process of its own."""
+"""record() and measure() on a virtual board of known power, sampled in a separate process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_joules_per_unit_are_the_boards_power_times_the_time_of_a_unit(board) ->
     assert "gain" in quote.budget
     assert str(quote).endswith("mJ/frame, simulated, VDD_IN")
     assert json.loads(json.dumps(quote.to_dict()))["energy_j_per_unit"]["gross"]["value"] == quote.value
-    # Nothing was done beyond idling: the net energy is not told from zero, and why is said.
+    # There was no work beyond idling: the net energy cannot be distinguished from zero, and the reason is given.
     assert quote.net.value is None
     assert "net_uncertain" in {reason.code for reason in quote.reasons}
     assert children() == before

@@ -1,4 +1,4 @@
-"""A gate's checks as continuous integration reads them."""
+"""A gate's checks in the formats of continuous integration."""
 
 from __future__ import annotations
 

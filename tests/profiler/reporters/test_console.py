@@ -1,4 +1,4 @@
-"""What the console must say, whatever its layout: uncertainty beside every number, provenance beside every joule."""
+"""The console shows an uncertainty with every number and a provenance with every joule, in any layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_no_line_is_wider_than_the_screen(kind, columns):
 
 @pytest.mark.parametrize("columns", [80, 160])
 def test_every_number_is_shown_at_any_width(columns):
-    """Columns that do not fit move down; none is dropped."""
+    """Columns that do not fit move below the table; none is dropped."""
     text = console.render(samples.study(), Style(width=columns))
     for number in (
         "12.34 ± 0.21 mJ",

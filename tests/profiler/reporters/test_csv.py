@@ -1,4 +1,4 @@
-"""Rows for spreadsheets: what they would run is a text."""
+"""Rows for spreadsheets: formulas are written as text."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_the_joules_of_a_document_are_those_of_the_result(kind):
 
 
 def withheld():
-    """Joules that must not be quoted."""
+    """Return joules that must not be quoted."""
     result = samples.one()
     (variant,) = result.variants
     variant.energy_j_per_inference.gross.value = None

@@ -1,6 +1,6 @@
-"""Every reporter over every kind of result, held to what was once looked at and found right.
+"""Every reporter with every kind of result, compared with output that was reviewed once.
 
-``EDGEPROF_WRITE_GOLDEN=1 pytest tests/profiler/reporters`` writes them anew; read the diff before you commit it.
+``EDGEPROF_WRITE_GOLDEN=1 pytest tests/profiler/reporters`` rewrites the files; read the diff before you commit it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_jsonl():
 
 
 def test_html():
-    """A small one: the drawings have tests of what they mean, this one keeps the page from changing unseen."""
+    """A small page: the drawings have their own tests, and this one notices every change of the page."""
     result = samples.study()
     result.traces[0].times_s = result.traces[0].times_s[::50]
     result.traces[0].power_w = result.traces[0].power_w[::50]

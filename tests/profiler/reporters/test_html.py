@@ -1,4 +1,4 @@
-"""The page: whole in itself, safe whatever the names, and drawn to scale."""
+"""The page is self-contained, safe for any names, and drawn to scale."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 
 
 class Balance(html.parser.HTMLParser):
-    """Collects what is opened, and what is closed in the wrong order."""
+    """Collect the elements that are opened, and those that are closed in the wrong order."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,7 @@ def test_nothing_is_fetched_and_only_the_script_of_the_page_runs(kind):
 
 
 def test_whatever_a_result_contains_is_text():
-    """Every string of a result is replaced by markup: none of it becomes an element."""
+    """Every string of a result is replaced by markup, none of which becomes an element."""
     evil = '"><script>alert(1)</script><img src=x onerror=y>&'
     result = samples.failed()
     data = json.loads(document.to_json(result))
@@ -196,7 +196,7 @@ def test_a_total_of_several_rails_is_drawn_as_their_sum():
 
 
 def test_a_part_of_the_total_is_not_passed_off_as_the_total():
-    """One rail of the sum is missing: what is drawn carries the name of what it is."""
+    """One rail of the sum is missing, so the curve is labelled as the part that it is."""
     result = samples.one()
     result.variants[0].energy_j_per_inference.rail = "A + B"
     result.traces = [schema.TraceStrip(channel="A", times_s=[0.0, 1.0], power_w=[1.0, 2.0])]

@@ -1,4 +1,4 @@
-"""The page in a real browser: whole on a screen and on a telephone, by light and by night, by mouse and by keyboard."""
+"""The page in a real browser: on a screen and on a phone, in light and dark mode, with mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, needs_browser, pytest.mark.xdist_group("browser")]
 
 AXE = Path(__file__).parents[3] / "build/axe.min.js"
-#: Texts and pictures that are wider than what holds them, or lie outside of the window.
+#: A script that finds texts and pictures that are wider than their container or outside of the window.
 CUT = """
 (() => {
   const wide = document.documentElement.clientWidth, cut = [];

@@ -1,4 +1,4 @@
-"""What is said of a language model below its table, in every report."""
+"""The text about a language model below its table, in every report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result of thousands of variants: every row is there, and the charts show what can be seen."""
+"""A result of thousands of variants: every row is present, and the charts show as much as is visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long names are shortened in the middle wherever a person reads them, and never in a file for programs."""
+"""Long names are shortened in the middle in texts for people, and never in files for programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONG = "efficientnet-b0-noisy-student-imagenet-1k-pruned+prune-structured(amount
 
 
 def renamed(name: str = LONG) -> schema.Result:
-    """The study with a long name for the variant that is recommended, and a reason that speaks of it."""
+    """Return the study with a long name for the recommended variant, and a reason that mentions it."""
     result = samples.study()
     old = result.variants[1].name
     result.variants[1].name = name

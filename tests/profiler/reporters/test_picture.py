@@ -1,4 +1,4 @@
-"""Charts as files of their own: whole SVG documents, and trends over runs."""
+"""Charts as separate files: complete SVG documents, and trends over runs."""
 
 from __future__ import annotations
 

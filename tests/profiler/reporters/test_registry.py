@@ -1,4 +1,4 @@
-"""Which file is written how: by its suffix, and before minutes of measuring are lost."""
+"""The reporter of a file is chosen by its suffix; an unknown one is refused before minutes of measuring are lost."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_markdown_names_cannot_break_the_table():
 
 
 def test_the_first_party_suffixes_are_not_taken_by_an_installed_plugin():
-    """Whatever is installed here: ours are found without loading a plugin."""
+    """Whatever is installed, the first-party reporters are found without loading a plugin."""
     assert importlib.metadata.version("edgeprof")
     assert set(registry.MODULES) == {
         ".card.md", ".csv", ".github-benchmark.json", ".html", ".json", ".jsonl", ".md", ".spdx3.json"

@@ -1,6 +1,6 @@
-"""Results as a bench would write them, made up but consistent: every kind that a reader has to render.
+"""Synthetic but consistent results as a bench would write them: every kind that a reporter must render.
 
-The numbers follow from a few of each variant (joules, latency, spread), so that windows, ratios and traces agree.
+All numbers follow from a few for each variant (joules, latency, spread), so that windows, ratios and traces agree.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sensor(**changes) -> s.SensorUse:
 
 
 def energy(gross: float, *, relative: float = 0.017, provenance="measured", idle: float = 0.43, **changes) -> s.Energy:
-    """``gross`` joules with the expanded uncertainty ``relative``; ``idle`` is the share that is not net."""
+    """Return ``gross`` joules with the relative expanded uncertainty ``relative``; the share ``idle`` is not net."""
     u = gross * relative / 2.1
     net = gross * (1 - idle)
     rng = random.Random(f"{gross}")
@@ -129,7 +129,7 @@ def accuracy(value: float, *, samples: int = 200, drop: float | None = 0.0, p_va
 
 
 def variant(name: str = "baseline", gross: float = 0.01234, p50: float = 0.00231, **changes) -> s.Variant:
-    """A variant that went well; ``gross`` joules per inference, ``p50`` seconds."""
+    """Return a variant without problems, with ``gross`` joules per inference and a median of ``p50`` seconds."""
     relative = changes.pop("relative", 0.017)
     provenance = changes.pop("provenance", "measured")
     order = changes.pop("order", [0, 5, 6, 11, 12])
@@ -178,7 +178,7 @@ def variant(name: str = "baseline", gross: float = 0.01234, p50: float = 0.00231
 
 
 def trace(variants: list[s.Variant], channel: str = "VDD_IN", idle_w: float = 2.3, noise: float = 0.06) -> s.TraceStrip:
-    """What the rail would have shown while those windows ran."""
+    """Return what the rail would have shown during the windows of these variants."""
     rng = random.Random(7)
     windows = sorted((w.start_s, w.end_s, w.mean_power_w or idle_w) for v in variants for w in v.windows)
     end = max((w[1] for w in windows), default=30.0) + 6
@@ -355,7 +355,7 @@ def degraded() -> s.Result:
 
 
 def failed() -> s.Result:
-    """One variant died with last words, the other is whole."""
+    """One variant failed with a last message, the other is complete."""
     dead = s.Variant(
         name="int4-weight",
         recipe=[{"compressor": "int4-weight"}],
@@ -448,7 +448,7 @@ def uncertain() -> s.Result:
 
 
 def many(count: int = 12) -> s.Result:
-    """A sweep: as many variants as a board runs over night."""
+    """A sweep with as many variants as a board measures overnight."""
     variants = []
     for n in range(count):
         value = 0.0123 * 0.9**n

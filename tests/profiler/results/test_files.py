@@ -1,4 +1,4 @@
-"""Result files: whole or not at all, and a clear sentence for everything that is no result."""
+"""Result files are written completely or not at all; everything that is not a result gets a clear sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What edgeprof keeps is its owner's alone."""
+"""Only the owner can read the files that edgeprof stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result file: the contract's example stays readable for ever; everything else gets one clear sentence."""
+"""The result file: the contract's example always stays readable; everything else gets one clear sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_first_file_of_this_schema_is_still_read():
 
 
 def test_a_file_of_the_first_release_is_read_as_it_was_written():
-    """Field for field; what came later is added, and says that nobody looked. Only its latency bounds change places."""
+    """Fields stay equal; later fields are added as unknown. Only the latency bounds move to another place."""
     text = (Path(__file__).with_name("result-1-edgeprof-0.1.json")).read_text()
     result = document.from_json(text)
     assert all(variant.workloads == [] for variant in result.variants)
@@ -46,7 +46,7 @@ def test_a_result_that_is_written_and_read_again_keeps_quantiles_and_bounds_apar
 
 
 def only_fields_of(old, new):
-    """The new document without the fields that the old one does not have."""
+    """Return the new document without the fields that the old one does not have."""
     if isinstance(old, dict) and isinstance(new, dict):
         return {key: only_fields_of(value, new[key]) for key, value in old.items()}
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
@@ -55,7 +55,7 @@ def only_fields_of(old, new):
 
 
 def test_every_promised_field_is_written_under_its_name():
-    """Walking the first file: each of its keys is in a new file at the same place."""
+    """Each key of the first file is in a new file at the same place."""
 
     def walk(old, new, where):
         if isinstance(old, dict):

@@ -1,4 +1,4 @@
-"""The store: what was measured is found again, whatever happens to the process, the disk or the clock."""
+"""The store: results are found again, whatever happens to the process, the disk or the clock."""
 
 from __future__ import annotations
 
@@ -146,14 +146,14 @@ def _save_some(directory, process):
 
 @pytest.fixture(scope="module")
 def resource_tracker() -> None:
-    """The process that multiprocessing starts once, beside the first that it spawns."""
+    """Start the resource tracker, which multiprocessing starts once together with its first process."""
     multiprocessing.resource_tracker.ensure_running()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("resource_tracker")
 def test_writers_in_several_processes_lose_nothing(store):
-    """Eight results from each of three processes at once: all are there."""
+    """Three processes store eight results each at the same time, and all of them are found."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_save_some, args=(store.directory, n)) for n in range(3)]
     for worker in workers:
@@ -165,7 +165,7 @@ def test_writers_in_several_processes_lose_nothing(store):
 
 
 def test_a_process_killed_in_the_middle_of_writing_leaves_the_store_whole(store):
-    """Killed between the deletion of the old and the insertion of the new: the old is still there."""
+    """It is killed between the deletion of the old and the insertion of the new result; the old one is still there."""
     store.save(at(12))
     script = """
         import os, sys
@@ -266,7 +266,7 @@ def test_a_job_has_one_result_however_often_it_arrives(store):
 
 
 def test_two_devices_may_give_their_results_one_id(store):
-    """An id is unique on the device that gave it; in a fleet's store nothing may be lost for that."""
+    """An id is unique only on its device; a fleet's store must not lose a result because of that."""
     ours, theirs = at(12), at(12)
     store.save_job(ours, "1" * 64, "nano-1")
     kept = store.save_job(theirs, "2" * 64, "pi5-1")

@@ -1,4 +1,4 @@
-"""A clock that advances when it is waited on, and sensors that do as they are told."""
+"""A clock that advances when a thread waits for it, and sensors that follow a script."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from edgeprof.sensing.sensor import Channel, Sensor
 
 
 class FakeClock:
-    """Time stands still except in ``wait`` and ``advance``; at ``seconds`` it stops, and ``finished`` is set.
+    """A clock that advances only in ``wait`` and ``advance``; at ``seconds`` it stops, and ``finished`` is set.
 
-    One lane only: two threads that turn one clock would see each other's time.
+    It is for one lane only, because two threads that advance one clock would see each other's time.
     """
 
     def __init__(self, seconds, start=1000.0):
@@ -33,7 +33,7 @@ class FakeClock:
         self.time = max(self.time, deadline)
 
     def run(self, sampler):
-        """Start the sampler, let the clock come to its end, stop it."""
+        """Start the sampler, let the clock run to its end, and stop the sampler."""
         sampler.start()
         assert self.finished.wait(60)
         sampler.stop()
@@ -41,7 +41,7 @@ class FakeClock:
 
 
 class Scripted(Sensor):
-    """Reads ``script(number of the read)``: a row of values, or raises what that raises."""
+    """A sensor whose n-th row is ``script(n)``; an exception of the script is raised."""
 
     def __init__(self, script, channels=None, name="fake", slow=False, clock=None, takes=0.0):
         self.name, self.slow = name, slow

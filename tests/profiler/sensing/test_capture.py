@@ -1,4 +1,4 @@
-"""What a bug report's bundle holds: enough to find the device's sensors again, and nothing that names anybody."""
+"""The bundle of a bug report is sufficient to find the device's sensors again, and identifies nobody."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def facts(found: Discovery) -> list[tuple[object, ...]]:
     return [
         (c.key, c.available, c.scope, c.role, c.parent, None if c.kind == "counter" else seen.values.get(c.key))
         for c in found.topology.channels
-        if c.sensor != "system"  # load and memory of the machine that asks
+        if c.sensor != "system"  # load and memory are those of the machine that runs the test
     ]
 
 

@@ -1,4 +1,4 @@
-"""Characterisation tells what a channel does, says so when it cannot tell, and does not believe the impossible."""
+"""Characterisation finds what a channel does, reports what it cannot find, and refuses impossible values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY = ("fake", "rail", "power")
 
 
 def found_of(script, channels=None, seconds=2.0, takes=0.0001):
-    """Characterise a sensor whose row is ``script(seconds since the start)``."""
+    """Characterise a sensor whose row is ``script(t)``, t seconds after the start."""
     clock = FakeClock(3600)
     sensor = Scripted(lambda n: script(clock.now() - 1000), channels, clock=clock, takes=takes)
     found = characterise(sensor, seconds, clock=clock)
@@ -37,7 +37,7 @@ def one(script, channel=None, **more):
 
 
 def noisy(refresh, step=0.04, seed=1, hold=0.0):
-    """A reading that refreshes every ``refresh`` s, to one of some values; ``hold``: how often it finds the same."""
+    """Return a script of readings that refresh every ``refresh`` s; ``hold`` is the share of repeated values."""
     rng = random.Random(seed)
     values = [5.0]
 
@@ -134,7 +134,7 @@ def test_a_counter_that_falls_is_no_counter_unless_it_wraps_once():
 
 
 def both(watts, scale=1.0, refresh=0.001):
-    """A counter that ticks every ``refresh`` s (in steps of 61 µJ) and the power beside it."""
+    """Return a counter that ticks every ``refresh`` s (in steps of 61 µJ) and its power channel."""
     channels = [power(quantity="energy", kind="counter"), power()]
     found = found_of(
         lambda t: [round(scale * watts * refresh * int(t / refresh) / 61e-6) * 61e-6, watts + 0.01 * (int(t * 50) % 2)],

@@ -1,4 +1,4 @@
-"""Calibrations: kept whole, put onto the channels that they are of, and right in their arithmetic."""
+"""Calibrations are stored completely, applied to their own channels, and computed correctly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOARD = Board(id="jetson-orin-nano", name="Orin Nano")
 
 
 class Rail(Sensor):
-    """Power and a counter of the same rail, with the rows that a test gives it."""
+    """A sensor with the power and a counter of one rail, whose rows a test provides."""
 
     name = "chip"
 
@@ -61,7 +61,7 @@ def test_power_is_corrected_and_what_is_not_calibrated_is_left_alone() -> None:
     power, energy, voltage, other = sensor.channels
     assert (power.calibration, energy.calibration) == (LINE, LINE)
     assert (voltage.calibration, other.calibration) == (None, None)
-    assert (power.gain_limit, power.offset_limit) == (None, None)  # the line's uncertainty is in their place
+    assert (power.gain_limit, power.offset_limit) == (None, None)  # replaced by the line's uncertainty
     assert power.resolution == pytest.approx(0.044)
     assert power.plausible == pytest.approx((-0.6, 22.5))
     assert read(sensor) == pytest.approx([4.9, 0.0, 5.0, 4.0])
@@ -69,7 +69,7 @@ def test_power_is_corrected_and_what_is_not_calibrated_is_left_alone() -> None:
 
 
 def test_a_counters_differences_are_those_of_the_corrected_power() -> None:
-    """4 W by the chip are 4.9 W; between two ticks the counter stands still, also corrected."""
+    """4 W of the chip are corrected to 4.9 W; between two ticks the corrected counter stands still, too."""
     rows = [(10.0, 4.0, 100.0), (10.4, 4.0, 100.0), (11.0, 4.0, 104.0), (12.0, 4.0, 108.0), (12.5, 4.0, math.nan)]
     sensor = Calibrated(Rail(rows), {"IN": LINE})
     found = [read(sensor)[1] for _ in rows]
@@ -108,7 +108,7 @@ def test_what_is_kept_comes_back_and_a_new_finding_leaves_the_other_kind_alone(t
         Entry("b", "ina3221", "VDD_SOC", LINE),
     ]
     assert [entry.channel for entry in kept.forget("ina3221/VDD_SOC")] == ["VDD_SOC"]
-    assert kept.forget("DD_IN") == []  # no half of a name
+    assert kept.forget("DD_IN") == []  # a part of a name does not match
     assert [entry.channel for entry in kept.forget("all")] == ["VDD_IN"]
     assert kept.entries() == []
 

@@ -1,4 +1,4 @@
-"""Sources are asked one by one: what one does wrong costs the others nothing."""
+"""Sources are asked one at a time, and a source that fails does not affect the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Meter(Sensor):
-    """One power channel that reads what it is told."""
+    """A sensor with one power channel, whose value a test sets."""
 
     name = "meter"
 

@@ -1,4 +1,4 @@
-"""Small files: open once, never raise, come back after they were away."""
+"""Small files are opened once, never raise, and are read again after they were missing for a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, to be set: ``clock[0] += 1``."""
+    """The time, which a test sets: ``clock[0] += 1``."""
     now = [100.0]
     monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now

@@ -1,4 +1,4 @@
-"""Time constants that a bench fitted are kept for the next one, and give way to what was measured on purpose."""
+"""Time constants that a bench fitted are stored for the next one, but never replace those of ``calibrate --filter``."""
 
 from __future__ import annotations
 

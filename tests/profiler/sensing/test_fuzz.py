@@ -1,4 +1,4 @@
-"""A tree that changes, breaks and comes back under a running sampler: nothing crashes, nothing is invented."""
+"""A tree that changes, breaks and comes back during sampling must cause no crash and no invented value."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from edgeprof.simulation.layouts import build
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The only currents (mA) that are ever written: 10 and 20 of the 8 mA steps, at 5 V.
+#: The only currents (mA) that the test writes: 10 and 20 steps of 8 mA, at 5 V.
 CURRENTS = (80, 160)
 SECONDS = 1.0
 
 
 def spoil(path: Path, choice: random.Random) -> None:
-    """One thing that can happen to a file, or a good value again."""
+    """Do one thing that can happen to a file, or write a good value again."""
     kind = choice.choice(["good", "good", "good", "empty", "text", "gone", "directory"])
     if path.is_dir():
         path.rmdir()

@@ -1,4 +1,4 @@
-"""One look at every channel: counters become watts, unknown stays unknown."""
+"""One reading of every channel: counters become watts, and unknown values stay unknown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Scripted(Sensor):
-    """Rows as given, one after another, 1 s apart."""
+    """A sensor that gives predefined rows, 1 s apart."""
 
     name = "scripted"
 

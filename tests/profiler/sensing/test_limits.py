@@ -1,4 +1,4 @@
-"""What a reading can be: one rule for the first look, windows and running sums."""
+"""Limits of readings: the same rule holds for first readings, windows and running sums."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRAP_J = 262143.328850
 COUNTER = Channel(
     "rapl", "package-0", "energy", kind="counter", scope="package", wrap=WRAP_J, update_interval_s=1e-3, resolution=6e-5
 )
-#: What happens to a counter at one reading, from its true value (J) → what it then shows for ever, or once.
+#: Name of a fault at one reading → what the counter shows from then on, or once, given its true value (J).
 FAULTS = {
     "a reset": lambda joules: 0.001,
     "ten joules back": lambda joules: joules - 10,
@@ -33,7 +33,7 @@ def true_readings(start_j: float, seconds: float = 12.0) -> tuple[np.ndarray, np
 
 
 def broken(start_j: float, fault: str) -> tuple[np.ndarray, np.ndarray]:
-    """Readings with the fault in their middle."""
+    """Return readings with the fault in their middle."""
     times, joules = true_readings(start_j)
     middle = times.size // 2
     if fault in GLITCHES:

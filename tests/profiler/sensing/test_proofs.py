@@ -1,4 +1,4 @@
-"""What is kept of a proof, and where it is cited."""
+"""What is stored of a proof, and where it is cited."""
 
 from __future__ import annotations
 

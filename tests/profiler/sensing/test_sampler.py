@@ -1,4 +1,4 @@
-"""The sampler keeps its deadlines, counts what it missed, and no sensor can harm another."""
+"""The sampler meets its deadlines and counts missed ones, and no sensor can disturb another."""
 
 from __future__ import annotations
 
@@ -192,9 +192,9 @@ def test_a_source_is_read_no_more_often_than_it_has_something_new():
         return sensor.reads
 
     assert count(slow=True, update_interval_s=0.1) == 101
-    assert count(slow=False, update_interval_s=0.1) == 501  # several times per refresh: to know when it ticked
+    assert count(slow=False, update_interval_s=0.1) == 501  # several times per refresh, to find when it ticked
     assert count(slow=False, update_interval_s=0.001) == 1001
-    assert count(slow=False, quantity="temperature") == 101  # follows no burst
+    assert count(slow=False, quantity="temperature") == 101  # a slow quantity
     assert count(slow=False, quantity="temperature", update_interval_s=5.0) == 9
 
 
@@ -256,7 +256,7 @@ def test_the_wall_clock_may_step_without_a_trace_of_it(monkeypatch):
 
 
 def wait_for(condition, seconds=20.0):
-    """Wait until something is so, without assuming how soon; False where it never was."""
+    """Wait until a condition is true, and return whether it became true within ``seconds``."""
     waiting = threading.Event()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -376,7 +376,7 @@ def test_it_samples_while_every_core_is_busy():
         for hog in hogs:
             hog.kill()
             hog.wait()
-    # How many deadlines pass unserved is for the machine to say: other programs may want its cores as well.
+    # The number of missed deadlines is not tested, because other programs may use the machine's cores too.
     assert only(sampler).failed == 0
 
 
@@ -406,7 +406,7 @@ def test_every_deadline_is_either_a_sample_or_missed_and_times_strictly_increase
     def takes(number):
         return 2.7 / rate if script[number % len(script)] == "stall" and rate > 99 else 0.0
 
-    # Stalls stay below what makes a sensor "slow": that would change its rate, and with it the number of deadlines.
+    # Stalls are shorter than those of a "slow" sensor, whose rate, and so the number of deadlines, would change.
     sensor = Scripted(read, clock=clock, takes=lambda n: min(takes(n), 0.0049))
     sampler = clock.run(Sampler([sensor], rate, clock=clock, phase=None))
     stats = only(sampler)

@@ -1,4 +1,4 @@
-"""The trace gives back every reading once, in order, and nothing that was not read."""
+"""The trace returns every reading once, in order, and nothing that was not read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pairs(of):
 
 
 def changes(of):
-    """Time and value of every reading that differs from the one before."""
+    """Return time and value of every reading that differs from the one before."""
     found, last = [], math.nan
     for time, value in pairs(of):
         if value != last:

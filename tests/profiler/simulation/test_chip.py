@@ -1,4 +1,4 @@
-"""Converters: what the parts' datasheets say of averaging, steps, limits and wraps."""
+"""Converters follow the data sheets of the parts: averaging, steps, limits and wraps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def orin(**changes: object) -> Ina3221:
 
 
 def test_the_step_response_is_the_exponential_of_the_datasheet() -> None:
-    """SBOS576 §7.4.1: (1 − 1/N)ⁿ after n cycles, which is an exponential with tau = N × cycle."""
+    """SBOS576 §7.4.1: the rest is (1 − 1/N)ⁿ after n cycles, which is an exponential with tau = N × cycle."""
     chip = orin(watts=4.0)
     assert chip.tau_s == pytest.approx(0.43, abs=0.001)
     step = constant(17.0)
@@ -76,7 +76,7 @@ def test_it_clips_at_its_range() -> None:
 
 
 def test_without_averaging_it_shows_the_last_conversion_only() -> None:
-    """At its reset default: one look of 1.1 ms in 6.6 ms."""
+    """With its reset defaults, it measures for 1.1 ms in each 6.6 ms."""
     chip = orin(samples=1, conversion_s=1.1e-3)
     assert chip.refresh_s == pytest.approx(6.6e-3)
     assert chip.tau_s == 0
@@ -87,12 +87,12 @@ def test_without_averaging_it_shows_the_last_conversion_only() -> None:
 
 
 def test_channels_of_one_chip_look_one_after_the_other() -> None:
-    """A change between two channels' looks is seen by the later one a cycle earlier."""
+    """The later of two channels sees a change between their conversions one cycle earlier."""
     chips = [orin(samples=1, conversion_s=1.1e-3, position=p) for p in (0, 2)]
     step = parse("square:1W,9W,4ms")
     for chip in chips:
         chip.advance(0.0066, step.energy)
-    # Channel 1 looked at 0–1.1 ms (low), channel 3 at 4.4–5.5 ms (low again, second period).
+    # Channel 1 measured during 0–1.1 ms (low), channel 3 during 4.4–5.5 ms (low again, second period).
     assert [chip.average_w for chip in chips] == [pytest.approx(1), pytest.approx(1)]
     chips[0].advance(0.0078, step.energy)
     assert chips[0].average_w == pytest.approx(9, abs=0.01)

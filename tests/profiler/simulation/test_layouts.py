@@ -1,4 +1,4 @@
-"""The trees say what the real parts would say."""
+"""The trees show the values that the real parts would show."""
 
 from __future__ import annotations
 

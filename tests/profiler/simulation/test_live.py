@@ -1,4 +1,4 @@
-"""Live boards: readable at every moment, true to their own account of joules, and never mistaken for hardware."""
+"""Live boards are always readable, agree with their own record of joules, and are never mistaken for hardware."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAYABLE = [name for name, spec in BOARDS.items() if spec.chips or name in {"ras
 
 
 def by_hand(live: LiveBoard, seconds: float, tick: float = 0.005):
-    """Play on a clock of our own: begin at 100 s, yield each time after its step, finish."""
+    """Run a board on a manual clock: begin at 100 s, yield each time after its step, and finish."""
     live.begin(100.0)
     for number in range(1, round(seconds / tick) + 1):
         live.step(100.0 + number * tick)
@@ -46,7 +46,7 @@ def watts(live: LiveBoard, rail: str) -> float:
 
 
 def test_kept_descriptors_read_a_whole_number_every_time_while_the_board_plays(tmp_path) -> None:
-    """Under the fastest updating there is: stepped without a pause by another thread."""
+    """Another thread steps the board without a pause, which is the fastest possible updating."""
     live = LiveBoard("jetson-nano", tmp_path, parse("sine:2W,9W,3s"))
     live.begin(0.0)
     files = live.layout.rails["POM_5V_IN"]
@@ -92,7 +92,7 @@ def test_every_board_starts_plays_and_stops_clean(board: str, tmp_path) -> None:
     assert Roots.resolve(tmp_path, environ={}).is_simulated
     summary = json.loads((tmp_path / "truth.json").read_text())
     assert set(summary["joules"]) == set(live.rails)
-    live.stop()  # once more is nothing
+    live.stop()  # a second call has no effect
 
 
 @pytest.mark.parametrize("board", PLAYABLE)
@@ -108,7 +108,7 @@ def test_parts_never_hold_more_than_the_rail_they_are_inside(board: str, tmp_pat
 
 
 def test_simple_integration_of_what_the_files_say_gives_the_true_joules(tmp_path) -> None:
-    """Behind a filter of 0.43 s, over a stretch whose ends are alike: within the 40 mW step."""
+    """Behind a filter of 0.43 s, over a stretch with equal readings at its ends, they agree within the 40 mW step."""
     live = LiveBoard("jetson-orin-nano", tmp_path, parse("square:2W,12W,400ms"))
     times, values = [], []
     for now in by_hand(live, 10.0):
@@ -123,7 +123,7 @@ def test_simple_integration_of_what_the_files_say_gives_the_true_joules(tmp_path
 
 
 def test_a_burst_is_blurred_as_the_stock_orin_blurs_it(tmp_path) -> None:
-    """11 % of a 100 ms burst's extra energy is in its own window, and the correction by tau brings back the rest."""
+    """11 % of a 100 ms burst's extra energy is in its own window; the correction by tau recovers the rest."""
     live = LiveBoard("jetson-orin-nano", tmp_path, parse("burst:4W,14W,100ms,4s"))
     values = {round(now, 3): watts(live, "VDD_IN") for now in by_hand(live, 4.2)}
     times = np.arange(103.9, 104.0001, 0.005)
@@ -167,7 +167,7 @@ def test_load_moves_the_rails_between_idle_and_full(tmp_path) -> None:
 
 
 def test_the_machines_own_load_is_followed(tmp_path) -> None:
-    """Burn all cores' worth of /proc/stat for a moment: the level must leave idle."""
+    """Burn CPU time on all cores for a moment: the level must rise above idle."""
     with LiveBoard("jetson-orin-nano", tmp_path) as live:
         idle = live.layout.rails["VDD_IN"].idle_w
         deadline, most = time.monotonic() + 20, 0.0

@@ -1,4 +1,4 @@
-"""The virtual microcontroller: held to what MLCommons' own firmware answered, and its faults."""
+"""The virtual microcontroller: its answers, compared with those of MLCommons' own firmware, and its faults."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Machine:
 
 
 def numbers_masked(text: str) -> str:
-    """Laps, results and the count of a short load differ; everything else may not."""
+    """Mask what may differ: laps, results and the count of a short load."""
     text = re.sub(r"m-lap-us-\d+", "m-lap-us-N", text)
     text = re.sub(r"\d\.\d\d\d", "R", text)
     return re.sub(r"db has \d+", "db has N", text)
@@ -57,7 +57,7 @@ def test_it_answers_as_the_firmware_of_mlcommons_does():
     firmware = Firmware(machine, "ic01", "unspecified", Faults())
     firmware.boot()
     assert machine.take() == BOOT
-    for command, answer in TRANSCRIPT[:-1]:  # before the last one a whole input was loaded
+    for command, answer in TRANSCRIPT[:-1]:  # before the last command, a whole input was loaded
         firmware.receive(command.encode() + b"%")
         assert numbers_masked(machine.take()) == numbers_masked(answer), command
 

@@ -1,4 +1,4 @@
-"""What a virtual board follows: the machine's load, or one process tree's."""
+"""The load that a virtual board follows: that of the machine, or that of one process tree."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_level_is_the_load_between_the_last_two_looks() -> None:
     spent = {10.0: 0.0, 10.05: 0.05, 10.1: 0.2}
     load = Load(lambda now: spent[now], cores=2, noise=0.0)
     load.begin(10.0)
-    assert load.advance(10.02) is False  # too soon to look
+    assert load.advance(10.02) is False  # too soon for another reading
     assert load.advance(10.05) is True
     assert load.level(10.06) == pytest.approx(0.5)
     load.advance(10.1)
@@ -58,7 +58,7 @@ def test_a_proc_without_stat_is_one_sentence_and_names_the_way_out(tmp_path) -> 
 
 
 def test_a_process_tree_counts_its_children_and_never_falls() -> None:
-    """A shell whose child burns, and is then waited for."""
+    """A shell waits for a child that burns CPU time."""
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     child = f"subprocess.run([sys.executable, '-c', {burn!r}])"
     code = f"import subprocess, sys; sys.stdin.readline(); {child}; sys.stdin.readline()"

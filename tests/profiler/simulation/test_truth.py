@@ -1,4 +1,4 @@
-"""The whole sensing chain against the truth: discovery, sampler and analysis on boards that live."""
+"""The whole sensing chain compared with the truth: discovery, sampler and analysis on live boards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def measured(board: LiveBoard, clock: Clock) -> tuple[float, float, tuple[float, float]]:
-    """The joules of the total over 2 s, what their uncertainty allows (three times), and when that was."""
+    """Return the joules of the total over 2 s, three times their uncertainty, and the start and end of the time."""
     found = discover(PluginHost(only=["ina3221", "hwmon", "rapl", "pmic"]), Roots.resolve(board.directory, environ={}))
     headline = found.topology.headline
     assert {channel.provenance for channel in headline.channels} == {"simulated"}
@@ -55,9 +55,9 @@ def measured(board: LiveBoard, clock: Clock) -> tuple[float, float, tuple[float,
     ],
 )
 def test_edgeprofs_joules_of_a_living_board_are_the_true_ones(name: str, waveform: str, tmp_path) -> None:
-    """In virtual time, where nothing is late: within what the budget says, and nothing on top of it.
+    """In virtual time, in which nothing is late, the error stays within the uncertainty of the budget.
 
-    Seen through a filter with ends that differ, a step counts tau-fold; the budget says so.
+    Behind a filter, with different readings at the ends, a step counts tau times; the budget includes that.
     """
     board = LiveBoard(name, tmp_path, parse(waveform))
     with VirtualTime(board) as clock:
@@ -69,7 +69,7 @@ def test_edgeprofs_joules_of_a_living_board_are_the_true_ones(name: str, wavefor
 
 
 def test_they_are_in_real_time_too(tmp_path) -> None:
-    """On whatever else the machine does, so within 3 % beside the budget."""
+    """Other load on the machine may disturb this, so 3 % are allowed in addition to the budget."""
     with LiveBoard("jetson-orin-nano", tmp_path, parse("square:4W,12W,100ms")) as board:
         joules, allowed, span = measured(board, MonotonicClock())
         true = board.energy(*span)

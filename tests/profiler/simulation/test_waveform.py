@@ -1,4 +1,4 @@
-"""Waveforms: their closed-form integral is the truth that everything else is held against."""
+"""Waveforms: their closed-form integral is the truth with which everything else is compared."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_energy_over_two_neighbouring_spans_adds_up(waveform: Waveform, a: float
 @pytest.mark.slow
 @given(waveforms, st.floats(0, 20), st.floats(1e-3, 5))
 def test_energy_is_the_integral_of_the_power(waveform: Waveform, start: float, length: float) -> None:
-    """Against a midpoint sum that is fine enough for the jumps, each of which it misses by half a step at most."""
+    """The reference is a midpoint sum, which is off by at most half a step at each jump."""
     steps = 20_000
     times = start + (np.arange(steps) + 0.5) * (length / steps)
     summed = sum(waveform.power(float(t)) for t in times) * length / steps
@@ -69,7 +69,7 @@ def test_a_description_survives_json(waveform: Waveform, time: float) -> None:
     ],
 )
 def test_known_waveforms_have_known_energies(spec: str, period: float, energy: float) -> None:
-    """Per period, and over a thousand of them: no error grows with time."""
+    """The energy is tested for one period and for a thousand: no error grows with time."""
     waveform = parse(spec)
     assert waveform.energy(period) == pytest.approx(energy)
     assert waveform.between(1000 * period, 1001 * period) == pytest.approx(energy)

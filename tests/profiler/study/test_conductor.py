@@ -1,4 +1,4 @@
-"""Studies: the recipe's file, the product's limits, the choice, and a whole run that is killed and goes on."""
+"""Studies: the recipe's file, the product's limits, the choice, and a whole run that is killed and continues."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_one_file_studies_several_models(tmp_path: Path) -> None:
 
 
 def test_requirements_of_a_product_become_limits() -> None:
-    """20 Wh for 8 h are 2.5 W; at 10 frames a second 250 mJ each, and each done within 100 ms."""
+    """20 Wh for 8 h are 2.5 W; at 10 frames per second this is 250 mJ per frame, and each takes at most 100 ms."""
     product = Product(fps=10, battery_wh=20, hours=8, memory_left_bytes=2**28)
     limits, told = product.limits(Limits(max_p99_s=0.05, max_rss_bytes=2**30))
     assert limits.max_p99_s == 0.05  # the stricter of the two
@@ -179,7 +179,7 @@ def test_the_cheapest_that_keeps_every_budget_is_recommended() -> None:
 
 
 def test_each_variant_is_judged_against_the_baseline_beside_it() -> None:
-    """The device slowed down between the two pairs: a's bare figure is the lower, b's ratio is."""
+    """The device slowed down between the two pairs: a has the lower figure, but b has the lower ratio."""
     found = result(variant("baseline", 10, 0.9), variant("a", 6, 0.9), variant("b", 8, 0.9))
     found.comparisons[1].energy_ratio = schema.Ratio(value=0.4, ci95=(0.39, 0.41))  # its own baseline took 20 J
     chosen = recommend(found, [])

@@ -1,4 +1,4 @@
-"""The conformance test of compressors passes one that conforms and names what is wrong with each that does not."""
+"""The conformance test accepts a compressor that conforms, and names the fault of each that does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conformance test of runtimes passes one that conforms and names what is wrong with each that does not."""
+"""The conformance test accepts a runtime that conforms, and names the fault of each that does not."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_runtime_that_conforms_passes(model):
 
 
 def with_session(**changes):
-    """A runtime that conforms but for its session."""
+    """Return a runtime that conforms except for its session."""
     return type("Changed", (Good,), {"session": type("ChangedSession", (GoodSession,), changes)})()
 
 
@@ -79,7 +79,7 @@ def with_runtime(**changes):
 
 
 def reuse(self, feeds):
-    """The same array every time."""
+    """Return the same array every time."""
     if not hasattr(self, "kept"):
         self.kept = np.zeros_like(feeds["x"], dtype="float32")
     if self.kept.shape != feeds["x"].shape:
@@ -89,7 +89,7 @@ def reuse(self, feeds):
 
 
 def grow(self, feeds):
-    """Keeps half a megabyte a run."""
+    """Leak half a megabyte in each run."""
     hoard.append(np.ones(1 << 16))
     return {"y": feeds["x"] * np.float32(2)}
 

@@ -1,4 +1,4 @@
-"""Wilson and McNemar against scipy, and against what is published."""
+"""Wilson's interval and McNemar's test are compared with scipy and with published values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_mcnemar_agrees_with_the_exact_binomial_test(b, c, both):
 
 
 def test_half_a_point_in_200_samples_is_not_significant():
-    """171 against 170 of 200 with three disagreements: nothing is shown."""
+    """171 against 170 of 200 with three disagreements proves nothing."""
     baseline = np.array([True] * 171 + [False] * 29)
     variant = baseline.copy()
     variant[[0, 1]] = False

@@ -1,4 +1,4 @@
-"""Two results side by side: who belongs to whom, and when one may not ask at all."""
+"""Comparing two results: which variants correspond, and when results must not be compared at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.profiler.results import samples
 
 
 def scaled(factor, name="int8-static"):
-    """The study with one variant's joules multiplied."""
+    """Return the study with the joules of one variant multiplied."""
     result = samples.study()
     result.id = "20261122-0900-bbb"
     for variant in result.variants:

@@ -1,4 +1,4 @@
-"""Two results are two runs: their intervals hold what runs differ by, measured where there are repeats."""
+"""Two results are two runs: intervals include the scatter between runs, which is measured if there are repeats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(number: int, factor: float = 1.0):
-    """The study once more, every figure of it scaled: another run of the same thing."""
+    """Return the study with every figure scaled, as another run of the same bench."""
     result = samples.study()
     result.id = f"run-{number}"
     for variant in result.variants:
@@ -59,7 +59,7 @@ def test_a_result_compared_with_itself_differs_by_nothing():
 
 @pytest.mark.parametrize("between", [0.003, 0.01])
 def test_no_change_is_seldom_called_one(between):
-    """Runs that differ by as much as is stated, or by less: one verdict in twenty may be false, not one in four."""
+    """If runs scatter by the stated amount or less, at most one verdict in twenty may be false, not one in four."""
     rng = np.random.default_rng(3)
     wrong = 0
     for number in range(40):

@@ -1,4 +1,4 @@
-"""Which model on which hardware: the arithmetic by hand, and what no set of results may break."""
+"""The choice of a model and hardware: arithmetic that was done by hand, and properties that hold for all results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeprof.verdicts.product_power import Draw, draw
 from edgeprof.verdicts.requirements import Requirements, from_toml
 from tests.profiler.results import samples
 
-#: 20 ms an inference at 5 W busy and 2 W idle: 0.1 J gross, 0.06 J net, at most 50 a second.
+#: 20 ms per inference at 5 W busy and 2 W idle: 0.1 J gross, 0.06 J net, at most 50 per second.
 GROSS_J, IDLE_W, SECONDS = 0.1, 2.0, 0.02
 STUDY = samples.study()
 FAST, SLOW = samples.latency(0.02), samples.latency(0.2)
@@ -25,7 +25,7 @@ BASE = samples.variant(workloads=[])
 def variant(
     name="int8", *, gross=GROSS_J, idle=IDLE_W, seconds=SECONDS, u=0.002, u_idle=0.0002, **changes
 ) -> s.Variant:
-    """A measured variant with exact figures: five windows of 2 s."""
+    """Return a measured variant with exact figures: five windows of 2 s."""
     count = round(2 / seconds)
     windows = [s.Window(start_s=3.0 * k, end_s=3.0 * k + count * seconds, inferences=count, order=k) for k in range(5)]
     figure = s.EnergyFigure(value=gross, expanded_uncertainty=u, ci95=(gross - u, gross + u), coverage_factor=2.0)
@@ -105,7 +105,7 @@ class TestPower:
         assert draw(made, asked()).ci95 is None
 
     def test_the_interval_of_hours_contains_the_truth_also_under_a_common_gain_and_offset(self):
-        """Figures are drawn with errors of the stated size; 95 % of the intervals must hold the true hours."""
+        """Figures are drawn with errors of the stated size; 95 % of the intervals must contain the true hours."""
         rng = random.Random(16)
         inside, trials = 0, 2000
         for _ in range(trials):
@@ -289,7 +289,7 @@ class TestProperties:
 
     @pytest.mark.parametrize("extreme", [0.0, 1e-300, 1e300, 1.7e308])
     def test_figures_beyond_the_world_end_in_a_verdict(self, many, extreme):
-        """A result file that somebody edited: no figure of it may end the command."""
+        """No figure of an edited result file may crash the command."""
         for made in many:
             if made.variants[0].energy_j_per_inference and made.variants[0].power_w:
                 made.variants[0].energy_j_per_inference.gross.expanded_uncertainty = extreme

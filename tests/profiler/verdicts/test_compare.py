@@ -1,4 +1,4 @@
-"""Verdicts from paired windows, and hosts that may or may not be compared."""
+"""Verdicts from paired windows, and which hosts may be compared."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_certain_difference_below_one_percent_does_not_matter():
 
 
 def test_pairing_takes_drift_out_of_the_ratio():
-    """Both drift by 30 % together: unpaired windows would tell nothing, paired ones tell 3 %."""
+    """Both drift by 30 % together: unpaired windows would show nothing, but paired windows show a difference of 3 %."""
     drift = np.linspace(1, 1.3, 8)
     base = [0.01 * d for d in drift]
     better = [0.0097 * d * (1 + e) for d, e in zip(drift, [1e-3, -1e-3] * 4, strict=True)]

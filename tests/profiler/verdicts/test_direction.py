@@ -1,4 +1,4 @@
-"""A metric of which less is better, through everything that weighs one variant against another."""
+"""A metric for which a lower value is better is handled correctly everywhere that variants are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.profiler.results import samples
 
 
 def study(worse=22.0):
-    """A baseline with a perplexity of 20, and a variant with another and half the joules."""
+    """Return a baseline with a perplexity of 20, and a variant with another perplexity and half the joules."""
     result = samples.study()
     del result.variants[2:]
     result.comparisons = []

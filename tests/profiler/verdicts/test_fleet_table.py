@@ -1,4 +1,4 @@
-"""A fleet's table: what may stand beside what, and what is ordered."""
+"""A fleet's table: which results may be compared in it, and how they are ordered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = {name: samples.variant(name, workloads=[]) for name in ("baseline", "int8
 
 
 def result(gross=0.01, *, covers="module", provenance="measured", result_id="r", status="ok", **changes) -> s.Result:
-    """A baseline and an int8 variant at half of its joules."""
+    """Return a result with a baseline and an int8 variant with half of its joules."""
     variants = []
     for name, joules in (("baseline", gross), ("int8", gross / 2)):
         energy = None if provenance == "none" else samples.energy(joules, provenance=provenance, covers=covers)

@@ -1,4 +1,4 @@
-"""Limits for CI: what was shown to be bad fails, what is missing fails, and noise fails only the strict."""
+"""Limits for CI: a proven violation fails, a missing figure fails, and an uncertain one fails only if strict."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_only_the_named_variants_are_asked():
 
 
 def branch_with(ratio, low, high):
-    """A comparison with just this energy ratio: what the rule makes of it is under test, not the statistics."""
+    """Return a comparison with exactly this energy ratio: the rule is tested, not the statistics."""
     branch = samples.study()
     against = across(samples.study(), branch)
     against.pairs[1].comparison.energy_ratio = schema.Ratio(value=ratio, ci95=(low, high))
@@ -114,10 +114,10 @@ def branch_with(ratio, low, high):
     ("ratio", "passed", "unsure", "strict"),
     [
         ((1.042, 1.031, 1.054), False, False, False),  # the whole interval is beyond
-        ((1.032, 1.011, 1.054), True, True, False),  # told from no change, but perhaps within what is allowed
-        ((1.032, 0.990, 1.075), True, True, False),  # noise could be all of it
-        ((1.010, 1.005, 1.015), True, False, True),  # worse, but within what is allowed
-        ((1.010, 0.990, 1.030), True, True, False),  # within, the interval reaches beyond
+        ((1.032, 1.011, 1.054), True, True, False),  # significant, but perhaps within the allowed change
+        ((1.032, 0.990, 1.075), True, True, False),  # perhaps only noise
+        ((1.010, 1.005, 1.015), True, False, True),  # worse, but within the allowed change
+        ((1.010, 0.990, 1.030), True, True, False),  # within it, but the interval extends beyond
         ((0.900, 0.880, 0.920), True, False, True),  # better
     ],
 )

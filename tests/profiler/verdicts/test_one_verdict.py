@@ -1,4 +1,4 @@
-"""One verdict: whatever was measured, no table, page, file or verb of the product says another thing than the rest."""
+"""One verdict: for any result, every table, page, file and command gives the same verdict."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def rows_of_csv(result: schema.Result) -> list[dict[str, str]]:
 
 
 def named_by_every_surface(result: schema.Result) -> dict[str, list[str]]:
-    """Surface → the names of the variants that it calls the one to take."""
+    """Return surface → the names of the variants that it recommends."""
     names = [v.name for v in result.variants]
     marked = [name for name, mark in zip(names, view.marks(result), strict=True) if re.match("◆ (?!degraded)", mark)]
     page = registry.render([result], ".html")
@@ -136,7 +136,7 @@ def test_no_surface_disagrees_with_another(result, limits):
 @given(results())
 @settings(max_examples=40, deadline=None)
 def test_a_comparison_never_contradicts_the_recommendation(result):
-    """What is recommended is not worse than the baseline in what decided, and not shown to have lost accuracy."""
+    """The recommended variant is not worse than the baseline in what decided, and has no proven loss of accuracy."""
     judge(result)
     recommendation, chosen = result.recommendation, recommended_variant(result)
     if chosen is None or result.variants[0].status == "failed":
@@ -164,7 +164,7 @@ def test_a_file_without_a_recommendation_is_judged_by_the_same_rule(result):
 
 
 def test_the_front_and_the_choice_agree_where_files_differ_and_costs_nearly_do():
-    """4.00 J in 500 B and 4.08 J in 200 B: once ◆ best stood beside one, and the other was shipped."""
+    """4.00 J in 500 B and 4.08 J in 200 B: once, ◆ best marked one of them, and the other was recommended."""
     made = samples.result(
         [variant(n, windows(j, 0.0), accuracy=(0.9, 1000)) for n, j in (("baseline", 10), ("a", 4.0), ("b", 4.08))]
     )

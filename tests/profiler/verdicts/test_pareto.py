@@ -1,4 +1,4 @@
-"""The front keeps what is worth a choice: ties count as equal, unknown as neither."""
+"""The Pareto front contains the variants worth choosing: ties count as equal; unknown is neither better nor worse."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_trade_keeps_both():
 
 
 def test_an_accuracy_within_the_interval_is_a_tie_and_saves_nobody():
-    """85.5 % against 85.0 % of 200 samples is no difference; twice the joules are one."""
+    """85.5 % against 85.0 % of 200 samples is not a significant difference, but twice the joules is."""
     baseline = variant("baseline", around(2.0), around(2.0), accuracy=(0.855, 200))
     int8 = variant("int8", around(1.0), around(1.0), accuracy=(0.85, 200))
     assert front([baseline, int8]) == ["int8"]

@@ -1,4 +1,4 @@
-"""Two perplexities are compared token by token, and only where the tokens are the same."""
+"""Two perplexities are compared token by token, and only if the tokens are the same."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def model(name, joules=(0.01, 0.0101, 0.0099), *, worse=None, tokens="t", **shap
 def test_a_comparison_holds_the_ratio_of_the_same_tokens():
     found = compare(model("q4", worse=0.05), model("f16", worse=0.0)).perplexity_ratio
     assert found.value == pytest.approx(np.exp(0.05), rel=1e-4)
-    assert found.ci95[0] == pytest.approx(found.ci95[1], rel=1e-3)  # the same loss at every token leaves no doubt
+    assert found.ci95[0] == pytest.approx(found.ci95[1], rel=1e-3)  # the same loss at every token: no uncertainty
     assert compare(model("q4", worse=0.05, tokens="u"), model("f16", worse=0.0)).perplexity_ratio is None
     assert compare(model("q4"), model("f16", worse=0.0)).perplexity_ratio is None
 

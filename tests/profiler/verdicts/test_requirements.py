@@ -1,4 +1,4 @@
-"""requirements.toml: what is read, what is refused in one sentence, and the arithmetic that is shown."""
+"""requirements.toml: what is read, what is refused with one sentence, and the arithmetic that is shown."""
 
 from __future__ import annotations
 

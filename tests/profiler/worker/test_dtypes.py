@@ -1,4 +1,4 @@
-"""Types that numpy lacks, held against ml_dtypes."""
+"""Types that numpy lacks are compared with ml_dtypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model file is data: what would run its author's code is found without a library, refused, and never run."""
+"""A model file is data: code in it is found without a library, the file is refused, and the code never runs."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_an_endless_pickle_is_given_up() -> None:
     assert "operations" in pickles.scan(b"\x80\x02" + b"N0" * 500_000 + b".").reason
 
 
-#: Calls that run what a file's author wrote, and where each is allowed.
+#: Calls that run code from a model file → where each is allowed.
 DOORS = {
     "torch.export.load": {"embedded_code.py"},
     "pickle.load": set(),

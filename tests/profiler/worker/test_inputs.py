@@ -1,4 +1,4 @@
-"""What a model is fed, and what is said when it cannot be."""
+"""The inputs that a model gets, and the error if there are none."""
 
 from __future__ import annotations
 

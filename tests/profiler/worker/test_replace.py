@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, and nothing is left beside it."""
+"""A file is replaced completely or not at all, and no temporary file is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a confined process can still do, tried for real in one of its own; skipped where the kernel cannot confine."""
+"""What a sandboxed process can still do, tested in a real process; skipped if the kernel has no sandbox."""
 
 from __future__ import annotations
 

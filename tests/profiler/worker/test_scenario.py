@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("settled")
 
 
 class Model:
-    """Sleeps, and remembers when it was called and by whom."""
+    """A model that sleeps, and records when it was called and by whom."""
 
     def __init__(self, seconds: float = 0.001) -> None:
         self.seconds = seconds
@@ -134,7 +134,7 @@ def test_a_failing_stream_fails_the_window():
 
 @pytest.mark.parametrize("name", ["server", "periodic"])
 def test_a_stall_is_paid_for_by_every_call_that_waited(name):
-    """Coordinated omission: one stall of 100 ms at 50 calls/s delays some five calls, not one."""
+    """Coordinated omission: one stall of 100 ms at 50 calls/s delays about five calls, not one."""
     calls = 0
 
     def stalls_once() -> None:

@@ -1,4 +1,4 @@
-"""When a warm-up is over (measurement.md, A3)."""
+"""The detection of the end of a warm-up (measurement.md, A3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What crosses the socket arrives as it was."""
+"""Messages arrive through the socket unchanged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_wait_asks_its_check_and_ends_when_that_raises(pair):
     with pytest.raises(TimeoutError, match="enough"):
         wire.Connection(pair[0]).receive(check)
     asked.clear()
-    with pytest.raises(TimeoutError, match="enough"):  # nobody reads: sending waits too
+    with pytest.raises(TimeoutError, match="enough"):  # nobody reads, so that sending blocks too
         wire.Connection(pair[0]).send({}, [bytes(10_000_000)], check)
 
 
@@ -96,7 +96,7 @@ def test_strings_survive_and_bytes_become_strings():
 
 
 def test_maps_sequences_and_nothing_survive_as_they_are():
-    """What scikit-learn's ZipMap, ONNX's sequences and optionals give."""
+    """Such values come from scikit-learn's ZipMap and from ONNX's sequences and optionals."""
     maps = [{0: 0.25, 1: 0.75}, {"cat": 1.0, "dog": None}]
     arrays = [np.arange(3, dtype=np.float16), np.ones((2, 2), np.uint8)]
     given = {

@@ -1,4 +1,4 @@
-"""Sessions that offer several workloads, asked through the handler as a worker is."""
+"""Sessions with several workloads, called through the handler as in a worker."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The dashboards as readable Python; what ships is the JSON that ``python tools/dashboards/build.py`` makes of them."""
+"""The dashboards' definitions in Python; ``python tools/dashboards/build.py`` turns them into the JSON that ships."""

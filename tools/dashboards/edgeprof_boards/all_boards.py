@@ -17,12 +17,12 @@ DASHBOARDS: tuple[Dashboard, ...] = (device.DASHBOARD, inference.DASHBOARD, benc
 
 
 def json_of(dashboard: Dashboard) -> str:
-    """A dashboard's JSON as it is committed."""
+    """Return a dashboard's JSON as it is committed."""
     return json.dumps(dashboard.render(), indent=2, ensure_ascii=False) + "\n"
 
 
 def path_of(dashboard: Dashboard) -> Path:
-    """Where a dashboard's JSON lies."""
+    """Return the path of a dashboard's committed JSON."""
     return GRAFANA / f"{dashboard.uid}.json"
 
 

@@ -1,4 +1,4 @@
-"""The newest benchmark of every variant: what is gained, how sure it is, and what it costs in accuracy."""
+"""The newest benchmark of every variant: what a variant saves, how certain that is, and what it costs in accuracy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeprof_boards.style import DASHED, GREEN, ORANGE, RED, YELLOW
 from edgeprof_dashboards.preview.panels import Override, Query
 
 _CHOSEN = ('model=~"$model"', 'scenario=~"$scenario"')
-#: What two results must have in common to be compared.
+#: The labels that two results must share to be compared.
 _PLACE = "job, instance, scenario"
 _KEY = "job, instance, model, runtime, scenario"
 _WHO = "{{model}} {{variant}} {{runtime}} {{scenario}}"
@@ -27,12 +27,12 @@ _MEDIAN = _bench_metric("latency_seconds", 'quantile="0.5"')
 
 
 def _ratio_to_baseline(what: str, extra: str, *matchers: str) -> str:
-    """To the file that was chosen as the baseline, on the same device and in the same scenario."""
+    """Return PromQL for a figure relative to the chosen baseline file, on the same device and in the same scenario."""
     return f"{_bench_metric(what, *matchers)} / on ({_PLACE}{extra}) group_left () {_baseline_figure(what, *matchers)}"
 
 
 def _baseline_figure(what: str, *matchers: str) -> str:
-    """The baseline's figure; it may be of another model and runtime than those that are compared with it."""
+    """Return PromQL for the baseline's figure; the baseline may be of another model or runtime than the others."""
     return of(f"edgeprof_bench_{what}", 'scenario=~"$scenario"', *matchers, *_BASELINE)
 
 
@@ -45,7 +45,7 @@ _FAINT = {
 _LESS = ((None, GREEN), (1.0, YELLOW), (1.1, ORANGE))
 
 _QUOTED = {"0": ("no", RED), "1": ("yes", GREEN)}
-#: From 0 where it is an axis: half as far is half as dear.
+#: An axis from 0, so that half the distance means half the cost.
 _FROM_ZERO = {"min": 0}
 _ENERGY_COLUMN = Value(f"sum by ({_ONE}, provenance) ({_ENERGY})", "joule", _FROM_ZERO)
 _SURE_COLUMN = Value(f"sum by ({_ONE}, provenance) ({_SURE})", "joule")
@@ -155,7 +155,7 @@ def _memory(kind: str) -> Value:
 
 
 _FIRST_TOKEN = _bench_metric("time_to_first_token_seconds", 'quantile="0.5"')
-#: Only what is a language model: every variant has memory of its own.
+#: Restricts a query to language models: the metric in question exists for every kind of variant.
 _OF_LANGUAGE = f"and on ({_ONE}) {_bench_metric('language_info')}"
 
 LANGUAGE = Row(

@@ -1,8 +1,8 @@
-"""Grafana dashboards as readable Python: what a panel shows is written down, where it stands follows.
+"""Grafana dashboards as readable Python: a definition states what each panel shows; the layout is computed.
 
-``Dashboard.render`` gives the classic JSON model (schemaVersion 42), which Grafana 10 to 13 read, imported by hand or
-provisioned: the data source is a template variable and no ``__inputs`` are left to be filled in. The JSON is the same
-for the same definition, so that it can be committed and compared.
+``Dashboard.render`` returns the classic JSON model (schemaVersion 42), which Grafana 10 to 13 read. It can be imported
+by hand or provisioned, because the data source is a template variable and no ``__inputs`` must be filled in. The same
+definition always gives the same JSON, so that it can be committed and compared.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from edgeprof_boards.queries import absence
 from edgeprof_boards.style import GREEN, Levels, steps, value_mappings
 from edgeprof_dashboards.preview.panels import Override, Query
 
-#: The template variable that all panels take their data from.
+#: The data source of all panels: a template variable of the dashboard.
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-#: Of the 24 columns of Grafana's grid.
+#: The number of columns of Grafana's grid.
 COLUMNS = 24
 Kind = Literal["timeseries", "stat", "gauge", "bargauge", "table", "xychart", "state-timeline", "text"]
 
@@ -27,26 +27,26 @@ class Panel:
     """One panel.
 
     Attributes:
-        unit: Grafana's id, as ``watt``.
-        width: Of 24 columns.
-        height: In grid rows (30 pixels).
-        stack: Whether series are piled up.
-        bounds: Lowest and highest value of the axis; None leaves an end to Grafana.
+        unit: Grafana's id of the unit, such as ``watt``.
+        width: Width in columns; the grid has 24.
+        height: Height in grid rows (30 pixels).
+        stack: Whether series are stacked.
+        bounds: Lowest and highest value of the axis; Grafana chooses an end that is None.
         thresholds: (from, colour); the first is the base.
         limits: Whether a timeseries shows its thresholds as dashed lines.
         mappings: Value → (text, colour), for states.
-        reduce: What a stat shows of a series: ``lastNotNull``, ``max`` …
+        reduce: How a stat reduces a series to one number: ``lastNotNull``, ``max`` …
         columns: A table's columns: field → heading. Other fields are left out.
         column_units: A table's units: heading → unit.
         points: xychart: (field of x, field of y).
         content: Markdown of a text panel.
-        time_from: A time range of its own, as ``now/d``.
+        time_from: The panel's own time range, such as ``now/d``; without it the panel uses the dashboard's.
         text_mode: What a stat writes: ``auto``, ``value_and_name``, ``name``.
         line: How a timeseries is drawn: ``linear`` or ``stepAfter``.
         fill: Opacity under the lines, 0 to 100.
         log: Whether the y axis is logarithmic.
-        from_zero: Whether a timeseries' axis begins at 0 at the latest.
-        absent: What is said where there is no data; by default what the first metric's absence means.
+        from_zero: Whether a timeseries' axis includes 0.
+        absent: The text shown where there is no data; by default, what the absence of the first metric means.
     """
 
     title: str
@@ -77,7 +77,7 @@ class Panel:
     absent: str = ""
 
     def render(self, number: int, x: int, y: int) -> dict[str, Any]:
-        """Its JSON; ``number`` is its id within the dashboard."""
+        """Return the panel's JSON; ``number`` is its id within the dashboard, ``x`` and ``y`` its grid position."""
         panel: dict[str, Any] = {
             "id": number,
             "type": self.kind,
@@ -141,7 +141,7 @@ class Panel:
         ]
 
     def _transformations(self) -> list[dict[str, Any]]:
-        """Several instant queries side by side, one line for each set of labels."""
+        """Return the transformations that join instant queries as columns, with one row for each set of labels."""
         if not self.columns:
             return []
         order = {name: index for index, name in enumerate(self.columns)}
@@ -160,7 +160,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """Panels under one heading, from left to right, then below."""
+    """Panels under one heading, placed from left to right, then from top to bottom."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -173,12 +173,12 @@ class Variable:
 
     Attributes:
         kind: ``query`` (values of a label), ``custom`` (a list) or ``textbox`` (a number that the user types).
-        query: PromQL for Grafana's ``label_values(...)``, the list, or the text at first.
-        every: Of a query: the regular expression that "All" stands for.
-        multi: Whether several may be chosen; a single choice has no "All".
-        offers_all: Whether "All" is one of the choices, and the first; without it Grafana chooses the first value.
-        first: Of a query without ``multi``: the value chosen at first.
-        about: Shown beside it.
+        query: Grafana's ``label_values(...)``, the list of choices, or the initial text.
+        every: For a query: the regular expression that "All" stands for.
+        multi: Whether several values may be chosen; a single choice has no "All".
+        offers_all: Whether "All" is offered, as the first choice; without it Grafana chooses the first value.
+        first: For a query without ``multi``: the value that is chosen at first.
+        about: The description that Grafana shows beside the variable.
     """
 
     name: str
@@ -224,7 +224,7 @@ class Variable:
         return {"text": ["All"], "value": ["$__all"]} if self.offers_all else {}
 
 
-#: What every dashboard can be restricted to; the linter's rules ask for exactly these.
+#: The variables that every dashboard has; the linter's rules require exactly these.
 JOB = Variable("job", "Job", "label_values(edgeprof_build_info, job)")
 INSTANCE = Variable("instance", "Instance", 'label_values(edgeprof_build_info{job=~"$job"}, instance)')
 
@@ -234,11 +234,11 @@ class Dashboard:
     """One dashboard.
 
     Attributes:
-        uid: Its address in Grafana for ever.
-        variables: Beside data source, job and instance.
-        is_for_one: Whether it shows one device at first, since rails of many devices in one picture say nothing.
-        shows: The metric of the devices that can be chosen: the first of them is what is seen at first.
-        span: The time that it shows at first, as ``now-6h``.
+        uid: Its permanent id in Grafana's URLs.
+        variables: Its variables besides data source, job and instance.
+        is_for_one: Whether it shows one device at first, because rails of many devices in one panel are unreadable.
+        shows: The metric whose devices can be chosen; the first of them is shown at first.
+        span: The start of the time that it shows at first, such as ``now-6h``.
     """
 
     uid: str
@@ -257,7 +257,7 @@ class Dashboard:
         return tuple(panel for row in self.rows for panel in row.panels)
 
     def render(self) -> dict[str, Any]:
-        """The JSON that Grafana imports."""
+        """Return the JSON that Grafana imports."""
         source = {
             "name": "datasource",
             "label": "Data source",

@@ -1,4 +1,4 @@
-"""One device, or a few side by side: where the joules go, how hot it is, what holds it back."""
+"""One device, or a few side by side: what uses the energy, how hot the device is, and what throttles it."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ HEALTH = Row(
                 "Governor": "governor",
                 "edgeprof": "version",
             },
-            # Without the metrics' names, which would keep the three from being one line.
+            # The metrics' names are dropped: with them, the three would be separate lines instead of one.
             queries=(
                 Query(f"group by (instance, model, board, covers, rail) ({of('edgeprof_device_info')})", instant=True),
                 Query(f"group by (instance, mode, governor) ({of('edgeprof_power_mode_info')})", instant=True),

@@ -1,8 +1,9 @@
-"""Many devices: the sum, the worst, and the ones that are not like the others.
+"""Many devices: the sum, the worst, and the outliers.
 
-Everything but the state of the scrape and the results of benchmarks comes from the recording rules
-(``edgeprof.rules.yml``): a handful of series for each device, whatever it exposes, so that a thousand devices are as
-quick to look at as ten. The results are folded up, and are asked for when they are opened.
+Everything except the state of the scrape and the results of benchmarks comes from the recording rules
+(``edgeprof.rules.yml``). They give a handful of series for each device, however many it exposes, so that the dashboard
+is as fast for a thousand devices as for ten. The rows of the results are collapsed; Grafana queries them when they are
+opened.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _LIKE = _of("instance:edgeprof_device_power_deviation:mad")
 _MODEL = _of("instance_model:edgeprof_inference_joules:per_inference1h")
 _UP = _of("up")
 
-#: Grafana puts the cell's text in, and keeps the time shown.
+#: A link to the device's dashboard: Grafana inserts the cell's text and keeps the time range.
 _ITS_DASHBOARD = {
     "title": "Its own dashboard",
     "url": "/d/edgeprof-device?var-instance=${__value.raw:percentencode}&${__url_time_range}",
@@ -209,11 +210,11 @@ WORST = Row(
     collapsed=True,
 )
 
-#: One result of the benchmark of one device.
+#: The labels that identify one result of one device.
 _ONE = "job, instance, model, runtime, scenario, variant"
 _MEASURED, _NOT_MEASURED = 'provenance=~"counter|measured"', 'provenance!~"counter|measured"'
 _GROSS, _MEDIAN = 'kind="gross"', 'quantile="0.5"'
-#: What two devices' results must share before their joules are compared.
+#: The labels that the results of two devices must share before their joules are compared.
 _ALIKE = "model, scenario, variant, batch, covers"
 _CIRCUMSTANCES = "board, power_mode, runtime_version, threads, batch, covers"
 
@@ -227,7 +228,7 @@ def _joules(*matchers: str) -> str:
 
 
 def _to_the_lowest() -> str:
-    """Joules over the lowest of the devices whose joules cover the same; nothing where a device stands alone."""
+    """Return PromQL for joules relative to the lowest device with the same coverage; no value for a single device."""
     info = _bench("info", _MEASURED, 'covers!~"|unknown"')
     covered = f"({_joules(_MEASURED)} * on ({_ONE}, provenance) group_left (batch, covers) {info})"
     lowest = f"min by ({_ALIKE}) {covered} and on ({_ALIKE}) count by ({_ALIKE}) {covered} > 1"
@@ -235,7 +236,7 @@ def _to_the_lowest() -> str:
 
 
 def _results(title: str, description: str, provenance: str, **extra: str | Value) -> Panel:
-    """A row for each device and variant."""
+    """Return a table with a row for each device and variant."""
     return table(
         title,
         description,
@@ -269,7 +270,7 @@ def _results(title: str, description: str, provenance: str, **extra: str | Value
 
 
 def _with_joules(what: str, provenance: str, *matchers: str) -> str:
-    """A figure of those results alone whose joules came about like this."""
+    """Return PromQL for a figure, restricted to results whose joules have the given provenance."""
     return f"{_bench(what, *matchers)} and on ({_ONE}) {_bench('info', provenance)}"
 
 

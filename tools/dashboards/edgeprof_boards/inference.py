@@ -28,7 +28,7 @@ def _growth_of(metric: str, *, before: str = "") -> str:
 
 
 def _per_inference(grow: Callable[[str], str]) -> str:
-    """Joules over the inferences whose energy is known; provenance stays with the joules."""
+    """Return PromQL for the joules divided by the inferences whose energy is known; the label provenance is kept."""
     known = f"sum by ({_BY}) ({grow(_COUNT)}) - sum by ({_BY}) ({grow(_WITHOUT)})"
     return f"sum by ({_BY}, provenance) ({grow(_ENERGY)}) / on ({_BY}) group_left () ({known} > 0)"
 
@@ -160,9 +160,9 @@ _STAGE_COUNT = "edgeprof_stages_total"
 _STAGE_KNOWN = "edgeprof_stages_with_energy_total"
 _STAGE_WITHOUT = "edgeprof_stages_without_energy_total"
 _STAGE_SECONDS = "edgeprof_stage_seconds_total"
-#: The daemon gives stages their joules so often (edgeprof_exporters.stages.PERIOD_S).
+#: How often the daemon attributes energy to stages (edgeprof_exporters.stages.PERIOD_S).
 _STAGE_STEP = "30s"
-#: ... and gives up on them after so long (PATIENCE_S).
+#: How long the daemon tries before it gives up on them (PATIENCE_S).
 _WITHOUT_STEP = "10m"
 _STAGE_BY = f"{_BY}, stage"
 _STAGE_WHO = "{{model}} {{stage}}"

@@ -1,4 +1,4 @@
-"""What Grafana calls the options of a panel, one function for each kind."""
+"""The part of a panel's JSON that Grafana calls ``options``, with one function for each kind of panel."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _states_options(_panel: Panel) -> dict[str, Any]:
     }
 
 
-#: Kind of panel → what makes its ``options``.
+#: Kind of panel → the function that returns its ``options``.
 OPTIONS = {
     "timeseries": _timeseries_options,
     "stat": _stat_options,
@@ -107,5 +107,5 @@ def _point_style(_panel: Panel) -> dict[str, Any]:
     return {"show": "points", "pointSize": {"fixed": 10}, "scaleDistribution": {"type": "linear"}}
 
 
-#: Kind of panel → what makes the ``custom`` part of its fields.
+#: Kind of panel → the function that returns the ``custom`` part of its field configuration.
 CUSTOM = {"timeseries": _line_style, "xychart": _point_style}

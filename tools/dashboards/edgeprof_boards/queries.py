@@ -1,4 +1,4 @@
-"""PromQL that is restricted to what the user of a dashboard chose, and what it means where it answers nothing."""
+"""PromQL that is restricted to what the user of a dashboard chose, and explanations of empty answers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ CHOSEN = 'job=~"$job",instance=~"$instance"'
 
 
 def of(metric: str, *matchers: str) -> str:
-    """A selector of what the user chose: ``of("up", 'x="y"')`` → ``up{job=~"$job",instance=~"$instance",x="y"}``."""
+    """Select the chosen devices: ``of("up", 'x="y"')`` → ``up{job=~"$job",instance=~"$instance",x="y"}``."""
     return f"{metric}{{{','.join((CHOSEN, *matchers))}}}"
 
 
 def rate(metric: str, *matchers: str) -> str:
-    """The rate of a counter, over the interval that Grafana knows to be right for the scrape interval."""
+    """Return the rate of a counter, over the interval that Grafana derives from the scrape interval."""
     return f"rate({of(metric, *matchers)}[$__rate_interval])"
 
 
 def increase(metric: str, *matchers: str) -> str:
-    """How much a counter grew in the time that the dashboard shows."""
+    """Return the increase of a counter over the time that the dashboard shows."""
     return f"increase({of(metric, *matchers)}[$__range])"
 
 
-#: Beginning of a metric's name → what it means that there is none. The first that fits counts.
+#: Prefix of a metric's name → what the absence of the metric means. The first prefix that fits is used.
 _ABSENCES = {
     "edgeprof_subrail": "This board measures no parts of rails.",
     "edgeprof_rail_voltage": "No sensor of this board tells volts.",
@@ -56,7 +56,7 @@ _ABSENCES = {
 
 
 def absence(queries: tuple[Query, ...]) -> str:
-    """What it means that a panel's first metric is not there."""
+    """Return what the absence of a panel's first metric means."""
     match = re.search(r"\b(\w[\w:]*)\{", queries[0].expr) if queries else None
     name = match[1] if match else ""
     return next((text for start, text in _ABSENCES.items() if name.startswith(start)), "The daemon does not show it.")

@@ -1,7 +1,7 @@
 """The abacus meter: a board's own energy counter.
 
-``/sys/class/abacus/meter*/energy_uj``: microjoules since it was switched on, for everything behind the power input;
-new every 10 ms; starts again from 0 at 2^32 µJ. ``label`` beside it names the rail.
+``/sys/class/abacus/meter*/energy_uj`` gives the microjoules since the board was switched on, for everything behind the
+power input. It is updated every 10 ms and wraps at 2^32 µJ. The file ``label`` beside it has the name of the rail.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Meter(Sensor):
                 role="total",
                 provenance="simulated" if simulated else "counter",
                 resolution=1e-6,
-                gain_limit=0.01,  # the maker's: ±1 %
+                gain_limit=0.01,  # from the manufacturer: ±1 %
                 update_interval_s=0.01,
                 wrap=2**32 * 1e-6,
                 plausible=(0.0, 2**32 * 1e-6),
@@ -60,7 +60,7 @@ class Meter(Sensor):
             raise UnavailableError(f"{self._path} cannot be opened: {error.strerror}") from None
 
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:  # noqa: ARG002 - the read is quick
-        # At the sampling rate: nothing is opened, nothing is raised, and from here on the unit is the joule.
+        # Called at the sampling rate, so it opens nothing and raises nothing. Values leave the sensor in joules.
         assert self._file is not None
         try:
             values[0] = int(os.pread(self._file, 32, 0)) * 1e-6
@@ -74,7 +74,7 @@ class Meter(Sensor):
 
 
 def find(roots: Roots) -> list[Sensor]:
-    """Every abacus meter under these roots."""
+    """Return every abacus meter under these roots."""
     meters = sorted((roots.sysfs / "class" / "abacus").glob("meter*"))
     return [Meter(path, simulated=roots.is_simulated) for path in meters]
 

@@ -1,10 +1,10 @@
 """The runtime abacus: dense networks in a text format.
 
 The file begins with ``abacus 1``; ``inputs N`` gives the width of the input; each ``layer relu|linear`` is followed by
-one row per neuron: its weights, then its bias. ``#`` begins a comment.
+one row for each neuron: its weights, then its bias. ``#`` begins a comment.
 
-edgeprof also starts this file in its worker, perhaps under another and older Python (--worker-python). Hence Python
-3.6 grammar, the standard library at the top, what is heavy inside ``load``.
+edgeprof also runs this file in its worker, perhaps with an older Python (--worker-python). Therefore it uses Python 3.6
+grammar, imports only the standard library at the top, and imports large libraries inside ``load``.
 """
 
 from typing import Any, Dict, List, Tuple
@@ -66,10 +66,10 @@ class Network(Session):
 
 
 def parse(text: str) -> "Tuple[int, List[Tuple[bool, List[List[float]]]]]":
-    """The width of the input, and per layer: whether it ends in a ReLU, and its rows.
+    """Return the width of the input, and for each layer whether it ends in a ReLU, and its rows.
 
     Raises:
-        ValueError: with the number of the line that is wrong.
+        ValueError: the text does not follow the format; the message gives the number of the line.
     """
     if not text.startswith(MAGIC.decode("ascii")):
         raise ValueError("it does not begin with 'abacus 1'")

@@ -1,9 +1,10 @@
 """Estimate the energy of a pause in the readings from a curve between the power before it and the power after it.
 
-For a load in bursts the last readings say little, and the mean says much; a load that changes slowly was rising or
-falling when the pause began. So a straight line is fitted to the readings next to the pause. As far as the line
-explains these readings, its value and its slope are used; as far as it does not, the mean over a longer time. The curve
-in the pause is the cubic through both edges with their slopes.
+For a load in bursts, the mean of the readings predicts the pause better than the last readings do; for a load that
+changes slowly, their trend predicts it better. A straight line is therefore fitted to the readings next to the pause.
+Its value and its slope are used with a weight that grows with the share of the variance that the line explains, and the
+mean over a longer time is used with the remaining weight. The curve in the pause is the cubic through both edges with
+their slopes.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class Edge(NamedTuple):
 def edge_at(readings: Collection[tuple[float, float]], at: float) -> Edge:
     """The power at an edge of a pause, from the readings beside it.
 
-    The least-squares line counts with the weight 4·R² − 3, at least 0, and the mean with the rest. A line explains at
-    most 3/4 of the variance of a step, so that a load that was switched is not taken for one that rises.
+    The least-squares line has the weight max(0, 4·R² − 3), where R² is the share of the variance that it explains, and
+    the mean has the remaining weight. A line explains at most 3/4 of the variance of a step, so that a load that was
+    switched is not taken for one that rises.
 
     Args:
         readings: Times (s) and watts, at least one reading.

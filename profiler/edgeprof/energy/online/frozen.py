@@ -18,7 +18,7 @@ LEAST_STEPS = 3.0
 #: A value stands still if it repeats for this many time constants, this many refreshes and this many seconds.
 _TAUS, _REFRESHES, _LEAST_S = 5.0, 50.0, 1.0
 
-#: A change this close (s) to the beginning of a standstill is taken for its cause, and not for unanswered.
+#: A change this close (s) to the beginning of a standstill is taken to be its cause, and does not count as unanswered.
 _BEGINNING_S = 0.05
 #: A reading behind a filter goes on moving after a change. Half of the computed time is used, because the time constant
 #: is known only to within a factor, and not every change is as large as the largest.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PROVEN_BY_ONE = frozenset({"power", "energy", "voltage", "current", "temperature"})
 #: A total must reach this share of its parts: readings are not simultaneous, and filters may differ.
 _BELOW = 0.9
-#: Two readings of one counter are apart in time by this much (s) at most.
+#: The readings of two counters that may be the same meter are at most this far apart in time (s).
 _APART_S = 0.05
 #: The scopes with which a platform's counter is compared.
 _PARTS_OF_PLATFORM = ("package", "memory")
@@ -58,7 +58,7 @@ def is_doubtful(channels: Sequence[Channel], looks: Looks) -> bool:
 
 
 def _prove_channel(channel: Channel, values: Sequence[float]) -> Channel:
-    """Return the channel, marked unavailable if it gave no value that can be true."""
+    """Return the channel; it is marked unavailable if it gave no value that can be true."""
     if channel.quantity not in _PROVEN_BY_ONE or not channel.available or not values:
         return channel
     good = [value for value in values if not math.isnan(value)]

@@ -1,7 +1,7 @@
 """Board files: the table of boards and rails that comes with edgeprof, and the user's own tables.
 
-The form is described at the top of ``boards.toml``. A file that does not follow it is refused with its name, the line
-and the keys that are allowed, because a rail booked wrongly by a typing error would be a wrong joule for ever.
+The form is described at the top of ``boards.toml``. A file that does not follow it is refused with an error that gives
+its name, the line and the allowed keys, because a typing error that misplaces a rail would make all joules wrong.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A label alone proves little: a second chip on a header's bus may have the same one, and a driver without labels leaves
 only the I2C address and the input. A labelled reading is therefore a rail only if its place does not contradict the
 board's table, and an unlabelled one only if no labelled reading claims that rail. Of two possible chips the one on the
-board's own bus is chosen. If two readings remain, neither is the rail, because a guess would make a wrong total for
-good.
+board's own bus is chosen. If two readings remain, neither is taken to be the rail, because a wrong guess would make all
+totals wrong.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Origin:
 
 
 def rail_labelled(board: Board, label: str) -> Rail | None:
-    """The board's rail of that label, None where it has none."""
+    """Return the board's rail with that label; None if it has none."""
     return next((rail for rail in board.rails.values() if label == rail.name or label in rail.labels), None)
 
 

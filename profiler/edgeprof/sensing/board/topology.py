@@ -42,7 +42,7 @@ class Topology:
     headline: Headline
 
     def by_key(self) -> dict[Key, Channel]:
-        """For the sampler: key → annotated channel."""
+        """Key → annotated channel, as the sampler takes it."""
         return {channel.key: channel for channel in self.channels}
 
     @property

@@ -1,4 +1,4 @@
-"""``--fast-sensor``: less averaging in a board's INA3221s for one run, so that a short window is seen as it is."""
+"""``--fast-sensor``: less averaging in a board's INA3221s for one run, so that short windows can be resolved."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.sensing.device.settings import Settings
 
-#: With 140 µs and three channels a time constant of 13 ms: just above the distance of readings at 100 Hz, so that
-#: nothing is lost between two of them, and a thirtieth of the stock 0.43 s.
+#: With conversions of 140 µs and three channels, the time constant is 13 ms: just above the interval of readings at
+#: 100 Hz, so that nothing between two readings is lost, and a thirtieth of the stock 0.43 s.
 SAMPLES = 16
 
 
 def lower_samples(roots: Roots, settings: Settings) -> list[str]:
-    """Write ``samples`` of every INA3221 that averages more than ``SAMPLES``.
+    """Set the ``samples`` of every INA3221 that averages more than ``SAMPLES`` to that number.
 
     Returns:
-        What was changed, one sentence a chip.
+        What was changed, one sentence for each chip.
 
     Raises:
-        UnavailableError: there is none, or it may not be written.
+        UnavailableError: there is no INA3221, or its file may not be written.
     """
     if not roots.is_live and not roots.is_simulated:
         raise UnavailableError("--fast-sensor changes a device, and this is a captured tree of one")

@@ -40,7 +40,7 @@ def undo(journal: Path, boot: str | None) -> list[str]:
         changes = list(content["changes"])
     except (OSError, ValueError, KeyError, TypeError):
         with suppress(OSError):
-            journal.unlink()  # cut off: it is written whole before anything is changed
+            journal.unlink()  # incomplete: nothing was changed yet, as the journal is written completely before that
         return []
     same_boot = boot is None or content.get("boot") in {None, boot}
     failed = []

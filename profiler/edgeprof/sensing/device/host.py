@@ -58,11 +58,11 @@ _ARM_PARTS = {
 
 
 def describe_host(roots: Roots) -> Host:
-    """The device that these roots belong to.
+    """Describe the device that these roots belong to.
 
     The fingerprint is a hash over what must agree for two results to be compared: board, processor and cores, power
-    mode, governors, the limits of the clocks, SMT and boost, L4T, and whether the board is simulated. What is only
-    worth noting (C library, CUDA) is in ``context`` beside it.
+    mode, governors, the limits of the clocks, SMT and boost, L4T, and whether the board is simulated. Facts that are
+    only worth noting (C library, CUDA) are in ``context``.
 
     Raises:
         InputError: a user's board file does not follow the form.
@@ -92,7 +92,7 @@ def describe_host(roots: Roots) -> Host:
 
 
 def preflight(roots: Roots) -> list[Reason]:
-    """What may disturb a measurement that is about to begin; takes about 0.2 s."""
+    """Return what may disturb a measurement that is about to begin; this takes about 0.2 s."""
     reasons = []
     busy = competing_load(roots)
     if busy is not None and busy > COMPETING:

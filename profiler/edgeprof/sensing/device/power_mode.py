@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def power_mode(roots: Roots) -> str | None:
-    """The mode of nvpmodel by name (by number where the table is missing), else the ACPI platform profile."""
+    """Return the name of nvpmodel's mode (its number if the table is missing), or else the ACPI platform profile."""
     status = re.search(r"pmode:(\d+)", text_of(roots.root / "var/lib/nvpmodel/status") or "")
     if status is None:
         return text_of(roots.sysfs / "firmware/acpi/platform_profile")
@@ -27,17 +27,17 @@ def power_mode(roots: Roots) -> str | None:
 
 
 def cpufreq_directories(roots: Roots) -> list[Path]:
-    """The cpufreq directory of each CPU that has one."""
+    """Return the cpufreq directory of each CPU that has one."""
     cpus = [cpu for cpu in listing(roots.sysfs / "devices/system/cpu") if re.fullmatch(r"cpu\d+", cpu.name)]
     return [cpu / "cpufreq" for cpu in cpus if (cpu / "cpufreq").is_dir()]
 
 
 def cpu_governors(roots: Roots) -> str | None:
-    """The governors of all CPUs, each once; None where there are none."""
+    """Return the governors of all CPUs, each once; None if there are none."""
     names = [text_of(path / "scaling_governor") for path in cpufreq_directories(roots)]
     return " + ".join(dict.fromkeys(name for name in names if name)) or None
 
 
 def mode_and_governor(roots: Roots) -> tuple[str, str]:
-    """Both, empty where unknown: the labels of edgeprof_power_mode_info."""
+    """Return the power mode and the governors, empty if unknown, as labels of edgeprof_power_mode_info."""
     return power_mode(roots) or "", cpu_governors(roots) or ""

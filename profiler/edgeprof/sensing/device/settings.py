@@ -1,8 +1,8 @@
-"""Changing a device's settings for a run, and putting them back whatever happens.
+"""Change a device's settings for a run, and restore them whatever happens.
 
-Each change is written into a journal before it is made. At the run's end, Ctrl-C or an error the run itself puts
-everything back; if it is killed, a small process that waits for that does; if that is killed too, or the power fails,
-the next start of edgeprof does.
+Each change is written into a journal before it is made. At its end, after Ctrl-C or after an error, the run itself
+restores everything. If the run is killed, a small process that waits for this restores everything (``guard``). If that
+is killed too, or the power fails, the next start of edgeprof does.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Settings:
 
     def _note(self) -> None:
         text = json.dumps({"pid": os.getpid(), "boot": guard.boot_id(), "changes": self._changes}).encode()
-        # A longer text over a shorter one in one write: a reader after a crash sees the whole of either.
+        # A longer text replaces a shorter one in one write, so that after a crash the journal is one of them, complete.
         os.pwrite(self._descriptor, text, 0)
         os.ftruncate(self._descriptor, len(text))
         os.fsync(self._descriptor)
@@ -133,7 +133,7 @@ class Settings:
         problems = guard.undo(self._journal, None)
         os.close(self._descriptor)
         if self._guard is not None:
-            # It has the lock now, tries once more what we could not do, and ends.
+            # The guard has the lock now, tries once more what failed here, and ends.
             with suppress(subprocess.TimeoutExpired):
                 self._guard.wait(guard.COMMAND_S)
             assert self._guard.stdout is not None
@@ -145,10 +145,10 @@ class Settings:
 
 
 def restore_settings(directory: Path | None = None) -> list[str]:
-    """Put back what runs that were killed together with their guards have left changed.
+    """Restore settings that are still changed because a run was killed together with its guard.
 
     Returns:
-        What could not be put back, one sentence each.
+        What could not be restored, one sentence for each setting.
     """
     problems: list[str] = []
     directory = _journal_directory() if directory is None else directory
@@ -156,11 +156,11 @@ def restore_settings(directory: Path | None = None) -> list[str]:
         try:
             descriptor = os.open(journal, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            continue  # another user's, or just gone
+            continue  # it belongs to another user, or was just deleted
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            continue  # a run that lives, or its guard at work
+            continue  # a run that is still alive, or a guard that is restoring
         else:
             problems += guard.undo(journal, guard.boot_id())
         finally:

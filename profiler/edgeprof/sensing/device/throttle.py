@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: soctherm_oc: OC1 under-voltage, OC2 average, OC3 instantaneous over-current (Linux, tegra234).
 _OVER_CURRENT = {1: "under-voltage", 2: "average over-current", 3: "instantaneous over-current"}
-#: vcgencmd get_throttled: bit → what is so now; the same 16 bits higher: what was so since boot.
+#: vcgencmd get_throttled: bit → the present condition; the bit 16 places higher: the same at some time since boot.
 _PI_BITS = {0: "under-voltage", 1: "the clock was capped", 2: "throttled", 3: "the soft temperature limit was reached"}
 #: Cooling devices that slow something down; fans do not.
 _SLOWING = re.compile(r"(cpufreq|devfreq|thermal-cpu|thermal-devfreq|Processor|cpu-)", re.IGNORECASE)
@@ -25,12 +25,12 @@ _SLOWING = re.compile(r"(cpufreq|devfreq|thermal-cpu|thermal-devfreq|Processor|c
 
 @dataclass(frozen=True)
 class Counters:
-    """A reading of everything that tells of throttling.
+    """A reading of everything that indicates throttling.
 
     Attributes:
         counts: Events since boot: cause → number.
-        states: What is so at this moment: cause → level; 0 is normal.
-        sticky: What was so at some time since boot (Raspberry Pi).
+        states: Present conditions: cause → level; 0 is normal.
+        sticky: Conditions that held at some time since boot (Raspberry Pi).
     """
 
     counts: dict[str, int] = field(default_factory=dict)

@@ -1,17 +1,17 @@
-"""The line protocol of external meters: one line a reading, for any meter that a few lines of a program can reach.
+"""The line protocol of external meters: one line for each reading, so that a short program can connect any meter.
 
-A line is a number (watts), or words ``key=value`` between blanks or commas:
+A line is a number (watts), or words ``key=value`` that are separated by blanks or commas:
 
     12.34
     W=12.34 V=12.01 A=1.027
     t=1761.250 W=12.34 ch=supply
     J=8241.7
 
-Keys: ``W`` watts, ``V`` volts, ``A`` amperes (V and A without W: their product), ``J`` joules of a running total,
-``ch`` a channel's name where there are several, ``t`` the meter's own seconds (any origin): readings are then placed by
-it, and the delay of the line does not matter as long as it is steady. A line that begins with ``#`` is a comment; one
-that begins with ``#edgeprof`` says what the meter is: ``#edgeprof name=ut61 covers=board gain=0.5% offset=0.01
-step=0.001 interval=0.1 average=0.1``. Docs: docs/meters.md.
+The keys are: ``W`` watts; ``V`` volts; ``A`` amperes (without W, the power is V times A); ``J`` joules of a running
+total; ``ch`` the name of a channel if there are several; ``t`` the meter's own time in seconds, from any origin. With
+``t``, the delay of a line does not matter as long as it is steady. A line that begins with ``#`` is a comment. One that
+begins with ``#edgeprof`` is a header that describes the meter: ``#edgeprof name=ut61 covers=board gain=0.5% offset=0.01
+step=0.001 interval=0.1 average=0.1``. See docs/meters.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-#: What a line may say of a reading, and what a header may say of the meter.
+#: The keys of a reading's line, and those of a header.
 READING_KEYS = ("W", "V", "A", "J", "t", "ch")
 FACT_KEYS = ("name", "covers", "gain", "offset", "step", "interval", "average", "simulated")
 _HEADER = "#edgeprof"
@@ -28,17 +28,17 @@ _HEADER = "#edgeprof"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a meter is.
+    """The description of a meter.
 
     Attributes:
-        name: Of its channel, where its lines name none.
-        covers: What it sees: ``wall``, ``board``, ``module`` …
+        name: The name of its channel, if its lines name none.
+        covers: What it measures: ``wall``, ``board``, ``module`` …
         gain_limit: Half-width of its relative error; None if unknown.
-        offset_w: Half-width of its additive error, W.
-        step: Its smallest step, W.
-        interval_s: How often it has something new.
-        average_s: What a reading is the mean of, seconds before it.
-        is_simulated: Whether no instrument but a program makes its readings up.
+        offset_w: Half-width of its additive error, in W.
+        step: Its smallest step, in W.
+        interval_s: The interval at which it has a new value, in seconds.
+        average_s: A reading is the mean over this many seconds before it.
+        is_simulated: Whether a program invents its readings, so that no instrument measures.
     """
 
     name: str = "meter"
@@ -52,7 +52,7 @@ class Facts:
 
 
 class Reading(NamedTuple):
-    """One line's reading; None for what it does not say."""
+    """The reading of one line; a field is None if the line does not contain it."""
 
     channel: str | None
     watts: float | None
@@ -63,14 +63,14 @@ class Reading(NamedTuple):
 
 
 class LineError(ValueError):
-    """A line that is neither a reading nor a comment; the message says what is wrong with it."""
+    """A line is neither a reading nor a comment; the message gives the reason."""
 
 
 def parse_header(line: str, facts: Facts) -> Facts | None:
-    """What a header line adds to the facts; None for any other line.
+    """Return the facts with those of a header line added; None for any other line.
 
     Raises:
-        LineError: an unknown key or a value that is none.
+        LineError: a key is unknown, or a value is invalid.
     """
     if not line.startswith(_HEADER):
         return None
@@ -96,12 +96,12 @@ def parse_header(line: str, facts: Facts) -> Facts | None:
 
 
 def parse_line(line: str) -> Reading | None:
-    """The reading of a line; None for an empty line or a comment.
+    """Return the reading of a line; None for an empty line or a comment.
 
     Raises:
-        LineError: it is neither.
+        LineError: the line is neither a reading nor a comment.
 
-    >>> parse("12.5").watts, parse("V=5,A=2").watts, parse("# hello")
+    >>> parse_line("12.5").watts, parse_line("V=5,A=2").watts, parse_line("# hello")
     (12.5, 10.0, None)
     """
     line = line.strip()

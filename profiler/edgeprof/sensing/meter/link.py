@@ -102,7 +102,7 @@ class Link:
                             os.close(descriptor)
                     self._reap()
             if self.address == "-":
-                return  # what ended once has ended
+                return  # standard input that has ended cannot be opened again
             self._stopping.wait(_RETRY_S)
 
     def _read(self, descriptor: int, interrupt: int) -> None:

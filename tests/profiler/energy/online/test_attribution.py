@@ -1,4 +1,4 @@
-"""Whose joules: equal shares at every moment, each joule once, and what cannot be known said to be unknown."""
+"""Attribution of joules: equal shares at every moment, each joule once, and unknown joules reported as unknown."""
 
 from __future__ import annotations
 
@@ -120,14 +120,14 @@ def test_no_joule_is_given_twice_however_windows_overlap_and_arrive(given_window
 @settings(deadline=None)
 @given(windows, st.integers(0, 2**32))
 def test_shares_are_those_of_a_sum_made_moment_by_moment(given_windows, seed) -> None:
-    """The oracle cuts time at every edge and looks at every window; the sweep must say the same in less time."""
+    """The oracle divides time at every edge and checks every window; the sweep must give the same result faster."""
     watts = [2 + 10 * ((seed >> (second % 32)) & 1) for second in range(21)]
     made, joules = History(), 0.0
     for tick in range(21):
         made.append(100.0 + tick, joules, 0.0)
         joules += watts[tick]
     spans = [call(start, end) for start, end, _ in given_windows]
-    # A window over all the time leaves no quiet time, so that the power between two readings is even.
+    # A window over the whole time leaves no quiet time, so the power between two readings is taken to be constant.
     everywhere = call(100.0, 120.0)
     shares = settled(made, everywhere, *spans)
     assert len(shares) == 1 + len(spans)

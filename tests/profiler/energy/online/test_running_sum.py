@@ -18,7 +18,7 @@ FREE = Channel("nvml", "gpu0", "energy", kind="counter", provenance="counter")
 
 
 def played(power, begin: float, end: float):
-    """Ten readings a second from begin to end, both included."""
+    """Return ten readings per second from begin to end, both included."""
     count = round(10 * (end - begin))
     return [(begin + n / 10, power(begin + n / 10)) for n in range(count + 1)]
 
@@ -45,7 +45,7 @@ def test_a_gap_up_to_the_limit_is_bridged_and_a_longer_one_is_counted_and_left_o
 
 
 def test_a_pause_is_bridged_by_the_mean_on_both_sides_and_not_by_two_samples_of_a_burst() -> None:
-    """Whatever the two samples beside the pause caught."""
+    """The result does not depend on the phase of the two samples beside the pause."""
     for shift in range(7):
 
         def bursts(time: float, shift: int = shift) -> float:
@@ -61,7 +61,7 @@ def test_a_pause_is_bridged_by_the_mean_on_both_sides_and_not_by_two_samples_of_
 
 @pytest.mark.parametrize(("period", "most_j"), [(7.0, 2.5), (20.0, 0.5), (60.0, 0.1)])
 def test_a_slow_wave_is_bridged_along_its_way(period: float, most_j: float) -> None:
-    """Over two seconds of 7 ± 5 W, at any phase; the mean of the seconds before would be off by 8 J at 7 s."""
+    """Two seconds of 7 ± 5 W, at any phase; with a period of 7 s, the mean of the seconds before would be 8 J off."""
     omega, off = 2 * math.pi / period, []
     for turn in range(16):
 
@@ -80,7 +80,7 @@ def test_a_slow_wave_is_bridged_along_its_way(period: float, most_j: float) -> N
 
 
 def test_a_load_that_was_switched_is_not_taken_for_one_that_rises() -> None:
-    """Half a second before the pause from 2 W to 10 W: on it went at 10 W or less, and not up to 20 W."""
+    """The power steps from 2 W to 10 W half a second before the pause; the bridge must not extrapolate up to 20 W."""
     made = meter(POWER, 5.0, *played(lambda time: 2.0 if time < 4.5 else 10.0, 0.0, 5.0))
     before = made.state()["joules"]
     for reading in played(lambda _: 10.0, 7.0, 7.5):
@@ -103,7 +103,7 @@ def test_while_a_pause_is_being_bridged_nothing_is_shown_of_it_and_an_end_settle
 
 
 def test_a_sensor_that_refreshes_every_few_seconds_is_no_row_of_pauses() -> None:
-    """A battery's gauge: each of its readings counts, and none is left out."""
+    """For example a battery's gauge: the time between its readings is integrated and is not a gap."""
     slow = Channel("power_supply", "BAT0", "power", update_interval_s=10.0)
     made = meter(slow, 5.0, *((10.0 * n, float(n)) for n in range(7)))
     assert made.joules == pytest.approx(0.5 * 60 * 6)
@@ -136,7 +136,7 @@ def test_a_counter_that_begins_again_loses_that_interval_only() -> None:
 
 
 def test_what_the_network_sees_of_a_processor_counter_changes_once_a_second() -> None:
-    """A finer look tells of the secrets that the processor works on (PLATYPUS)."""
+    """Finer readings would reveal secrets that the processor works on (PLATYPUS)."""
     made = meter(RAPL, 5.0, (0.0, 0.0))
     seen = set()
     for step in range(1, 31):
@@ -219,7 +219,7 @@ def test_the_whole_device_is_the_sum_of_its_parts_and_unknown_where_one_has_a_ga
             one.add(time, watts)
             total.advance(one)
     assert total.shown(1.0) == pytest.approx(4.0)
-    for time in (1.5, 2.0, 2.5):  # b is away: a alone is not the device
+    for time in (1.5, 2.0, 2.5):  # b has no readings: a alone is not the whole device
         a.add(time, 3.0)
         total.advance(a)
     assert total.shown(2.5) == pytest.approx(4.0)

@@ -1,4 +1,4 @@
-"""Rails as they are now, and the joules between two marks, against boards whose truth is known."""
+"""The present power of rails, and the joules between two marks, compared with boards whose truth is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Steps(Sensor):
-    """A rail whose readings and their times are written down beforehand."""
+    """A rail with predefined readings and times."""
 
     name = "steps"
 

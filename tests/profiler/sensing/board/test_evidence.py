@@ -1,4 +1,4 @@
-"""What the first looks at all readings together prove: mirrors, counters that stand still, totals below their parts."""
+"""Conclusions from the first readings of all channels: mirrors, counters that stand still, totals below their parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gauge(name: str, **facts: object) -> Channel:
 
 
 def looked(powers: dict[Channel, float], starts: dict[str, float] | None = None) -> Topology:
-    """The topology after four looks at counters and gauges of these powers (W)."""
+    """Return the topology after four readings of counters and gauges with these powers (W)."""
     times = [0.0, 0.1, 0.2, 0.3]
     starts = starts or {}
     looks = {
@@ -53,7 +53,7 @@ PACKAGES = {counter("package-0", "package"): 45.0, counter("package-1", "package
         ({psys(): 130.0}, ["psys"]),
         ({psys(): 60.0, psys("psys-1"): 55.0}, ["psys", "psys-1"]),  # one for each socket
         ({psys(): 130.0, psys("psys-1"): 0.0}, ["psys"]),  # the second is dead
-        ({psys(): 130.0, psys("psys-1"): 128.0}, ["psys"]),  # each covers all, and nobody knows whether they overlap
+        ({psys(): 130.0, psys("psys-1"): 128.0}, ["psys"]),  # each covers everything; perhaps they overlap
         ({psys(): 30.0}, ["package-0", "package-1"]),  # below its own parts
         ({psys(): 0.0}, ["package-0", "package-1"]),  # stands still
         ({psys(): 20.0, psys("psys-1"): 20.0}, ["package-0", "package-1"]),

@@ -1,4 +1,4 @@
-"""Machines put together at random: what may be added up never exceeds what the machine draws, nor does the total."""
+"""Random machines: neither the total nor the sum of the additive channels exceeds the machine's power."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeprof.sensing.sensor import Channel
     from edgeprof.simulation.tree import Layout
 
-#: What each part of the machine draws (W); the rest is its mainboard, disks and fans.
+#: The power of each part of the machine (W); the rest is its mainboard, disks and fans.
 SOCKET_W, MEMORY_W, CARD_W, REST_W = (41.0, 37.0), 3.0, 120.0, 30.0
 TIMES = (0.0, 0.1, 0.2, 0.3)
 
@@ -87,7 +87,7 @@ class Machine:
         add_hwmon(self.layout, "pmbus", files, device="i2c-3/3-0058")
 
     def shows(self, channel: Channel) -> float:
-        """What a channel shows of this machine (W)."""
+        """Return the power that a channel shows for this machine (W)."""
         name, number = channel.name, int("".join(filter(str.isdigit, channel.name[-1:])) or 0)
         if "Ecore" in name:
             return 2.0

@@ -1,4 +1,4 @@
-"""A board's total is where its chips are: the order of discovery, foreign chips and equal labels do not change it."""
+"""A board's total depends on the chips' places, not on the order of discovery, foreign chips or equal labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JETSONS = [name for name, spec in BOARDS.items() if name.startswith("jetson") an
 
 
 def ina3221(rng: random.Random, labels: list[str | None]) -> dict[str, object]:
-    """The files of a breakout board with these labels, or without any."""
+    """Return the files of a breakout board with these labels, or without labels."""
     files: dict[str, object] = {"samples": 1, "update_interval": 7}
     for number, label in enumerate(labels, 1):
         files |= {f"in{number}_input": rng.randrange(3000, 20000), f"curr{number}_input": rng.randrange(0, 900)}
@@ -36,7 +36,7 @@ def ina3221(rng: random.Random, labels: list[str | None]) -> dict[str, object]:
 
 
 def add_foreign_chips(layout: Layout, rng: random.Random) -> None:
-    """Chips of a header's bus: at the board's own addresses too, unlabelled or labelled as the board's rails are."""
+    """Add chips on a header's bus, also at the board's own addresses, without labels or with those of its rails."""
     rails = [rng.choice([*layout.rails, "AUX"]) for _ in range(3)]
     bus = rng.choice([9, 10, 11])
     address = rng.choice(["0040", "0041", "0042", "004f"])
@@ -48,7 +48,7 @@ def add_foreign_chips(layout: Layout, rng: random.Random) -> None:
 
 
 def shuffle_numbers(layout: Layout, rng: random.Random) -> None:
-    """Give the hwmon chips other numbers, as another boot does."""
+    """Give the hwmon chips other numbers, as another boot may do."""
     links = sorted((layout.directory / "class/hwmon").iterdir())
     targets = [link.readlink() for link in links]
     rng.shuffle(targets)

@@ -1,4 +1,4 @@
-"""Each board's total, its parts, and what is refused."""
+"""The total of each board, its parts, and what is refused."""
 
 from __future__ import annotations
 

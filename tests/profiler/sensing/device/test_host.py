@@ -1,4 +1,4 @@
-"""What the host is, what must agree, and what throttled it."""
+"""The description of the host, what must agree for a comparison, and the causes of throttling."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_competing_load_of_the_machine_is_a_ratio() -> None:
 
 
 def test_fan_and_supply_are_noted_and_forbid_no_comparison(tmp_path: Path) -> None:
-    """A fan that is ruled by hand and a board on another supply explain a difference; the load moves neither."""
+    """A manual fan setting and another supply voltage may explain a difference; the load changes neither."""
     layout = build("jetson-agx-orin", tmp_path)
     (fan,) = (p for p in (tmp_path / "class/hwmon").iterdir() if (p / "name").read_text().strip() == "pwmfan")
     before = describe_host(Roots.resolve(tmp_path))

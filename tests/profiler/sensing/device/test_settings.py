@@ -1,4 +1,4 @@
-"""Settings of the device that a run changes are put back, however it ends."""
+"""Settings of the device that a run changes are restored, however the run ends."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_end_of_any_kind_puts_it_back(tmp_path, samples, then: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGSEGV])
 def test_a_signal_of_any_kind_puts_it_back(tmp_path, samples, number: int) -> None:
-    """What goes to the whole process group, as Ctrl-C does, leaves the guard alone."""
+    """A signal to the whole process group, as from Ctrl-C, does not reach the guard."""
     child, _ = start(tmp_path, "time.sleep(60)")
     assert samples.read_text() == "16"
     os.killpg(child.pid, number)
@@ -80,14 +80,14 @@ def test_a_signal_of_any_kind_puts_it_back(tmp_path, samples, number: int) -> No
 def test_killed_together_with_its_guard_the_next_start_puts_it_back(tmp_path, samples) -> None:
     child, guard = start(tmp_path, "time.sleep(60)")
     assert restore_settings(tmp_path / "restore") == []
-    assert samples.read_text() == "16"  # a run that lives keeps what it has set
+    assert samples.read_text() == "16"  # a living run keeps its settings
     dying = psutil.Process(guard)
     dying.kill()
     child.kill()
     child.wait(30)
     child.stdout.close()
     with contextlib.suppress(psutil.NoSuchProcess):
-        dying.wait(30)  # it holds the journal's lock until it is wholly gone
+        dying.wait(30)  # it holds the journal's lock until it has ended
     assert samples.read_text() == "16"
     assert restore_settings(tmp_path / "restore") == []
     assert samples.read_text().strip() == "512"
@@ -122,7 +122,7 @@ def test_what_cannot_be_put_back_is_said_and_tried_again(tmp_path, samples) -> N
 
 
 def test_a_limit_that_stands_in_the_way_of_another_goes_in_the_end(tmp_path) -> None:
-    """The order in which they were changed does not matter: what failed is tried again after the others."""
+    """The order of the changes does not matter: what failed is tried again after the others."""
     first, second = tmp_path / "first", tmp_path / "second"
     second.write_text("new")
     made = f"test -e {second}.done || {{ touch {second}.done; exit 1; }}; echo old > {first}"
