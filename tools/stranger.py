@@ -1,9 +1,9 @@
 """Do what a newcomer does, by the documents alone, and print how long each step takes: python tools/stranger.py
 
 In a clone of this checkout and an empty home directory, it runs the commands that docs/quickstart.md, README.md and
-docs/plugins.md print: the installation; a bench of an unknown model with an open input size, which is refused with a
-message that names the flag to add; then the OpenCV runtime plugin from the text of the page. It needs an index for
-pip. Exit status 1 if a step does not do what the document promises.
+docs/plugins.md (from tests/docs/stranger.sh) print: the installation; a bench of an unknown model with an open input
+size, which is refused with a message that names the flag to add; then the OpenCV runtime plugin from the text of the
+page. It needs an index for pip. Exit status 1 if a step does not do what the document promises.
 """
 
 from __future__ import annotations

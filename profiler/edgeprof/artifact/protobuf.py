@@ -166,16 +166,27 @@ def _location_values(
     data: mmap.mmap, message: str, place: Field, allowance: Allowance, depth: int = 0
 ) -> Iterator[str]:
     """Yield the values of all entries named ``location`` in and below a message."""
-    inside = (field for field in fields(data, place.start, place.end, allowance) if field.wire == LENGTH)
-    if message == "entry":
-        texts = {field.number: data[field.start : min(field.end, field.start + LIMIT_NAME)] for field in inside}
-        if texts.get(1) == b"location":
-            yield texts.get(2, b"").decode("utf-8", "replace")
-        return
     below = _TO_TENSORS[message]
-    for field in inside:
-        if field.number in below and depth < _DEEPEST:
+    for field in fields(data, place.start, place.end, allowance):
+        if field.wire != LENGTH or field.number not in below:
+            continue
+        if below[field.number] == "entry":
+            # An entry without room for its key is passed over: a file may hold a million of them.
+            has_room = field.end - field.start > len(b"location")
+            if has_room and (value := _entry_location(data, field, allowance)) is not None:
+                yield value
+        elif depth < _DEEPEST:
             yield from _location_values(data, below[field.number], field, allowance, depth + 1)
+
+
+def _entry_location(data: mmap.mmap, entry: Field, allowance: Allowance) -> str | None:
+    """Return the value of an entry of external data if its key is ``location``, else None."""
+    texts = {
+        field.number: data[field.start : min(field.end, field.start + LIMIT_NAME)]
+        for field in fields(data, entry.start, entry.end, allowance)
+        if field.wire == LENGTH
+    }
+    return texts.get(2, b"").decode("utf-8", "replace") if texts.get(1) == b"location" else None
 
 
 def _read_varint(data: mmap.mmap | bytes, at: int, end: int, number: int) -> tuple[int, int]:

@@ -316,13 +316,13 @@ def run_twice(live: LiveMicrocontroller) -> None:
     ("fault", "says"),
     [
         ("hang-up@3", "is gone"),
-        ("login", "is no device of MLPerf Tiny's protocol: it says '%?name%'"),
+        ("login", "is not a device with MLPerf Tiny's protocol: it sends '%?name%'"),
         ("reset", "restarted during 'infer"),
         ("short-results@2", "gives 9 results, and gave 10 before"),
-        ("silent", "is no device of MLPerf Tiny's protocol: it answers nothing"),
+        ("silent", "is not a device with MLPerf Tiny's protocol: it does not answer"),
         ("silent@9", "gave no complete answer|does not answer"),
         ("unprefixed", "Invoke failed"),
-        ("wrong-prompt", "is no device of MLPerf Tiny's protocol: it says 'm-name-dut"),
+        ("wrong-prompt", "is not a device with MLPerf Tiny's protocol: it sends 'm-name-dut"),
     ],
 )
 def test_a_fault_that_cannot_be_mended_is_one_sentence(tmp_path: Path, fault: str, says: str) -> None:
@@ -339,7 +339,7 @@ def test_a_fault_that_cannot_be_mended_is_one_sentence(tmp_path: Path, fault: st
         ({"batch": 2}, "--batch"),
         ({"device": "cuda"}, "--device"),
         ({"options": {"speed": "9600"}}, "has no option speed"),
-        ({"options": {"chunk": "many"}}, "chunk=many is no whole number"),
+        ({"options": {"chunk": "many"}}, "chunk=many is not a whole number"),
         ({"options": {"chunk": "31"}}, "between 1 and 30"),
         ({"shapes": {"input": (3072,)}}, "does not begin with 1"),
     ],

@@ -58,7 +58,7 @@ def test_a_provider_may_be_given_by_its_own_name(onnx_model):
 
 
 def test_cpu_has_no_number(onnx_model):
-    with pytest.raises(LoadError, match="'cpu:1' is no device"):
+    with pytest.raises(LoadError, match="'cpu:1' is not a device"):
         OnnxRuntime().load(str(onnx_model), CPU._replace(device="cpu:1"))
 
 
@@ -187,7 +187,7 @@ def test_openvino_takes_its_devices_by_name_and_its_own_number_of_threads():
     asked = onnxruntime._choose_provider(ort, CPU._replace(device="openvino:gpu.1", threads=3))
     assert asked == ("OpenVINOExecutionProvider", {"device_type": "GPU.1", "num_of_threads": "3"})
     assert onnxruntime._choose_provider(ort, CPU._replace(device="openvino"))[1] == {}
-    with pytest.raises(LoadError, match="'openvino:1' is no device") as caught:
+    with pytest.raises(LoadError, match="'openvino:1' is not a device") as caught:
         onnxruntime._choose_provider(ort, CPU._replace(device="openvino:1"))
     assert "openvino:GPU" in caught.value.remedy
 

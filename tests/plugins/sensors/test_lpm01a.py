@@ -165,7 +165,7 @@ def test_an_acquisition_that_ends_by_itself_is_told() -> None:
 
 @pytest.mark.parametrize("command", ["htc", "volt 3000m", "start"])
 def test_an_instrument_that_refuses_a_command_is_told(command: str) -> None:
-    with Instrument(refuses=command) as instrument, pytest.raises(UnavailableError, match=f"does not take '{command}'"):
+    with Instrument(refuses=command) as instrument, pytest.raises(UnavailableError, match=f"refuses '{command}'"):
         find(instrument)
 
 

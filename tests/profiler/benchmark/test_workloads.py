@@ -72,13 +72,11 @@ def test_each_workload_has_the_joules_of_its_own_power_per_its_own_unit(measured
             truth = POWER[workload.name] * seconds / workload.count
             energy = workload.energy_j_per_unit
             for window in workload.windows:
-                assert window.energy_j == pytest.approx(
-                    POWER[workload.name] * (window.end_s - window.start_s), rel=0.06
-                )
+                assert window.energy_j == pytest.approx(POWER[workload.name] * (window.end_s - window.start_s), rel=0.1)
             # Whether a mean of so few windows is quoted depends on how busy this machine is.
-            assert energy.gross.value is None or energy.gross.value == pytest.approx(truth, rel=0.06)
+            assert energy.gross.value is None or energy.gross.value == pytest.approx(truth, rel=0.1)
             net = (POWER[workload.name] - POWER["idle"]) * seconds / workload.count
-            assert energy.net.value is None or energy.net.value == pytest.approx(net, rel=0.08)
+            assert energy.net.value is None or energy.net.value == pytest.approx(net, rel=0.13)
             assert workload.throughput_per_s == pytest.approx(workload.count / seconds)
             assert workload.count == workload.units_per_call * workload.latency_s.samples
             assert (energy.provenance, energy.rail) == ("simulated", "VDD_IN")
@@ -169,7 +167,8 @@ def test_the_exporter_tells_each_workload_in_its_unit_and_nothing_more_of_a_mode
     from edgeprof_exporters.results_reader import read
 
     Store(tmp_path).save(result)
-    energy = read(tmp_path)["edgeprof_bench_workload_energy_joules_per_unit"]
+    # Whether any mean is quoted depends on how busy this machine is.
+    energy = read(tmp_path).get("edgeprof_bench_workload_energy_joules_per_unit", [])
     shown = {(labels[1], labels[4], labels[5]): value for labels, value in energy if labels[-1] == "gross"}
     assert shown == {
         (variant.name, workload.name, workload.unit): workload.energy_j_per_unit.gross.value

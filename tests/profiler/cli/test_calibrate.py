@@ -141,7 +141,7 @@ def turned(tmp_path, monkeypatch):
 def test_a_calibration_is_found_kept_applied_shown_and_forgotten(edgeprof, turned, monkeypatch) -> None:
     """The meter is 10 % and 0.8 W above the board."""
     board, clock = turned
-    monkeypatch.setattr(PluginHost, "from_environment", lambda: host_with(TruthMeter(board, clock.now)))
+    monkeypatch.setattr(PluginHost, "from_environment", lambda **_: host_with(TruthMeter(board, clock.now)))
     monkeypatch.setattr(calibrate, "MonotonicClock", lambda: clock)
     tree = ["--sysfs-root", str(board.directory)]
     code, out, err = edgeprof("calibrate", "--against", "truth", "--json", *tree)

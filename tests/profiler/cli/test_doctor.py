@@ -216,7 +216,7 @@ def test_a_plugin_that_fails_to_add_its_verbs_is_told(
         raise OSError("no verbs today")
 
     host = host_with(register_commands=broken)
-    monkeypatch.setattr(PluginHost, "from_environment", lambda: host)
+    monkeypatch.setattr(PluginHost, "from_environment", lambda **_: host)
     assert run(["doctor", "--sysfs-root", str(roots.sysfs), "--procfs-root", str(roots.procfs)]) == 0
     assert "no verbs today" in capsys.readouterr().out
 

@@ -183,13 +183,13 @@ def lamps(monkeypatch: pytest.MonkeyPatch) -> None:
     module.register_sensors.__name__ = "register_sensors"
     host = PluginHost(entry_points=[])
     host.register(module, PluginInfo("lamps", "lamps-dist", "1.0"))
-    monkeypatch.setattr(PluginHost, "from_environment", lambda: host)
+    monkeypatch.setattr(PluginHost, "from_environment", lambda **_: host)
 
 
 @pytest.mark.usefixtures("lamps")
 def test_a_sensor_is_checked_where_its_address_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plugins", "check", "lamps"]) == 0
-    assert "say where one is: --sensor addressed:ADDRESS" in capsys.readouterr().out
+    assert "give an address: --sensor addressed:ADDRESS" in capsys.readouterr().out
     assert run(["plugins", "check", "lamps", "--sensor", "addressed:hall"]) == 0
     assert "ok     sensor addressed/addressed" in capsys.readouterr().out
     for wrong in ("addressed", "other:hall", "addressed:"):

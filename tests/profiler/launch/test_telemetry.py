@@ -171,7 +171,8 @@ def test_a_runtime_of_an_extra_asks_for_no_connection_either(name: str, request,
 def test_a_python_callable_is_benched_without_one(stranger):
     program = stranger / "app.py"
     program.write_text("def model():\n    sum(range(1000))\n")
-    check(stranger, calls_of(stranger, "bench", "app.py:model", *QUICK), {program})
+    bytecode = stranger / "__pycache__"  # of the program, by Python
+    check(stranger, calls_of(stranger, "bench", "app.py:model", *QUICK), {program, bytecode})
 
 
 def test_tensorrt_is_benched_without_one(cuda_libraries, engine, stranger):

@@ -177,7 +177,7 @@ def test_a_captured_graph_that_is_waited_for_has_no_enqueue_and_no_queue(ort, on
 
 
 @pytest.mark.parametrize(
-    ("version", "takes", "says"), [("1.16.3", True, "1.16.3 takes no CUDA"), (None, False, "did not accept")]
+    ("version", "takes", "says"), [("1.16.3", True, "1.16.3 accepts no CUDA"), (None, False, "did not accept")]
 )
 def test_without_our_stream_there_are_no_times_and_the_reason_is_told(ort, onnx_model, version, takes, says):
     """Events in a stream that the provider does not use would time nothing."""

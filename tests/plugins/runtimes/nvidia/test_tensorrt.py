@@ -254,7 +254,10 @@ def test_short_memory_is_out_of_memory(trt, engine, monkeypatch):
     [
         ({"STANDIN_CU_INIT": "100"}, "NVIDIA's driver does not start: cuInit returned 100"),
         ({"STANDIN_GPUS": "0"}, "NVIDIA's driver has no GPU"),
-        ({"STANDIN_DRIVER_VERSION": "11040"}, "the driver supports CUDA up to 11.4, the CUDA runtime here is newer"),
+        (
+            {"STANDIN_DRIVER_VERSION": "11040"},
+            "the driver supports CUDA up to 11.4, but the CUDA runtime here is newer",
+        ),
     ],
 )
 def test_a_driver_that_cannot_be_used_says_why_and_what_the_file_was(trt, engine, monkeypatch, variables, message):

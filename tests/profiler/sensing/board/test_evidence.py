@@ -123,7 +123,7 @@ def test_a_card_without_power_is_named_in_what_the_total_leaves_out() -> None:
         "nouveau 0000:01:00.0", scope="gpu", additive=False, available=False, reason="its driver does not report power"
     )
     excludes = looked({counter("package-0", "package"): 45.0, card: 0.0}).headline.excludes
-    assert "the graphics card nouveau 0000:01:00.0 (its driver tells no power)" in str(excludes)
+    assert "the graphics card nouveau 0000:01:00.0 (its driver does not report power)" in str(excludes)
 
 
 def test_of_two_supplies_neither_is_taken_for_the_machine() -> None:
