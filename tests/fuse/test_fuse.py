@@ -5,7 +5,6 @@ The trees are the fixtures' own, seen through FUSE, which gives each file a late
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import time
@@ -92,8 +91,10 @@ def test_i2c_latency_is_inside_the_time_stamp_and_leaves_the_rate_alone(slow_tre
     # The third rail is read two transfers of each of two rails later, and says so.
     gaps = sorted(b - a for a, b in zip(first, last, strict=False))
     assert gaps[len(gaps) // 2] > 0.002
-    rows = sorted(b - a for a, b in itertools.pairwise(first))
-    assert rows[len(rows) // 4] == pytest.approx(1 / 50, rel=0.1)  # what else the machine does may delay some
+    # Readings fall anywhere in their periods, and what else the machine does may cost some of them.
+    seen = stats(sampler, "VDD_IN")
+    assert (seen.samples + seen.missed) / (first[-1] - first[0]) == pytest.approx(50, rel=0.1)
+    assert first[-1] - first[0] < 10 * 60 / 50
 
 
 def test_a_driver_that_blocks_delays_nobody_else(slow_tree) -> None:
