@@ -18,6 +18,7 @@ from edgeprof_exporters import connections as module
 from edgeprof_exporters.connections import Connection, Places
 from edgeprof_exporters.quotas import Budget, LatestFirst, affordable_connections
 from edgeprof_exporters.server import Request, Response, Server, listen
+from tests.clocks import turn_clock
 
 
 class Hello:
@@ -210,9 +211,12 @@ def test_connections_are_as_many_as_descriptors_allow(monkeypatch: pytest.Monkey
 def test_reports_stay_within_their_part_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that is always busy rests three times as long as it works, after a burst."""
     clock = {"now": 0.0, "used": 0.0}
-    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
-    monkeypatch.setattr(time, "thread_time", lambda: clock["used"])
-    monkeypatch.setattr(time, "sleep", lambda seconds: clock.update(now=clock["now"] + seconds))
+    turn_clock(
+        monkeypatch,
+        monotonic=lambda: clock["now"],
+        thread_time=lambda: clock["used"],
+        sleep=lambda seconds: clock.update(now=clock["now"] + seconds),
+    )
     budget = Budget(0.25, 0.05)
     for _ in range(1000):
         clock["now"] += 0.001

@@ -9,8 +9,6 @@ import os
 import platform
 import shutil
 import subprocess
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +34,7 @@ from edgeprof_exporters.main import sensor_plugins
 from edgeprof_exporters.messages import parse
 from edgeprof_exporters.push import rows_of
 from edgeprof_exporters.throttling import Throttling
+from tests.clocks import turn_clock
 from tests.profiler.results import samples as made
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -70,15 +69,12 @@ def exposition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         set_power(layout, rail, watts)
     roots = Roots.resolve(tmp_path / "board", None)
     found = discover(PluginHost(sensor_plugins()), roots, ["ina3221", "jetson", "system", "thermal"], None)
-    mine = threading.get_ident()
-    for name, offset_s in (("monotonic", 0.0), ("perf_counter", 0.0), ("time", 1_800_000_000.0)):
-        real = getattr(time, name)
-
-        def turned(real=real, offset_s=offset_s) -> float:
-            """Other threads of this process, as a virtual board of another test, go on living in real time."""
-            return offset_s + clock.now if threading.get_ident() == mine else real()
-
-        monkeypatch.setattr(time, name, turned)
+    turn_clock(
+        monkeypatch,
+        monotonic=lambda: clock.now,
+        perf_counter=lambda: clock.now,
+        time=lambda: 1_800_000_000.0 + clock.now,
+    )
     monkeypatch.setattr(views, "_machine", lambda: ("aarch64", "5.15.148-tegra"))
     monkeypatch.setattr(platform, "python_version", lambda: "3.11.0")
     engine = Engine()

@@ -314,8 +314,7 @@ class LiveBoard:
                 # converters catch up.
                 due = self.started + (math.floor((now - self.started) / tick) + 1) * tick
                 # A plain sleep, because waiting for the event with a time limit takes 50 % more CPU time.
-                # Never longer than a tick, whatever the clock says meanwhile: stop() waits for this thread.
-                time.sleep(min(tick, max(0.0, due - time.monotonic())))
+                time.sleep(max(0.0, due - time.monotonic()))
                 now = max(due, time.monotonic())
                 self.step(now)
         except Exception as error:  # noqa: BLE001 - the owner of the board, in another thread, reports it

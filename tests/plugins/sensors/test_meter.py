@@ -21,6 +21,7 @@ from edgeprof.sensing.discover import discover
 from edgeprof.sensing.meter.lines import Facts, LineError, parse_header, parse_line
 from edgeprof.sensing.sampler import Sampler
 from edgeprof_plugins.sensors import meter
+from tests.clocks import turn_clock
 
 
 @pytest.fixture(autouse=True)
@@ -316,7 +317,7 @@ def test_a_row_has_a_time_of_its_own() -> None:
 def heard(monkeypatch, *, every_s: float, reads_every_s: float, seconds: float, line):
     """What a meter that says ``line(t)`` every ``every_s`` seconds is read as, with clocks turned by hand."""
     now = [1000.0]
-    monkeypatch.setattr(meter.time, "monotonic", lambda: now[0])
+    turn_clock(monkeypatch, monotonic=lambda: now[0])
     stream = meter._Stream("nowhere", Facts(interval_s=every_s))
     monkeypatch.setattr(stream.link, "start", lambda: None)
     channel = [("meter", "watts")]

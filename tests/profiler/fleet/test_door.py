@@ -21,6 +21,7 @@ from edgeprof.fleet.door import FLAGS, Door, Permissions, bench_flags
 from edgeprof.fleet.protocol import Wire
 from edgeprof.fleet.spool import Spool
 from edgeprof.roots import Roots
+from tests.clocks import turn_clock
 from tests.profiler.fleet.boards import Boards
 
 ZERO = "0" * 64
@@ -400,7 +401,7 @@ def resting(tree, place, monkeypatch, **asked):
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text("{}")
     slept = []
-    monkeypatch.setattr("edgeprof.fleet.door.time.sleep", slept.append)
+    turn_clock(monkeypatch, sleep=slept.append)
     door = Door(Wire(0, 1), Roots.resolve(tree, None, {}), Permissions())
     door._rest(bench_of("m.onnx", ZERO, **asked))
     return slept
@@ -416,7 +417,7 @@ def test_a_clock_that_has_jumped_back_costs_one_rest_at_most(tree, place, monkey
     result = place / "jobs" / ZERO / "result.json"
     os.utime(result, (4e9, 4e9))
     slept = []
-    monkeypatch.setattr("edgeprof.fleet.door.time.sleep", slept.append)
+    turn_clock(monkeypatch, sleep=slept.append)
     Door(Wire(0, 1), Roots.resolve(tree, None, {}), Permissions())._rest(bench_of("m.onnx", ZERO, rest_s=60.0))
     assert slept == [60.0]
     result.unlink()
