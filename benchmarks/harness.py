@@ -16,6 +16,7 @@ import hashlib
 import sys
 import time
 from array import array
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from edgeprof.worker.scenario import closed_loop, without_garbage_collection
 from edgeprof.worker.token_engine import EngineSession, TokenEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 TARGET_S = 0.5e-6
 TOKEN_TARGET_S = 5e-6
@@ -67,19 +68,24 @@ def by_hand(call: Callable[[], object], count: int) -> float:
 LOOPS = {"bare": bare, "edgeprof": edgeprof, "by hand": by_hand}
 
 
-def measure(call: Callable[[], object], count: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds per call of each loop, one value for each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
-    names = list(LOOPS)
+def measure(loops: Mapping[str, Callable[[], float]], count: int, rounds: int) -> dict[str, list[float]]:
+    """Interleave loops, each of which returns the seconds of ``count`` calls; seconds per call, one value per round."""
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    names = list(loops)
     with without_garbage_collection():
         for number in range(rounds):
             order = names[number % len(names) :] + names[: number % len(names)]
             spent = dict.fromkeys(names, 0.0)
             for name in order + order[::-1]:
-                spent[name] += LOOPS[name](call, count)
+                spent[name] += loops[name]()
             for name in names:
                 seconds[name].append(spent[name] / (2 * count))
     return seconds
+
+
+def measure_calls(call: Callable[[], object], count: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds per call of each loop, one value per round."""
+    return measure({name: partial(loop, call, count) for name, loop in LOOPS.items()}, count, rounds)
 
 
 class IdleEngine(TokenEngine):
@@ -114,18 +120,15 @@ def measure_tokens(requests: int, rounds: int) -> dict[str, list[float]]:
         for batch in batches:
             engine.decode(batch)
 
-    loops = {"bare": bare_request, "edgeprof": session.bind({})}
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    with without_garbage_collection():
-        for number in range(rounds):
-            order = list(loops) if number % 2 else list(loops)[::-1]
-            spent = dict.fromkeys(order, 0.0)
-            for name in order + order[::-1]:
-                spent[name] += bare(loops[name], requests)
-                session.take_token_times()
-            for name in order:
-                seconds[name].append(spent[name] / (2 * requests * GENERATED))
-    return seconds
+    request = session.bind({})
+
+    def session_requests() -> float:
+        spent = bare(request, requests)
+        session.take_token_times()
+        return spent
+
+    loops = {"bare": partial(bare, bare_request, requests), "edgeprof": session_requests}
+    return measure(loops, requests * GENERATED, rounds)
 
 
 def main() -> int:
@@ -136,7 +139,7 @@ def main() -> int:
     results: dict[str, Any] = {}
     rows, met = [], True
     for name, (call, count) in CALLS.items():
-        seconds = measure(call, count // 5 if arguments.smoke else count, rounds)
+        seconds = measure_calls(call, count // 5 if arguments.smoke else count, rounds)
         results[name] = seconds
         for loop in ("edgeprof", "by hand"):
             beyond = [one - base for one, base in zip(seconds[loop], seconds["bare"], strict=True)]

@@ -27,6 +27,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -167,15 +168,11 @@ def pip_resolver(board: Board) -> Resolve:
                 return None
             created = json.loads(report.read_text("utf-8"))["install"]
         return [
-            (_normal(item["metadata"]["name"]), item["metadata"]["version"], item["download_info"]["url"])
+            (canonicalize_name(item["metadata"]["name"]), item["metadata"]["version"], item["download_info"]["url"])
             for item in created
         ]
 
     return resolve
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def cached_needs(url: str) -> Needs:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.docs.test_docs import ROOT
 from tests.docs.tool import load
@@ -102,7 +103,7 @@ def test_a_boards_file_pins_what_every_installation_needs_and_the_extras_that_it
         if extra not in ("core", *extras):
             continue
         for requirement in map(Requirement, requirements):
-            assert pins[boards._normal(requirement.name)] in requirement.specifier
+            assert pins[canonicalize_name(requirement.name)] in requirement.specifier
     assert boards.text_of(board, boards.Choice()).splitlines()[0] == text.splitlines()[0]
 
 

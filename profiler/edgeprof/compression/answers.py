@@ -59,8 +59,6 @@ def receive_answer(pipe: Connection) -> tuple[str, Any]:
     """
     try:
         sent = pipe.recv_bytes(LONGEST)
-    except EOFError:
-        raise
     except OSError as error:  # longer than LONGEST; the rest is still in the pipe
         raise AnswerError(f"it cannot be received: {error}") from error
     try:

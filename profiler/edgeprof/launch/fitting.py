@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.artifact import protobuf
 from edgeprof.artifact.protobuf import LENGTH, VARINT, Allowance, Field
+from edgeprof.worker.inputs import keep_fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ class _Model:
                 scope.tensors[node.outputs[0]] = node.constant
             for number, name in enumerate(node.inputs):
                 if name in scope.source and node.domain in {"", "ai.onnx"}:
-                    _note(self._fits, scope.source[name], self._use(node, number, scope))
+                    keep_fit(self._fits, scope.source[name], self._use(node, number, scope))
             if node.op in _SAME_VALUES and node.inputs and node.inputs[0] in scope.source and node.outputs:
                 scope.source[node.outputs[0]] = scope.source[node.inputs[0]]
             if depth < _DEPTH:
@@ -222,14 +223,6 @@ def _pass_on(given: _Scope, taken: _Scope, actual: list[str], formal: list[str])
             taken.tensors[here] = given.tensors[name]
         if name in given.declared:
             taken.declared.setdefault(here, given.declared[name])
-
-
-def _note(fits: dict[str, Fit], name: str, fit: Fit | None) -> None:
-    """Keep the first hint for an input; of two limits of indices keep the lower."""
-    known = fits.get(name)
-    lower = fit is not None and known is not None and known[0] == fit[0] == "below" and fit[1] < known[1]
-    if fit is not None and (known is None or lower):
-        fits[name] = fit
 
 
 def _value(data: mmap.mmap, place: Field, allowance: Allowance) -> tuple[str, _Input]:

@@ -130,6 +130,20 @@ def random_feeds(
     return feeds
 
 
+def keep_fit(fits: Dict[str, Any], name: str, fit: Optional[Sequence[Any]]) -> None:
+    """Keep the first hint about the values of an input in ``fits``; of two limits of indices keep the lower.
+
+    Args:
+        fits: Input → its hint, as ``fit_values`` takes it; changed in place.
+        name: The input.
+        fit: Another hint about it; None: nothing is known.
+    """
+    known = fits.get(name)
+    is_lower = fit is not None and known is not None and known[0] == fit[0] == "below" and fit[1] < known[1]
+    if fit is not None and (known is None or is_lower):
+        fits[name] = fit
+
+
 def fit_values(array: Any, fit: Sequence[Any], shapes: Dict[str, Tuple[int, ...]], rng: Any) -> Any:
     """Make values for an input whose meaning the graph shows (a size, an index), in the shape and type of ``array``.
 

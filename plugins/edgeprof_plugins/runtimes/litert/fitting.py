@@ -3,6 +3,8 @@
 import contextlib
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from edgeprof.worker.inputs import keep_fit
+
 Fit = Tuple[Any, ...]
 
 #: Operators whose output is their first input's values in another form.
@@ -49,7 +51,7 @@ def fits(interpreter: Any, names: Dict[int, str]) -> Dict[str, Sequence[Any]]:
             inputs, outputs = list(operator["inputs"]), list(operator["outputs"])
             for number, index in enumerate(inputs):
                 if index in source:
-                    _note(shown, source[index], _use(interpreter, operator, number, shapes))
+                    keep_fit(shown, source[index], _use(interpreter, operator, number, shapes))
             if operator["op_name"] in _SAME_VALUES and inputs and inputs[0] in source and outputs:
                 source[outputs[0]] = source[inputs[0]]
     return shown
@@ -83,11 +85,3 @@ def _gathered_sizes(table: List[int], indices: List[int], result: List[int]) -> 
 
 def _below(sizes: List[int]) -> Optional[Fit]:
     return ("below", min(sizes)) if sizes and min(sizes) > 0 else None
-
-
-def _note(shown: Dict[str, Sequence[Any]], name: str, fit: Optional[Fit]) -> None:
-    """Keep what was found first; of two limits of indices the lower."""
-    known = shown.get(name)
-    lower = fit is not None and known is not None and known[0] == fit[0] == "below" and fit[1] < known[1]
-    if fit is not None and (known is None or lower):
-        shown[name] = fit
