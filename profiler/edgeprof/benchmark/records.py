@@ -92,6 +92,7 @@ class VariantRecord:
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
     profile: OperatorProfile | None = None
+    alone: VariantRecord | None = None  # the windows of operators alone, and of the whole model between them
     microcontroller_need: MicrocontrollerNeed | None = None
     text: Text | None = None  # the text whose perplexity was requested; ``likelihoods`` are the model's
     likelihoods: Likelihoods | None = None
