@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 METHODS: dict[str, tuple[str, ...]] = {
     "int8-dynamic": ("onnx.int8:Int8Dynamic", "tflite.quantize:Int8Dynamic", "torch.int8:Int8Dynamic"),
     "int8-static": ("onnx.static:Int8Static", "tflite.quantize:Int8Static", "torch.int8:Int8Static"),
-    "int8-weight": ("onnx.int8:Int8Weight", "tflite.quantize:Int8Weight"),
+    "int8-weight": (
+        "onnx.int8:Int8Weight",
+        "tflite.quantize:Int8Weight",
+        "transformers:Int8Weight",
+        "torch.weight_only:Int8Weight",
+    ),
     "int4-weight": ("onnx.int4:Int4Weight", "tflite.quantize:Int4Weight"),
     "fp16": ("onnx.fp16:Fp16", "tflite.quantize:Fp16", "torch.half:Fp16"),
     "bf16": ("torch.half:Bf16",),
@@ -42,6 +47,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "export-torchscript": ("torch.export:ExportTorchScript",),
     "tensorrt": ("tensorrt:Engine",),
     "gguf": ("gguf:Gguf",),
+    "onnxruntime-genai": ("onnxruntime_genai:OnnxRuntimeGenai",),
 }
 
 

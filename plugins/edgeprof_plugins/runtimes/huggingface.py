@@ -180,9 +180,10 @@ class TransformersEngine(TokenEngine):
 
     def facts(self) -> Dict[str, Any]:
         sizes: Dict[str, int] = {}
-        for tensor in self._model.parameters():
-            kind = str(tensor.dtype).replace("torch.", "")
-            sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
+        for parameter in self._model.parameters():
+            for tensor in _stored_tensors(parameter):
+                kind = str(tensor.dtype).replace("torch.", "")
+                sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
         facts: Dict[str, Any] = {
             "architecture": str(self._config.model_type),
             "parameters": sum(tensor.numel() for tensor in self._model.parameters()),
@@ -212,6 +213,15 @@ class TransformersEngine(TokenEngine):
 
     def close(self) -> None:
         self._model = self._cache = self._logits = None
+
+
+def _stored_tensors(parameter: Any) -> List[Any]:
+    """The tensors that hold a parameter: of a quantised one, its integers and scales, though its own dtype is float."""
+    flatten = getattr(parameter, "__tensor_flatten__", None)
+    if flatten is None:
+        return [parameter]
+    inner = [getattr(parameter, name) for name in flatten()[0]]
+    return [tensor for held in inner if held is not None for tensor in _stored_tensors(held)]
 
 
 @hookimpl

@@ -306,10 +306,14 @@ def _apply_step(
 def _install_files(variant: Artifact, directory: Path) -> Path:
     """Flush the files and rename them, the model last, so that a full disk or a kill leaves no partial model."""
     assert variant.path is not None  # a step writes a file
+    if variant.path.is_dir():  # nothing must be left of a former variant of the same name
+        shutil.rmtree(directory / variant.path.name, ignore_errors=True)
     for source in sorted(variant.files, key=lambda file: file == variant.path):
         with source.open("rb") as written:
             os.fsync(written.fileno())
-        source.replace(directory / source.relative_to(variant.path.parent))
+        place = directory / source.relative_to(variant.path.parent)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(place)
     beside = directory / f"{variant.path.name}.data"
     if len(variant.files) == 1:
         beside.unlink(missing_ok=True)  # left by a larger variant of the same name

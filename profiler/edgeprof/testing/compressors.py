@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -67,9 +68,18 @@ def check_compressor(
         require(variants[0].sha256 == variants[1].sha256, "the same seed gives other bytes: it is not deterministic")
         require(recognise(str(model)).sha256 == source.sha256, "the source was changed")
         bad, target = Path(folder) / f"bad{Path(model).suffix}", Path(folder) / f"out{Path(model).suffix}"
-        bad.write_bytes(Path(model).read_bytes()[:64] + b"\x00\xff" * 64)
+        _write_damaged(Path(model), bad)
         require_error(InputError, "a damaged model", lambda: compressor.apply(bad, target, given, data, seed=7))
         require(not target.exists(), "a failed compression leaves a file behind")
+
+
+def _write_damaged(model: Path, target: Path) -> None:
+    """Copy a model of which only the beginning is left; of a folder, this concerns its largest file."""
+    spoilt = target
+    if model.is_dir():
+        shutil.copytree(model, target)
+        spoilt = max((path for path in target.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    spoilt.write_bytes((spoilt if model.is_dir() else model).read_bytes()[:64] + b"\x00\xff" * 64)
 
 
 def _check_parameter(parameter: Parameter) -> None:

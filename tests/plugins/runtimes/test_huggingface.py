@@ -19,6 +19,7 @@ from edgeprof.roots import Roots
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
 from edgeprof_plugins.runtimes import huggingface
+from tests.plugins.language_models import CONFIG
 from tests.profiler.watching import Watcher
 
 if TYPE_CHECKING:
@@ -32,20 +33,6 @@ pytestmark = [
         reason="transformers and PyTorch are not both installed (make test-runtimes)",
     ),
 ]
-
-CONFIG = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": 260,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.plugins import PluginHost
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
-from tests.plugins.runtimes.test_huggingface import CONFIG
+from tests.plugins.language_models import byte_llama
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,29 +42,7 @@ TEXT = "Joules per token, and how likely each token is: " * 4
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of random weights with a tokenizer of bytes, as transformers saves it."""
-    import torch
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    path = tmp_path_factory.mktemp("models") / "hf"
-    (path.parent / "config.json").write_text(json.dumps({**CONFIG, "bos_token_id": 256, "eos_token_id": 257}))
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.from_pretrained(path.parent)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():  # small weights would make all tokens equally likely, whatever a kernel does
-        for tensor in model.parameters():
-            if tensor.ndim == 2:
-                tensor.mul_(5)
-    model.save_pretrained(path)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: number for number, letter in enumerate(letters)}
-    vocabulary |= {f"<|{number}|>": 256 + number for number in range(4)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|0|>", eos_token="<|1|>")
-    fast.save_pretrained(path)
-    return path
+    return byte_llama(tmp_path_factory.mktemp("models") / "hf")
 
 
 def converted(folder: Path, library: str) -> Path:

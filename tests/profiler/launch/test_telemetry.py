@@ -19,8 +19,8 @@ from edgeprof.plugins import PluginHost
 from edgeprof.worker import telemetry
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
+from tests.plugins.language_models import CONFIG
 from tests.plugins.runtimes.nvidia.conftest import OPEN, cuda_libraries, engine, environment, standin_plan
-from tests.plugins.runtimes.test_huggingface import CONFIG
 from tests.plugins.runtimes.test_language_libraries import converted, folder
 
 __all__ = ["cuda_libraries", "engine", "folder", "standin_plan"]  # fixtures
