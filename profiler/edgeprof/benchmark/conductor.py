@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from edgeprof import __version__
 from edgeprof.benchmark import assemble, gpu_findings, isolated, language, microcontrollers, operators, stages
-from edgeprof.benchmark.foreign_load import charge_load
 from edgeprof.benchmark.judging import Judge
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.progress import headlines
-from edgeprof.benchmark.records import Sampled, VariantRecord
+from edgeprof.benchmark.records import Sampled, VariantRecord, charge_load
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates, load_options
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
