@@ -10,17 +10,15 @@ from __future__ import annotations
 import contextlib
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof import __version__
 from edgeprof.benchmark import assemble, gpu_findings, isolated, language, microcontrollers, operators, stages
-from edgeprof.benchmark.foreign_load import charge_load
 from edgeprof.benchmark.judging import Judge
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
 from edgeprof.benchmark.progress import headlines
-from edgeprof.benchmark.records import Sampled, VariantRecord
+from edgeprof.benchmark.records import Sampled, VariantRecord, charge_load
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates, load_options
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
@@ -83,7 +81,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         request.metric.check(request.dataset.labels)
     for model in (candidate for candidate in models if candidate.failure is None):
         check_preprocessing(model.name, model.history, request.dataset)
-    with measuring(roots, "bench " + " ".join(Path(model.artifact.spec).name for model in models)):
+    with measuring(roots, "bench " + " ".join(model.artifact.name for model in models)):
         if not request.fast_sensor:
             return _run_bench(request, models, host, roots, progress)
         with Settings() as settings:
@@ -97,7 +95,7 @@ def _run_bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
     _plan_for(request)  # wrong flags are reported before any sensor is read
-    discovery = _prepare(request, models, host, roots, progress)
+    discovery = _discover_sensors(request, models, host, roots, progress)
     if request.strict and not discovery.topology.headline.channels:
         raise GateError(
             f"nothing measures power here ({discovery.topology.headline.reason}), and --strict accepts no estimate",
@@ -107,7 +105,7 @@ def _run_bench(
     return _Run(request, plan, discovery, roots, progress).result(models)
 
 
-def _prepare(
+def _discover_sensors(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> Discovery:
     """Discover the sensors: this machine's, or only instruments if the models run on other devices."""

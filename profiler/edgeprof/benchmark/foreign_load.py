@@ -14,9 +14,6 @@ from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import COMPETING, processor_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgeprof.benchmark.records import VariantRecord
     from edgeprof.roots import Roots
 
 #: The kernel counts in ticks of 10 ms; less than this (s) cannot be distinguished from rounding.
@@ -89,16 +86,3 @@ def _seconds_used(pid: int) -> float:
     except (psutil.Error, OSError):  # it has just ended
         return 0.0
     return times.user + times.system + sum(_seconds_used(int(child)) for children in lists for child in children)
-
-
-def charge_load(preflight: list[Reason], records: Sequence[VariantRecord]) -> list[Reason]:
-    """Note the load of other programs during each variant's windows, and return the reasons that concern the whole run.
-
-    If the load during the windows is unknown, the load before the run is noted instead, which degrades the variant.
-    """
-    before = [reason for reason in preflight if reason.code == Code.COMPETING_LOAD]
-    for record in records:
-        if record.workloads and record.main.windows:
-            seen = record.foreign_load.reason()
-            record.notes += before if record.foreign_load.share is None else [seen] if seen is not None else []
-    return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]
