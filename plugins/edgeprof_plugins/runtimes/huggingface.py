@@ -178,7 +178,7 @@ class TransformersEngine(TokenEngine):
                 likelihoods += [float(value) for value in rows.gather(1, following[:, None])[:, 0]]
         return likelihoods
 
-    def facts(self) -> Dict[str, Any]:
+    def library_facts(self) -> Dict[str, Any]:
         sizes: Dict[str, int] = {}
         for parameter in self._model.parameters():
             for tensor in _stored_tensors(parameter):
