@@ -106,6 +106,7 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
     heavy = {"torch-tflite", "llamacpp", "transformers", "openvino-genai", "onnxruntime-genai", "ctranslate2"}
     # For who deploys with one of them; make test-runtimes gives each an environment of its own.
     runtimes = {"openvino", "opencv", "ncnn", "keras", "microcontroller", "mnn", "executorch"}
+    heavy |= {"transformers-compress", "onnxruntime-genai-compress"}
     assert named == set(extras) - {"all"} - hardware - heavy - runtimes
 
 
