@@ -33,7 +33,7 @@ class Output(NamedTuple):
     raw: list[np.ndarray]
 
 
-def stages(path: Path, least_score: float = LEAST_SCORE) -> list[tuple[str, Callable]]:
+def stages(path: Path) -> list[tuple[str, Callable]]:
     network = Network(path)
     if network.dtype != "uint8" or [len(shape) for shape in network.output_shapes] != [3, 2, 2, 1]:
         raise ValueError(
@@ -49,7 +49,7 @@ def stages(path: Path, least_score: float = LEAST_SCORE) -> list[tuple[str, Call
         return Output(resized.image, network(np.ascontiguousarray(resized.small[np.newaxis, :, :, ::-1])))
 
     def boxes(output: Output) -> Found:
-        return read_boxes(output, labels, least_score)
+        return read_boxes(output, labels)
 
     return [("resize", resize), ("detect", detect), ("boxes", boxes), ("draw", draw)]
 
@@ -59,20 +59,15 @@ def pipeline() -> list[tuple[str, Callable]]:
     return stages(Path(os.environ.get("SSD") or find_model("ssd_mobilenet_v1_coco.tflite")))
 
 
-@edgeprof.pipeline
-def pruned() -> list[tuple[str, Callable]]:
-    return stages(find_model("ssd_mobilenet_v1_coco.prune*.tflite"))
-
-
-def read_boxes(output: Output, labels: list[str], least_score: float) -> Found:
+def read_boxes(output: Output, labels: list[str]) -> Found:
     """Return the objects that the network found; the network itself removes overlapping boxes."""
     (edges,), (classes,), (scores,), _ = output.raw
     height, width = output.image.shape[:2]
-    likely = scores >= least_score
+    likely = scores >= LEAST_SCORE
     boxes = edges[likely][:, [1, 0, 3, 2]] * (width, height, width, height)
     names = [labels[number] if number < len(labels) else f"class {number}" for number in classes[likely].astype(int)]
     return Found(output.image, boxes, scores[likely], names)
 
 
 if __name__ == "__main__":
-    main({"pipeline": pipeline, "pruned": pruned}, __doc__, {"SSD": None, "LABELS": None})
+    main({"pipeline": pipeline}, __doc__, {"SSD": None, "LABELS": None})

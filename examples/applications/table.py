@@ -50,7 +50,7 @@ GROUPS = (
             "student": "student.onnx",
         },
     ),
-    ("street", "mobilenet_ssd.py", {"pipeline": "", "pruned": "ssd_mobilenet_v1_coco.prune*"}),
+    ("street", "mobilenet_ssd.py", {"pipeline": ""}),
     ("portrait", "faces.py", {"pipeline": "", "int8": "MobileFaceNet.int8*", "pruned": "MobileFaceNet.prune*"}),
     ("street", "detect.py", {"yolov8n": "yolov8n.onnx", "yolov8s": "yolov8s.onnx"}),
     ("portrait", "faces.py", {"inception_resnet": "inception_resnet_v1.onnx"}),

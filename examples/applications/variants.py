@@ -24,10 +24,8 @@ from typing import TYPE_CHECKING, Any
 import agreement
 import detect
 import faces
-import mobilenet_ssd
 import numpy as np
-from images import SUFFIXES, find_model, read_frames, read_image, stretch
-from networks import Network
+from images import SUFFIXES, find_model, read_frames, read_image
 
 import edgeprof
 
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 METHODS = {
     "FastestDet.onnx": ["int8-static", "prune-structured:amount=0.1"],
     "yolox_nano.onnx": ["int8-static", "prune-structured:amount=0.1"],
-    "ssd_mobilenet_v1_coco.tflite": ["prune:amount=0.3"],
     "MobileFaceNet.tflite": ["int8-static", "prune:amount=0.3"],
 }
 #: Pipeline of detect.py → its variants.
@@ -136,23 +133,6 @@ def judge_detectors(folder: Path, frames: list[np.ndarray]) -> list[dict[str, An
     return rows
 
 
-def judge_ssd(folder: Path, frames: list[np.ndarray]) -> list[dict[str, Any]]:
-    if (model := locate_model("ssd_mobilenet_v1_coco.tflite")) is None:
-        return []
-    calibrating, judging = split_frames(frames)
-    _, height, width, _ = Network(model).shape
-    make_variants(model, np.array([stretch(frame, width, height).small[:, :, ::-1] for frame in calibrating]), folder)
-    find = make_finder(mobilenet_ssd.stages(model, agreement.VARIANT_SCORE))
-    baseline = [find(frame) for frame in judging]
-    rows = []
-    for variant, file in (("pipeline", model.name), ("pruned", "ssd_mobilenet_v1_coco.prune*.tflite")):
-        if (path := locate_model(file)) is not None:
-            find = make_finder(mobilenet_ssd.stages(path, agreement.VARIANT_SCORE))
-            name = f"mobilenet_ssd.py:{variant}"
-            rows.append(detector_row(name, path, baseline, [find(frame) for frame in judging]))
-    return rows
-
-
 def judge_embeddings(folder: Path, frames: list[np.ndarray], people: Path) -> list[dict[str, Any]]:
     if (model := locate_model("MobileFaceNet.tflite")) is None:
         return []
@@ -219,7 +199,7 @@ def main() -> None:
     os.environ["VARIANTS"] = str(given.folder)
     try:
         frames = read_sources(given.frames)
-        rows = judge_detectors(given.folder, frames) + judge_ssd(given.folder, frames)
+        rows = judge_detectors(given.folder, frames)
         if given.people:
             rows += judge_embeddings(given.folder, frames, given.people)
     except (OSError, ValueError) as error:

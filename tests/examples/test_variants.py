@@ -124,7 +124,6 @@ def test_a_variant_is_made_and_judged(applications, shared_data, tmp_path, monke
     """The pruned FastestDet; the frames are drawn."""
     monkeypatch.setattr(applications.variants, "METHODS", {"FastestDet.onnx": ["prune:amount=0.2"]})
     monkeypatch.setattr(applications.variants, "DETECTORS", {"fastestdet": ["fastestdet_pruned", "student"]})
-    monkeypatch.setattr(applications.variants, "judge_ssd", lambda *_: [])
     applications.footage.write_footage(applications.footage.draw_street, tmp_path / "street", 4)
     monkeypatch.setenv("VARIANTS", "")
     monkeypatch.setattr(sys, "argv", ["variants.py", str(tmp_path / "build"), str(tmp_path / "street")])
