@@ -115,6 +115,7 @@ def new(name: str, directory: str, kind: str) -> None:
     from edgeprof.installation import install_command
 
     written = write(name, kind, Path(directory))
+    click.echo(f"{name}, of the kind {kind}:")
     for path in written:
         click.echo(f"  {path}")
     install = install_command(["-e", directory, "pytest"])
