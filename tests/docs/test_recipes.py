@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 import edgeprof
-from tests.docs import recipes
 from tests.docs.test_docs import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PLUGINS = "onnxruntime,compressors,npz,topk,ina3221,jetson,thermal,system"
 pytestmark = [
@@ -21,6 +18,11 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),  # the other projects' warnings are theirs
 ]
+
+
+def follow(library: str) -> None:
+    """Run the recipe for a library."""
+    runpy.run_path(str(Path(__file__).parent / f"recipes/with_{library}.py"), run_name="__main__")
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def measured(folder: Path, short: None) -> edgeprof.Result:
 
 def test_mlflow_has_the_figures_of_each_variant(measured: edgeprof.Result) -> None:
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed here: make test-recipes")
-    recipes.mlflow_run()
+    follow("mlflow")
     (run,) = mlflow.search_runs(experiment_names=["energy"], output_format="list")
     (row,) = measured.to_rows()
     assert run.info.run_name == row["variant"]
@@ -78,7 +80,7 @@ def test_mlflow_has_the_figures_of_each_variant(measured: edgeprof.Result) -> No
 
 def test_weights_and_biases_keeps_the_figures_of_each_variant(folder: Path, measured: edgeprof.Result) -> None:
     pytest.importorskip("wandb", reason="W&B is not installed here: make test-recipes")
-    recipes.wandb_run()
+    follow("wandb")
     (written,) = (folder / "wandb").glob("offline-run-*")
     (summary,) = written.rglob("wandb-summary.json")
     (row,) = measured.to_rows()
@@ -99,7 +101,7 @@ def test_optuna_searches_with_measured_joules(
         return study
 
     monkeypatch.setattr(optuna, "create_study", few)
-    recipes.optuna_search()
+    follow("optuna")
     assert "{'amount': 0." in capsys.readouterr().out
 
 
@@ -107,5 +109,5 @@ def test_olive_makes_a_model_that_is_measured_beside_its_original(
     short: None, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("olive", reason="Olive is not installed here: make test-recipes")
-    recipes.olive_pass()
+    follow("olive")
     assert "olive" in capsys.readouterr().out

@@ -153,6 +153,7 @@ class _State:
     """What a frame shows beside the readings, and the CPU time at the frame before."""
 
     def __init__(self, roots: Roots) -> None:
+        from edgeprof.energy.online.production import Production
         from edgeprof.sensing.device import throttle
         from edgeprof.sensing.device.power_mode import power_mode
         from edgeprof.sensing.files import TextFile
@@ -160,6 +161,7 @@ class _State:
         self._causes = throttle.Causes(roots)
         self._mode = power_mode(roots)
         self._memory = TextFile("/proc/self/statm")
+        self._production = Production()
         self._cpu_s, self._at = time.process_time(), time.monotonic()
 
     def moment(self, watch: Watch) -> Moment:
@@ -175,6 +177,7 @@ class _State:
             others=watch.others(),
             throttling=self._causes.read(),
             marked=watch.marked(),
+            models=self._production.models(),
             own_cost=self._own_cost(),
             reason=headline.reason,
         )

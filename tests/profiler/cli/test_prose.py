@@ -38,7 +38,6 @@ def test_a_line_stays_whole_in_a_file(monkeypatch, capsys):
         ["sensors", "-v", "--sysfs-root", "{tree}"],
         ["bench", "no-such-model.onnx"],
         ["plugins", "list"],
-        ["doctor", "--sysfs-root", "{tree}"],
     ],
     ids=lambda words: " ".join(words[:2]),
 )
