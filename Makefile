@@ -12,7 +12,7 @@
 #   make soak         the exporter for HOURS=2: memory and its slope, descriptors, CPU, scrapes beside node_exporter's
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
-#   make test-arm64  help, doctor, sensors, a bench, run and the exporter on an emulated Debian arm64 (half an hour; root)
+#   make test-arm64  help, doctor, sensors, a bench, run and the exporter on an emulated Debian arm64 (root; a quarter of an hour)
 #   make test-empty  make demo in a Debian with nothing but python3, make and git (root)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
 #   make test-runtimes    OpenVINO, OpenCV, ncnn, Keras and language models, each in its own environment (RUNTIMES="openvino keras")
@@ -121,7 +121,7 @@ test-runtimes:
 
 .PHONY: test-recipes
 test-recipes:
-	@HOLDS='edgeprof with MLflow, W&B, Optuna and Olive, which brings PyTorch' \
+	@HOLDS='edgeprof with MLflow, W&B, Optuna and Olive, which brings PyTorch: 2 GB on disk, or 6 GB where pip takes its CUDA build' \
 	    tools/venv build/recipes -e '.[onnx-compress,search]' mlflow-skinny sqlalchemy alembic wandb olive-ai pytest pytest-timeout hypothesis pyyaml
 	build/recipes/bin/python -m pip list --format freeze 2>/dev/null | grep -i -E '^(mlflow|wandb|optuna|olive)[a-z-]*==' | paste -s -d ' ' -
 	build/recipes/bin/python -m pip wheel -q --no-deps -w build/recipes/wheel .
