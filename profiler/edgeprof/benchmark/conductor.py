@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof import __version__
@@ -81,7 +80,7 @@ def bench(request: BenchRequest, host: PluginHost, roots: Roots, progress: Progr
         request.metric.check(request.dataset.labels)
     for model in (candidate for candidate in models if candidate.failure is None):
         check_preprocessing(model.name, model.history, request.dataset)
-    with measuring(roots, "bench " + " ".join(Path(model.artifact.spec).name for model in models)):
+    with measuring(roots, "bench " + " ".join(model.artifact.name for model in models)):
         if not request.fast_sensor:
             return _run_bench(request, models, host, roots, progress)
         with Settings() as settings:

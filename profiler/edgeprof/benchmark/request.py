@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import gguf, language_folders
@@ -18,6 +17,7 @@ from edgeprof.worker.runtime import LoadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from edgeprof.artifact import Artifact
     from edgeprof.errors import EdgeprofError
@@ -156,7 +156,17 @@ def _check_kind(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> 
         )
     if artifact.format == "gguf":
         _check_context(request, artifact)
-    if request.frames is not None and artifact.format != "python":
+    if request.frames is not None:
+        require_pipeline(artifact)
+
+
+def require_pipeline(artifact: Artifact) -> None:
+    """Check that a model for which frames were given may be a pipeline.
+
+    Raises:
+        InputError: It is no program.
+    """
+    if artifact.format != "python":
         raise InputError(
             f"--frames is meant for a pipeline, and {artifact.spec} is none",
             remedy="Leave --frames out, or give app.py:pipeline.",
@@ -243,7 +253,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     for model in request.models:
         refusal: EdgeprofError | None
         artifact, refusal = examine(model.spec, formats)
-        name = model.name or Path(artifact.spec).name
+        name = model.name or artifact.name
         runtime = None
         if model.failure is not None:  # a variant that was not made has no size and no checksum
             artifact, refusal = replace(artifact, size_bytes=None, sha256=None, files=()), model.failure

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof.artifact.artifact import short_name
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.installation import mended_for
 from edgeprof.launch.fitting import fits
@@ -99,7 +100,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._label = spec.label or Path(spec.target).name or spec.target
+        self._label = spec.label or short_name(spec.target) or spec.target
         self._process: WorkerProcess | None = None
         self._handler: Handler | None = None
         self._windows: dict[str | None, int] = {}  # workload → windows so far

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from edgeprof.artifact.artifact import short_name
 from edgeprof.benchmark import conductor
 from edgeprof.benchmark.language_request import language_request
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
@@ -220,7 +221,7 @@ def _sorted_out(
     for name, model in named:
         if isinstance(model, (str, os.PathLike)):
             spec = os.fspath(model)
-            paths[_unused_name(name or Path(spec).name, paths, callables)] = spec
+            paths[_unused_name(name or short_name(spec), paths, callables)] = spec
         elif callable(model):
             own_name = getattr(model, "__name__", type(model).__name__)
             callables[_unused_name(name or own_name, paths, callables)] = model

@@ -312,7 +312,8 @@ class Handler:
 
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
-        feeds = check_feeds(session.inputs, tensors.load(request["feeds"], blobs))
+        inputs = session.inputs if session.judged_inputs is None else session.judged_inputs
+        feeds = check_feeds(inputs, tensors.load(request["feeds"], blobs))
         why_dependent = session.reset()
         headers, out = tensors.dump(_outputs_by_name(session.run(feeds)))
         return {"outputs": headers, "kept": why_dependent}, out

@@ -34,6 +34,9 @@ TensorSpec = NamedTuple(
     ],
 )
 
+#: The input of a pipeline whose answers are judged: a batch of one frame.
+FRAME_INPUT = TensorSpec("frame", ANY_SHAPE, ANY_DTYPE, None)
+
 
 class LoadOptions(NamedTuple):
     """How a model is to be loaded."""
@@ -143,6 +146,9 @@ class Session(ABC):
     #: The tensors that the model takes and returns; dynamic dimensions stay dynamic here.
     inputs: Sequence[TensorSpec] = ()
     outputs: Sequence[TensorSpec] = ()
+
+    #: The inputs of ``run`` where answers are judged; None: ``inputs``.
+    judged_inputs: Optional[Sequence[TensorSpec]] = None
 
     #: Example inputs that come with the model (name → array), used where the user gives none; most models have none.
     examples: Optional[Dict[str, Any]] = None
