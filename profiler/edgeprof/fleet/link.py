@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -39,6 +40,8 @@ OPTIONS = (
     "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=20",
     "-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes", "-o", "LogLevel=ERROR",
 )  # fmt: skip
+#: The name of a microcontroller at a port of this machine, for the door of this machine.
+HERE = "here"
 #: How long a device may take to start the door and to answer ``hello`` (s).
 HELLO_S = 60.0
 #: The exit status of ssh if ssh itself fails.
@@ -169,7 +172,7 @@ class Link:
         self.device = device
         try:
             self._process = subprocess.Popen(
-                [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"],
+                _door_command(device),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -388,6 +391,19 @@ class _LastWords(threading.Thread):
         """Return the text after both have ended; wait at most 5 s, as another program may keep the stream open."""
         self.join(5)
         return self._tail.decode("utf-8", "replace").strip()
+
+
+def _door_command(device: Device) -> list[str]:
+    """Return the command that opens a device's door: over ssh, or this machine's own for a port of this machine.
+
+    Raises:
+        InputError: EDGEPROF_SSH is not a command.
+    """
+    if device.ssh:
+        return [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"]
+    assert device.mcu is not None
+    meter = [] if device.meter is None else [f"--meter={device.meter}"]
+    return [sys.executable, "-m", "edgeprof", "door", "--mcu", HERE, device.mcu, *meter]
 
 
 def ssh_command() -> list[str]:

@@ -181,6 +181,8 @@ class StudySweep:
         product = study.product
         self.limits, self.requirements = product.limits(study.limits) if product else (study.limits, [])
         self.fresh = False
+        #: Makes a variant and returns its entry of the manifest; a fleet lets other hosts do it.
+        self.make_entry: Callable[[str], dict[str, Any]] = self.make_entry_here
 
     def _check_chain(self, chain: str) -> None:
         try:
@@ -348,31 +350,40 @@ class StudySweep:
         """
         name = chain_name(parse_chain(chain))
         try:
-            manifest = compress(
-                self.base,
-                [chain],
-                self.host,
-                self.directory / "variants",
-                self.train,
-                seed=self.study.seed,
-                shapes=self.study.protocol.get("shapes"),
-                dtypes=self.study.protocol.get("dtypes"),
-                device=self.target,
-                note=self.say,
-            )
+            entry = self.make_entry(chain)
         except StorageError:
             raise
         except (InputError, UnavailableError) as error:
             # A recipe that does not fit the model or this device fails alone; the study goes on with the others.
             self.say(f"{name}: {error.message}")
             return Candidate(name, failure=VariantError.of(error))
-        (entry,) = manifest["variants"]
         path = None if entry["model"] is None else str(self.directory / "variants" / entry["model"]["path"])
         candidate = Candidate(name, path, entry["recipe"])
         if entry["status"] == "failed":
             reason = entry["reasons"][0]
             candidate.failure = VariantError(reason["message"], remedy=reason["remedy"], code=reason["code"])
         return candidate
+
+    def make_entry_here(self, chain: str) -> dict[str, Any]:
+        """Make a variant on this machine, or find it where an earlier run made it; return its entry of the manifest.
+
+        Raises:
+            EdgeprofError: it cannot be made, or not be written.
+        """
+        manifest = compress(
+            self.base,
+            [chain],
+            self.host,
+            self.directory / "variants",
+            self.train,
+            seed=self.study.seed,
+            shapes=self.study.protocol.get("shapes"),
+            dtypes=self.study.protocol.get("dtypes"),
+            device=self.target,
+            note=self.say,
+        )
+        (entry,) = manifest["variants"]
+        return dict(entry)
 
     def _look_at(self, candidate: Candidate) -> None:
         """Inspect a variant by cheap proxies: size, arithmetic, signal to noise, agreement on a few samples."""
