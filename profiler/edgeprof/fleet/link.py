@@ -40,8 +40,6 @@ OPTIONS = (
     "-T", "-a", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=20",
     "-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes", "-o", "LogLevel=ERROR",
 )  # fmt: skip
-#: The name of a microcontroller at a port of this machine, for the door of this machine.
-HERE = "here"
 #: How long a device may take to start the door and to answer ``hello`` (s).
 HELLO_S = 60.0
 #: The exit status of ssh if ssh itself fails.
@@ -403,7 +401,19 @@ def _door_command(device: Device) -> list[str]:
         return [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"]
     assert device.mcu is not None
     meter = [] if device.meter is None else [f"--meter={device.meter}"]
-    return [sys.executable, "-m", "edgeprof", "door", "--mcu", HERE, device.mcu, *meter]
+    return [sys.executable, "-m", "edgeprof", "door", "--mcu", mcu_name(device), device.mcu, *meter]
+
+
+def mcu_name(device: Device) -> str:
+    """Return the name of a microcontroller for the door of its machine: the owner's, or one made of its port.
+
+    The name is part of a job's key, so each port needs its own: one door serves all ports of a machine.
+    """
+    assert device.mcu is not None
+    if device.ssh:
+        return device.mcu
+    assert device.port_place is not None
+    return f"port-{hashlib.sha256(device.port_place[1].encode()).hexdigest()[:16]}"
 
 
 def ssh_command() -> list[str]:

@@ -22,7 +22,7 @@ from edgeprof.artifact.recognition import recognise
 from edgeprof.errors import InputError
 from edgeprof.fleet import protocol
 from edgeprof.fleet.door import bench_flags
-from edgeprof.fleet.link import HERE, Fetched, Link, LinkError, RefusedError
+from edgeprof.fleet.link import Fetched, Link, LinkError, RefusedError, mcu_name
 from edgeprof.fleet.signature import verify
 from edgeprof.results import document
 
@@ -110,7 +110,7 @@ class Job:
         )
         if device is not None:
             if device.mcu is not None:
-                request.mcu, request.nonce = device.mcu if device.ssh else HERE, self.nonce
+                request.mcu, request.nonce = mcu_name(device), self.nonce
             request.expected = expected_of(device)
             request.rest_s, request.start_below_c = device.rest_s, device.start_below_c
         return request

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgeprof.errors import InputError
-from edgeprof.fleet import inventory, protocol
+from edgeprof.fleet import inventory, protocol, task
 from edgeprof.fleet.store import fleet_store
 from edgeprof.simulation.microcontroller.faults import Faults
 from edgeprof.simulation.microcontroller.live import LiveMicrocontroller
@@ -112,3 +112,12 @@ def test_the_key_of_a_boards_job_does_not_depend_on_what_only_a_microcontroller_
     assert protocol.job_key(protocol.Bench(models=[[file]], nonce="x"), **place) == board
     keys = {protocol.job_key(protocol.Bench(models=[], mcu=mcu, nonce=n), **place) for mcu in "ab" for n in "xy"}
     assert len(keys) == 4
+
+
+def test_one_job_has_another_key_for_each_port_of_a_machine() -> None:
+    """Otherwise the second of two devices would be given the first one's result."""
+    job = task.Job.of(["mcu"], {})
+    places = [("", "/dev/ttyACM0"), ("", "/dev/ttyACM1"), ("pi", "one"), ("pi", "two")]
+    requests = [job.request(inventory.Device("node", "node", ssh=ssh, mcu=mcu)) for ssh, mcu in places]
+    place = {"machine": "m", "fingerprint": "f", "version": "1"}
+    assert len({protocol.job_key(request, **place) for request in requests}) == len(places)
