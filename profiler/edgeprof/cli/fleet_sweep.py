@@ -12,6 +12,7 @@ import click
 from edgeprof.cli.fleet_bench import Outcome, check_outputs, deliver, keep_measured, measure_all, watch_all
 from edgeprof.cli.fleet_options import chosen_devices, engine_of
 from edgeprof.cli.signals import ending_like_ctrl_c
+from edgeprof.errors import InputError
 from edgeprof.fleet.inventory import load_engine
 from edgeprof.fleet.task import Job, Measure
 from edgeprof.results.schema import model_name
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from edgeprof.fleet.engine import Engine
     from edgeprof.fleet.inventory import Device
     from edgeprof.results.schema import Result
-    from edgeprof.study.conductor import Candidate, StudySweep
+    from edgeprof.study.candidate import Candidate
+    from edgeprof.study.conductor import StudySweep
     from edgeprof.study.search import Judgement
 
 #: Fields of a study's protocol whose flag is not their name without the unit.
@@ -45,6 +47,11 @@ def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
 
     check_outputs(flags["output"])
     studies = load(recipe)
+    if studies[0].stages:
+        raise InputError(
+            f"{recipe} studies a pipeline, and a fleet's devices run no code of yours",
+            remedy=f"Run it on the device itself: edgeprof sweep {recipe.name}.",
+        )
     devices = chosen_devices(flags["inventory"], flags["on"])
     roots = Roots.resolve()
     prepared = prepare(
@@ -74,10 +81,11 @@ def _make_on_hosts(engine: Engine, study_sweep: StudySweep, target: str | None) 
 
     protocol = _protocol_flags(study_sweep)
     flags = [f"--{name}={value}" for name in ("seed", "input", "preprocess") for value in protocol.get(name, [])]
-    workshop = Workshop(engine, study_sweep, [*flags, *([f"--target={target}"] if target else [])])
+    more = [*flags, *([f"--target={target}"] if target else [])]
+    workshop = Workshop.of(engine, study_sweep.maker, study_sweep.study, more)
     study = study_sweep.study
     workshop.make_all([*([study.baseline] if study.baseline else []), *study.chains])
-    study_sweep.make_entry = workshop.make_entry
+    study_sweep.maker = workshop
 
 
 def _measure_together(

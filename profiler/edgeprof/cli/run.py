@@ -57,6 +57,13 @@ if TYPE_CHECKING:
     help="Estimate joules from the watts of one busy core, if no sensor works.",
 )
 @click.option("--phases", metavar="REGEX", help="Lines of CMD's output that begin a phase; group 1 is the name.")
+@click.option(
+    "--uprobe",
+    "uprobes",
+    multiple=True,
+    metavar="[NAME=]LIBRARY:FUNCTION",
+    help="Take each call of an exported function as a stage (root).",
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Also write the JSON to FILE.")
 @root_options
 @json_option
@@ -72,6 +79,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
 
     from edgeprof.benchmark.command import measure_command
     from edgeprof.errors import require_range
+    from edgeprof.launch.uprobes import find_probe
     from edgeprof.plugins import PluginHost
     from edgeprof.results.files import check_writable, write
 
@@ -89,6 +97,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
         rail=flags["rail"],
         estimate_power_w=flags["estimate_power_w"],
         phases=_phase_pattern(flags["phases"]),
+        probes=[find_probe(spec) for spec in flags["uprobes"]],
     )
     text = json.dumps(outcome.as_json(), indent=2)
     if flags["output"]:

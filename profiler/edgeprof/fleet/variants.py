@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,15 @@ from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.fleet.cluster import COMPRESS
 from edgeprof.fleet.task import Task, data_file, model_files, sentence
 from edgeprof.results import files
+from edgeprof.study.candidate import Maker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgeprof.fleet.engine import Engine
     from edgeprof.fleet.task import Watch
-    from edgeprof.study.conductor import StudySweep
+    from edgeprof.study.candidate import StageMaker
+    from edgeprof.study.recipe import StudyFile
 
 
 @dataclass(frozen=True)
@@ -121,54 +123,64 @@ def _compress(arguments: Sequence[str], directory: Path) -> Made:
     return Made(entry, {str(path.relative_to(directory)): path.read_bytes() for path in paths})
 
 
-class Workshop:
-    """Makes the variants of one study on the hosts of a cluster.
+@dataclass(frozen=True)
+class Workshop(Maker):
+    """Makes the variants of one study on the hosts of a cluster, and keeps them in the study's folder.
 
-    Args:
+    Attributes:
         engine: The cluster.
-        sweep: The study; its variants are written to its folder.
         flags: Further arguments of ``edgeprof compress``.
-
-    Raises:
-        InputError: The model or the data are not files that can be sent.
+        model: The files of the model (``MakeVariant.model``).
+        data: The data to calibrate or train with, or None.
     """
 
-    def __init__(self, engine: Engine, sweep: StudySweep, flags: Sequence[str]) -> None:
-        self._engine, self._sweep, self._flags = engine, sweep, tuple(flags)
-        data = sweep.study.train or sweep.study.dataset
-        self._model, self._data = model_files(sweep.study.model), data_file(data)
-        self._directory = sweep.directory / "variants"
+    engine: Engine
+    flags: tuple[str, ...]
+    model: tuple[tuple[str, Path], ...]
+    data: tuple[str, Path] | None
+
+    @classmethod
+    def of(cls, engine: Engine, maker: Maker | StageMaker, study: StudyFile, flags: Sequence[str]) -> Workshop:
+        """Take the place of a study's own maker.
+
+        Raises:
+            InputError: The model or the data are not files that can be sent.
+        """
+        assert isinstance(maker, Maker)  # a fleet refuses studies of stages
+        given = {part.name: getattr(maker, part.name) for part in fields(Maker)}
+        data = data_file(study.train or study.dataset)
+        return cls(**given, engine=engine, flags=tuple(flags), model=model_files(study.model), data=data)
 
     def make_all(self, chains: Sequence[str]) -> None:
         """Make the variants of several chains at the same time; one that fails is left to ``make_entry``."""
         tasks = [self._task(chain) for chain in dict.fromkeys(chains) if not _names_a_file(chain)]
-        for task, outcome in self._engine.run([task for task in tasks if self._known(task) is None]):
+        for task, outcome in self.engine.run([task for task in tasks if self._known(task) is None]):
             assert isinstance(task, MakeVariant)
             if isinstance(outcome, Made):
                 self._keep(task, outcome)
 
     def make_entry(self, chain: str) -> dict[str, Any]:
-        """Return the manifest's entry of a variant, which is made unless it is there; for ``StudySweep.make_entry``.
+        """Return the manifest's entry of a variant, which is made unless it is there.
 
         Raises:
             EdgeprofError: It cannot be made.
         """
         if _names_a_file(chain):
-            self._sweep.say(f"{chain}: made here, because it names a file of this machine")
-            return self._sweep.make_entry_here(chain)
+            self.say(f"{chain}: made here, because it names a file of this machine")
+            return super().make_entry(chain)
         task = self._task(chain)
         known = self._known(task)
         if known is not None:
-            self._sweep.say(f"{chain_name(parse_chain(chain))}: already made")
+            self.say(f"{chain_name(parse_chain(chain))}: already made")
             return known
-        self._sweep.say(f"{chain_name(parse_chain(chain))}: made on another host")
-        ((_, outcome),) = self._engine.run([task])
+        self.say(f"{chain_name(parse_chain(chain))}: made on another host")
+        ((_, outcome),) = self.engine.run([task])
         if isinstance(outcome, EdgeprofError):
             raise InputError(outcome.message, remedy=outcome.remedy)
         return self._keep(task, outcome)
 
     def _task(self, chain: str) -> MakeVariant:
-        return MakeVariant(chain, self._model, self._data, self._flags)
+        return MakeVariant(chain, self.model, self.data, self.flags)
 
     def _known(self, task: MakeVariant) -> dict[str, Any] | None:
         """Return the entry of a variant that is there and whole; else None."""
@@ -186,7 +198,7 @@ class Workshop:
             InputError: A file cannot be written, or the files are not those of the entry.
         """
         for name, content in variant.contents.items():
-            path = self._directory / name
+            path = self.directory / name
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
@@ -203,12 +215,12 @@ class Workshop:
         """
         model = entry["model"]
         if model is not None:
-            here = recognise(str(self._directory / model["path"]), self._sweep.base.own_formats).sha256
+            here = recognise(str(self.directory / model["path"]), self.base.own_formats).sha256
             if here != model["sha256"]:
                 raise InputError(f"{model['path']} arrived damaged: its SHA-256 is another one")
 
     def _record(self, task: MakeVariant) -> Path:
-        return self._directory / f"{task.key[:24]}.host.json"
+        return self.directory / f"{task.key[:24]}.host.json"
 
 
 def _names_a_file(chain: str) -> bool:
