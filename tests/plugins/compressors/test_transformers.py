@@ -76,7 +76,8 @@ def test_int8_weights_take_a_byte_each_and_leave_a_text_nearly_as_likely(folder:
     original, _ = likelihoods(folder)
     quantised, loaded = likelihoods(variant.path)
     assert 0 < np.abs(original - quantised).mean() < 0.1
-    assert loaded.language["tensor_bytes"]["int8"] == facts["coverage"]["weights"]["changed"]
+    rows = 2 * (64 + 32 + 32 + 64 + 128 + 128)  # torchao also stores a zero point of one byte for each row
+    assert loaded.language["tensor_bytes"]["int8"] == facts["coverage"]["weights"]["changed"] + rows
     assert variant.size_bytes < recognise(str(folder)).size_bytes
 
 
@@ -88,7 +89,7 @@ def test_what_is_quantised_already_and_layers_that_do_not_exist_are_refused(fold
         Int8Weight().apply(target, tmp_path / "again", settings(Int8Weight(), {}), None)
     with pytest.raises(InputError, match="is no dense layer of this model"):
         Int8Weight().apply(folder, tmp_path / "other", settings(Int8Weight(), {"exclude": "nothing"}), None)
-    with pytest.raises(VariantError, match="would change none of the weights"):
+    with pytest.raises(VariantError, match=r"would change 0\.0 % of the weights"):
         make_variant(
             recognise(str(folder)), parse_chain("int8-weight:group=4096"),
             PluginHost.from_environment().of("compressors"), tmp_path / "out", isolated=False,
