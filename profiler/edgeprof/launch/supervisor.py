@@ -363,8 +363,8 @@ class Worker:
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])
-            # Sentences of runtimes mostly begin with the file's name, or contain the target.
-            if not sentence.startswith(self._label) and self._spec.target not in sentence:
+            # Most sentences of runtimes name the file.
+            if self._label not in sentence and self._spec.target not in sentence:
                 sentence = f"{self._label}: {sentence}"
             raise VariantError(sentence, remedy=self._remedy(answer["remedy"]), code=answer["kind"], last_words=words)
         return answer, out

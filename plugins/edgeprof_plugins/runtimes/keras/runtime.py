@@ -63,6 +63,8 @@ KNOWN_ERRORS = (
 )
 
 Call = Callable[[], Any]
+#: The most values of a trainable variable that may be a state: a program of one's own may not declare its states.
+_LARGEST_STATE = 1 << 16
 
 
 class Keras(Runtime):
@@ -121,6 +123,7 @@ class TensorFlowSession(Session):
         inputs: The specs of the inputs.
         outputs: The specs of the outputs; if they are a dict, named by its keys.
         direct: Makes the call that replaces a concrete function, from arrays or tensors in order.
+        variables: All variables of the model, of which a run may change some (the state of an LSTM).
     """
 
     def __init__(
@@ -130,8 +133,11 @@ class TensorFlowSession(Session):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         direct: Optional[Callable[[Sequence[Any]], Call]] = None,
+        *,
+        variables: Sequence[Any] = (),
     ) -> None:
         self._tf, self._direct = tf, direct
+        self._initial = [(variable, np.array(variable.numpy())) for variable in variables if _may_be_state(variable)]
         self._function = tf.function(function, autograph=False)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.facts = {"library": "tensorflow {}".format(tf.__version__)}
@@ -145,6 +151,11 @@ class TensorFlowSession(Session):
         if set(names) != set(values):
             values = dict(zip(names, values.values()))
         return {name: np.array(values[name].numpy()) for name in names}
+
+    def reset(self) -> None:
+        for variable, value in self._initial:
+            if not np.array_equal(variable.numpy(), value):
+                variable.assign(value)
 
     def bind(self, feeds: Dict[str, Any]) -> Call:
         tensors = self._tensors(feeds)
@@ -167,6 +178,12 @@ class TensorFlowSession(Session):
 
     def _tensors(self, feeds: Dict[str, Any]) -> List[Any]:
         return [self._tf.constant(feeds[spec.name], dtype=spec.dtype) for spec in self.inputs]
+
+
+def _may_be_state(variable: Any) -> bool:
+    """Whether a run may change a variable: large trainable ones are weights, and no copy of them is kept."""
+    size = int(np.prod([int(n) for n in variable.shape]))
+    return "string" not in str(variable.dtype) and (not variable.trainable or size <= _LARGEST_STATE)
 
 
 def _opened(tf: Any, path: str) -> Any:
@@ -210,7 +227,8 @@ def _keras_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
             return lambda: model(tensors, training=False)
         return lambda: [value.numpy() for value in _leaves(model(tensors, training=False)).values()]
 
-    session = TensorFlowSession(tf, function, inputs, outputs, None if settings["call"] == "graph" else direct)
+    called = None if settings["call"] == "graph" else direct
+    session = TensorFlowSession(tf, function, inputs, outputs, called, variables=model.variables)
     session.facts["keras"] = str(getattr(tf.keras, "__version__", "unknown"))
     return session
 
@@ -239,7 +257,7 @@ def _saved_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
     def function(*tensors: Any) -> Any:
         return signature(**{spec.name: tensor for spec, tensor in zip(inputs, tensors)})
 
-    session = TensorFlowSession(tf, function, inputs, outputs)
+    session = TensorFlowSession(tf, function, inputs, outputs, variables=signature.variables)
     session.facts["signature"] = wanted
     session._loaded = loaded  # type: ignore[attr-defined]  # noqa: SLF001 - keeps the model's variables alive
     return session
