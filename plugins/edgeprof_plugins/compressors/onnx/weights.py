@@ -181,7 +181,9 @@ def computed_constants(model: Tensors) -> dict[str, tuple[str, ...]]:
         for node in graph.node:
             given = [known.get(name) for name in node.input if name]
             constants = [names for names in given if names is not None]
-            if len(constants) < len(given) or not (given or node.op_type == "Constant"):
+            # The graphs inside a node also read tensors that are not among its inputs.
+            has_graphs = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+            if has_graphs or len(constants) < len(given) or not (given or node.op_type == "Constant"):
                 continue
             joined = constants if node.op_type == "Concat" else sorted(constants, key=size)[-1:]
             known.update(dict.fromkeys(node.output, tuple(dict.fromkeys(name for names in joined for name in names))))
