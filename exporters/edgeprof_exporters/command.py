@@ -28,7 +28,7 @@ Examples:
 """
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+def _add_setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add a flag for each setting."""
     for name, field in reversed(table.KEYS.items()):
         facts = field.metadata
@@ -57,7 +57,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--config.file", "config_file", metavar="FILE", help="File of settings, YAML or TOML (EDGEPROF_CONFIG).")
-@_options
+@_add_setting_flags
 @click.option("--textfile", metavar="DIR", help="Start no daemon; write the stored results to DIR/edgeprof.prom.")
 @click.option("--push", metavar="URL", help="Start no daemon; push the stored results to this Pushgateway.")
 @click.option("--otlp", metavar="URL", help="Start no daemon; send the stored results to this OTLP/HTTP receiver.")
@@ -86,7 +86,7 @@ def exporter(
             "the exporter needs prometheus-client, which is not installed", remedy="pip install 'edgeprof[exporter]'"
         )
     if textfile or push or otlp:
-        _send(settings, textfile, push, otlp)
+        _send_results(settings, textfile, push, otlp)
         return 0
     from edgeprof_exporters.main import become  # noqa: PLC0415 - needed only here
 
@@ -94,7 +94,7 @@ def exporter(
     return None
 
 
-def _send(settings: Settings, textfile: str | None, push: str | None, otlp: str | None) -> None:
+def _send_results(settings: Settings, textfile: str | None, push: str | None, otlp: str | None) -> None:
     from edgeprof_exporters import push as to  # noqa: PLC0415 - the store's libraries, only for who sends
 
     newest_rows = to.stored(Path(settings.bench_directory) if settings.bench_directory else None)
@@ -112,14 +112,14 @@ def _send(settings: Settings, textfile: str | None, push: str | None, otlp: str 
 @click.pass_obj
 def status(settings: Settings) -> None:
     """Print the state of the running daemon as JSON (over its control socket)."""
-    click.echo(json.dumps(_ask(settings, "status"), indent=2))
+    click.echo(json.dumps(_ask_daemon(settings, "status"), indent=2))
 
 
 @exporter.command()
 @click.pass_obj
 def reload(settings: Settings) -> None:
     """Make the running daemon read its settings again, as SIGHUP does."""
-    click.echo(_ask(settings, "reload"))
+    click.echo(_ask_daemon(settings, "reload"))
 
 
 @exporter.command()
@@ -145,7 +145,7 @@ def install(where: str | None, dry_run: bool, root: str) -> None:
         click.echo(line)
 
 
-def _ask(settings: Settings, command: str) -> Any:
+def _ask_daemon(settings: Settings, command: str) -> Any:
     from edgeprof_exporters.control import ask, usual_path  # noqa: PLC0415 - needed only here
 
     named = settings.control_socket

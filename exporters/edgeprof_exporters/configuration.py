@@ -32,7 +32,7 @@ _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 2, 100, 100
 
 
-def _setting(
+def _setting_field(
     default: Any,
     text: str,
     *,
@@ -56,80 +56,82 @@ class Settings:
     ``EDGEPROF_EXPORTER_WEB_LISTEN_ADDRESS`` in the environment and ``--web.listen-address`` on the command line.
     """
 
-    web_listen_address: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
+    web_listen_address: list[str] = _setting_field(  # noqa: RUF009 - _setting_field makes a field
         [f"127.0.0.1:{DEFAULT_PORT}"],
         "Address to listen on: HOST:PORT, [IPV6]:PORT, or :PORT for all addresses; repeatable.",
         section="web",
         metavar="ADDRESS",
     )
-    web_systemd_socket: bool = _setting(False, "Use the listening sockets that systemd passes.", section="web")
-    web_telemetry_path: str = _setting("/metrics", "Path of the metrics.", section="web", metavar="PATH")
-    web_max_requests: int = _setting(
+    web_systemd_socket: bool = _setting_field(False, "Use the listening sockets that systemd passes.", section="web")
+    web_telemetry_path: str = _setting_field("/metrics", "Path of the metrics.", section="web", metavar="PATH")
+    web_max_requests: int = _setting_field(
         40, "Most simultaneous scrapes; any further one gets 503. 0: no limit.", section="web", low=0, high=10_000
     )
-    web_max_connections: int = _setting(
+    web_max_connections: int = _setting_field(
         256, "Most simultaneous connections; a late or idle one makes room.", section="web", low=4, high=10_000
     )
-    web_config_file: str = _setting(
+    web_config_file: str = _setting_field(
         "", "TLS and passwords, in the format of Prometheus's exporter-toolkit (web-config.yml).", section="web",
         metavar="FILE",
     )  # fmt: skip
-    sampling_rate_hz: float = _setting(10.0, "Readings per second.", section="sampling", low=0.1, high=100.0)
-    sampling_bridge_s: float = _setting(
+    sampling_rate_hz: float = _setting_field(10.0, "Readings per second.", section="sampling", low=0.1, high=100.0)
+    sampling_bridge_s: float = _setting_field(
         5.0,
         "Longest gap in power readings that is bridged (s); longer gaps are counted and left out.",
         section="sampling",
         low=0.0,
         high=3600.0,
     )
-    sampling_sensors: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
+    sampling_sensors: list[str] = _setting_field(  # noqa: RUF009 - _setting_field makes a field
         [], "Sensor source to use (edgeprof sensors lists them; default: all).", section="sampling", metavar="NAME"
     )
-    sampling_rail: str = _setting("", "Rail that measures the whole device.", section="sampling", metavar="NAME")
-    sampling_sysfs_root: str = _setting("", "Read this tree instead of /sys.", section="sampling", metavar="DIR")
-    sampling_procfs_root: str = _setting("", "Read this tree instead of /proc.", section="sampling", metavar="DIR")
-    collectors_exclude: list[str] = _setting(  # noqa: RUF009 - _setting makes a field
+    sampling_rail: str = _setting_field("", "Rail that measures the whole device.", section="sampling", metavar="NAME")
+    sampling_sysfs_root: str = _setting_field("", "Read this tree instead of /sys.", section="sampling", metavar="DIR")
+    sampling_procfs_root: str = _setting_field(
+        "", "Read this tree instead of /proc.", section="sampling", metavar="DIR"
+    )
+    collectors_exclude: list[str] = _setting_field(  # noqa: RUF009 - _setting_field makes a field
         [], "Collector to switch off.", section="collectors", metavar="NAME"
     )
-    track_socket: str = _setting(
+    track_socket: str = _setting_field(
         "auto",
         "Datagram socket for edgeprof.track; auto: track.sock in the runtime directory; empty: none.",
         section="track",
         metavar="PATH",
     )
-    track_max_series: int = _setting(
+    track_max_series: int = _setting_field(
         50, "Most label sets; any further ones are counted under other.", section="track", low=1, high=10_000
     )
-    control_socket: str = _setting(
+    control_socket: str = _setting_field(
         "auto",
         "Control socket; auto: control.sock in the runtime directory; empty: none.",
         section="control",
         metavar="PATH",
     )
-    control_group: str = _setting(
+    control_group: str = _setting_field(
         "", "Group whose members may use both sockets, as root and the daemon's own user may.", section="control",
         metavar="GROUP",
     )  # fmt: skip
-    state_file: str = _setting(
+    state_file: str = _setting_field(
         "auto",
         "File from which counters continue after a restart; auto: state.json in systemd's state directory, if there is "
         "one; empty: none.",
         section="state",
         metavar="FILE",
     )
-    state_interval_s: float = _setting(
+    state_interval_s: float = _setting_field(
         300.0, "Seconds between two writes of the state file.", section="state", low=1.0, high=86_400.0
     )
-    bench_directory: str = _setting(
+    bench_directory: str = _setting_field(
         "",
         "Folder in which edgeprof bench stores its results (its EDGEPROF_DATA_DIR); default: this user's.",
         section="bench",
         metavar="DIR",
     )
-    log_level: str = _setting(
+    log_level: str = _setting_field(
         "info", "Least severe level that is logged.", section="log", choices=("debug", "info", "warning", "error")
     )
-    log_format: str = _setting("logfmt", "Format of the log.", section="log", choices=("logfmt", "json"))
+    log_format: str = _setting_field("logfmt", "Format of the log.", section="log", choices=("logfmt", "json"))
 
 
 KEYS: dict[str, Any] = {f.name: f for f in fields(Settings)}
@@ -328,11 +330,11 @@ def _check_value(name: str, value: Any, where: str) -> Any:
             raise InputError(f"{where} is {shown(value)}; it has to be true or false")
         return value
     if isinstance(default, (int, float)):
-        return _number(value, default, facts, where)
-    return _text(name, value, facts["choices"], where)
+        return _checked_number(value, default, facts, where)
+    return _checked_text(name, value, facts["choices"], where)
 
 
-def _text(name: str, value: Any, choices: Sequence[str], where: str) -> str:
+def _checked_text(name: str, value: Any, choices: Sequence[str], where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where} is {shown(value)}; it has to be a text")
     if "\0" in value:
@@ -344,7 +346,7 @@ def _text(name: str, value: Any, choices: Sequence[str], where: str) -> str:
     return value
 
 
-def _number(value: Any, default: float, facts: Mapping[str, Any], where: str) -> float:
+def _checked_number(value: Any, default: float, facts: Mapping[str, Any], where: str) -> float:
     kind: type[int | float] = int if isinstance(default, int) else float
     number: float | None = None
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):

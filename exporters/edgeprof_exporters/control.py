@@ -87,7 +87,7 @@ class Control:
                     caller.settimeout(_REFUSAL_S)
                     with contextlib.suppress(OSError):
                         caller.recv(MOST_LINE)
-                    _say(caller, {"error": "not permitted"})
+                    _send_answer(caller, {"error": "not permitted"})
                     return
                 self._talk(caller)
         except OSError:
@@ -99,21 +99,21 @@ class Control:
         """Whether a caller with this user and primary group may ask."""
         if uid in {0, os.geteuid()}:
             return True
-        return self._gid is not None and (gid == self._gid or self._gid in _groups(uid, gid))
+        return self._gid is not None and (gid == self._gid or self._gid in _groups_of_user(uid, gid))
 
     def _talk(self, caller: socket.socket) -> None:
         buffer = b""
         for _ in range(MOST_LINES):
             while b"\n" not in buffer:
                 if len(buffer) > MOST_LINE:
-                    _say(caller, {"error": f"a line is longer than {MOST_LINE} bytes"})
+                    _send_answer(caller, {"error": f"a line is longer than {MOST_LINE} bytes"})
                     return
                 data = caller.recv(1024)
                 if not data:
                     return
                 buffer += data
             line, _, buffer = buffer.partition(b"\n")
-            _say(caller, self.answer(line))
+            _send_answer(caller, self.answer(line))
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """The answer to one line: ``{"ok": …}`` or ``{"error": …}``."""
@@ -133,7 +133,7 @@ class Control:
             return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _groups(uid: int, gid: int) -> list[int]:
+def _groups_of_user(uid: int, gid: int) -> list[int]:
     """All groups of a user; for a socket's peer the kernel reports only the primary group."""
     import pwd  # noqa: PLC0415
 
@@ -143,7 +143,7 @@ def _groups(uid: int, gid: int) -> list[int]:
         return [gid]
 
 
-def _say(caller: socket.socket, answer: dict[str, Any]) -> None:
+def _send_answer(caller: socket.socket, answer: dict[str, Any]) -> None:
     caller.sendall(json.dumps(answer).encode() + b"\n")
 
 

@@ -57,7 +57,7 @@ def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
             histogram.add_metric(labels, buckets, total)
         return histogram
     if name.kind == "summary":
-        return _summary(name, samples)
+        return _summary_family(name, samples)
     if name.kind == "info":
         info = InfoMetricFamily(name.family, name.text)
         for labels, _ in samples:
@@ -69,7 +69,7 @@ def family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
     return gauge
 
 
-def _summary(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
+def _summary_family(name: Name, samples: Iterable[tuple[Sequence[str], Any]]) -> Metric:
     """Make a summary with quantiles, which prometheus-client's own summaries do not have."""
     *label_names, quantile_label = name.labels
     summary = SummaryMetricFamily(name.family, name.text, labels=label_names)

@@ -38,14 +38,16 @@ def look(roots: Roots) -> Look:
     """Return a snapshot of the hardware; two snapshots are equal if nothing came or went in between."""
     seen: list[tuple[object, ...]] = []
     for folder in _CHIPS:
-        for name in _listing(roots.sysfs / folder):
+        for name in _visible_names(roots.sysfs / folder):
             path = os.path.join(roots.sysfs, folder, name)  # noqa: PTH118 - every few seconds, for ever
             with suppress(OSError):
                 # The inode changes if a driver was bound again, the list of files if a channel came or went.
-                seen.append((folder, name, os.stat(path).st_ino, *_listing(path)))  # noqa: PTH116
-    seen += [(name, *_states(roots.sysfs / _SUPPLIES / name)) for name in _listing(roots.sysfs / _SUPPLIES)]
-    seen += [(folder, *_listing(roots.sysfs / folder)) for folder in _NAMES]
-    seen.append(("dev", *(name for name in _listing(roots.dev) if name.startswith(_DEVICES))))
+                seen.append((folder, name, os.stat(path).st_ino, *_visible_names(path)))  # noqa: PTH116
+    seen += [
+        (name, *_supply_states(roots.sysfs / _SUPPLIES / name)) for name in _visible_names(roots.sysfs / _SUPPLIES)
+    ]
+    seen += [(folder, *_visible_names(roots.sysfs / folder)) for folder in _NAMES]
+    seen.append(("dev", *(name for name in _visible_names(roots.dev) if name.startswith(_DEVICES))))
     return tuple(seen)
 
 
@@ -82,11 +84,11 @@ class Hardware:
         return True
 
 
-def _states(supply: Path) -> list[str | None]:
+def _supply_states(supply: Path) -> list[str | None]:
     return [text_of(supply / state) for state in _STATES]
 
 
-def _listing(path: str | os.PathLike[str]) -> list[str]:
+def _visible_names(path: str | os.PathLike[str]) -> list[str]:
     try:
         return sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208
     except OSError:

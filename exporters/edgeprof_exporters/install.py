@@ -54,17 +54,17 @@ def plan(where: str, root: Path = Path("/")) -> Plan:
 
 def _for_system(root: Path) -> Plan:
     plan = Plan(needs_root=root == Path("/"))
-    program = _program()
+    program = _program_path()
     unit = root / "etc/systemd/system/edgeprof-exporter.service"
-    plan.files[unit] = _text("edgeprof-exporter.service").replace("@EDGEPROF@", program)
+    plan.files[unit] = _packaged_text("edgeprof-exporter.service").replace("@EDGEPROF@", program)
     groups = ["i2c", *(name for name in _DEVICE_GROUPS if _has_group(name, root))]
     plan.files[unit.parent / "edgeprof-exporter.service.d/groups.conf"] = (
         f"# The groups of this device that own what sensors are read from; sysusers.d makes i2c.\n[Service]\n"
         f"SupplementaryGroups={' '.join(groups)}\n"
     )
-    plan.files[root / "etc/sysusers.d/edgeprof.conf"] = _text("sysusers.conf")
-    plan.files[root / "etc/udev/rules.d/70-edgeprof.rules"] = _text("udev.rules")
-    _settings(plan, root / "etc/edgeprof/exporter.yml")
+    plan.files[root / "etc/sysusers.d/edgeprof.conf"] = _packaged_text("sysusers.conf")
+    plan.files[root / "etc/udev/rules.d/70-edgeprof.rules"] = _packaged_text("udev.rules")
+    _add_settings(plan, root / "etc/edgeprof/exporter.yml")
     if root == Path("/"):
         plan.runs = [Path(program), Path(sys.executable), Path(__file__)]
         plan.commands = [
@@ -72,7 +72,7 @@ def _for_system(root: Path) -> Plan:
             ["udevadm", "control", "--reload"],
             ["udevadm", "trigger", "--action=add", "--subsystem-match=powercap", "--subsystem-match=i2c-dev"],
             ["udevadm", "settle"],  # the daemon looks for its sensors when it starts
-            *_start("systemctl"),
+            *_start_commands("systemctl"),
         ]
     return plan
 
@@ -83,14 +83,14 @@ def _for_user(root: Path) -> Plan:
     config = Path(given) if given else Path.home() / ".config"
     below = config if root == Path("/") else root / config.relative_to("/")
     unit = below / "systemd/user/edgeprof-exporter.service"
-    plan.files[unit] = _text("edgeprof-exporter-user.service").replace("@EDGEPROF@", _program())
-    _settings(plan, below / "edgeprof/exporter.yml")
+    plan.files[unit] = _packaged_text("edgeprof-exporter-user.service").replace("@EDGEPROF@", _program_path())
+    _add_settings(plan, below / "edgeprof/exporter.yml")
     if root == Path("/"):
-        plan.commands = _start("systemctl", "--user")
+        plan.commands = _start_commands("systemctl", "--user")
     return plan
 
 
-def _start(*systemctl: str) -> list[list[str]]:
+def _start_commands(*systemctl: str) -> list[list[str]]:
     """The commands that start the daemon; a running one is restarted, since it may be from before an upgrade."""
     unit = "edgeprof-exporter.service"
     return [[*systemctl, "daemon-reload"], [*systemctl, "enable", unit], [*systemctl, "restart", unit]]
@@ -121,7 +121,7 @@ def carry_out(plan: Plan) -> list[str]:
             "install --system needs root", remedy="sudo edgeprof exporter install --system, or install --user"
         )
     for path in plan.runs:
-        closed = _closed(path)
+        closed = _first_closed_folder(path)
         if closed is not None:
             raise UnavailableError(
                 f"the service's user edgeprof could not run {path}: {closed} is not open to everybody",
@@ -151,15 +151,15 @@ def carry_out(plan: Plan) -> list[str]:
     return messages
 
 
-def _settings(plan: Plan, path: Path) -> None:
+def _add_settings(plan: Plan, path: Path) -> None:
     """Add example settings to the plan if there are none; existing settings are never overwritten."""
     if path.exists():
         plan.existing.append(path)
     else:
-        plan.files[path] = _text("exporter.yml")
+        plan.files[path] = _packaged_text("exporter.yml")
 
 
-def _program() -> str:
+def _program_path() -> str:
     """The path of ``edgeprof`` beside this Python, else on PATH.
 
     Raises:
@@ -172,11 +172,11 @@ def _program() -> str:
     return program
 
 
-def _text(name: str) -> str:
+def _packaged_text(name: str) -> str:
     return (_FILES / name).read_text(encoding="utf-8")
 
 
-def _closed(path: Path) -> Path | None:
+def _first_closed_folder(path: Path) -> Path | None:
     """The file or the folder above it that other users cannot read or enter, links resolved; None if they can."""
     real = path.resolve()
     for part in (real, *real.parents):

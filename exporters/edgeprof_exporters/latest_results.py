@@ -53,7 +53,7 @@ class LatestResults:
     def refresh(self) -> None:
         """Read the store if it has changed; if it cannot be read, the old rows stay."""
         directory = self._directory or data_dir()
-        seen = _stamp(directory)
+        seen = _store_stamp(directory)
         if seen == self._seen:
             return
         self._seen = seen
@@ -105,12 +105,12 @@ def limited(rows: dict[str, list[tuple[list[str], Any]]]) -> dict[str, list[tupl
     return {name: [row for row in all_rows if tuple(row[0][:4]) in shown] for name, all_rows in rows.items()}
 
 
-def _stamp(directory: Path) -> tuple[object, ...]:
+def _store_stamp(directory: Path) -> tuple[object, ...]:
     """A value that changes when the store is written; SQLite first appends to its write-ahead log."""
-    return tuple(_stat(directory / name) for name in (STORE, f"{STORE}-wal"))
+    return tuple(_file_stamp(directory / name) for name in (STORE, f"{STORE}-wal"))
 
 
-def _stat(path: Path) -> tuple[int, int, int] | None:
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
     except OSError:

@@ -54,7 +54,7 @@ class RateLimit(logging.Filter):
         return True
 
 
-def _parts(record: logging.LogRecord) -> dict[str, Any]:
+def _record_fields(record: logging.LogRecord) -> dict[str, Any]:
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     parts: dict[str, Any] = {
         "ts": f"{moment}.{int(record.msecs):03d}Z",
@@ -77,17 +77,17 @@ class LogfmtFormatter(logging.Formatter):
     """Formats a record as ``ts=… level=info msg="listening" address=127.0.0.1:28283``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return " ".join(f"{key}={_quoted(value)}" for key, value in _parts(record).items())
+        return " ".join(f"{key}={_logfmt_value(value)}" for key, value in _record_fields(record).items())
 
 
 class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_parts(record), ensure_ascii=False, default=str)
+        return json.dumps(_record_fields(record), ensure_ascii=False, default=str)
 
 
-def _quoted(value: Any) -> str:
+def _logfmt_value(value: Any) -> str:
     text = str(value)
     if text and text.isascii() and text.isprintable() and not set(text) & set(' "=\\'):
         return text

@@ -26,24 +26,24 @@ def register_commands(cli: click.Group) -> None:
 
 @hookimpl
 def register_exporters(register: Register) -> None:
-    register("textfile", _textfile)
-    register("pushgateway", _pushgateway)
-    register("otlp", _otlp)
+    register("textfile", _export_to_textfile)
+    register("pushgateway", _export_to_pushgateway)
+    register("otlp", _export_to_otlp)
 
 
-def _textfile(results: Iterable[Result], target: str | os.PathLike[str]) -> None:
+def _export_to_textfile(results: Iterable[Result], target: str | os.PathLike[str]) -> None:
     from edgeprof_exporters import push  # noqa: PLC0415 - prometheus-client, only for who sends
 
     push.to_textfile(push.rows_of(results), Path(target))
 
 
-def _pushgateway(results: Iterable[Result], target: str) -> None:
+def _export_to_pushgateway(results: Iterable[Result], target: str) -> None:
     from edgeprof_exporters import push  # noqa: PLC0415 - see above
 
     push.to_pushgateway(push.rows_of(results), target)
 
 
-def _otlp(results: Iterable[Result], target: str) -> None:
+def _export_to_otlp(results: Iterable[Result], target: str) -> None:
     from edgeprof_exporters import push  # noqa: PLC0415 - see above
 
     push.to_otlp(push.rows_of(results), target)

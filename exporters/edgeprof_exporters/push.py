@@ -82,7 +82,7 @@ def to_textfile(all_rows: Rows, directory: Path) -> Path:
     """
     path = directory / FILE
     try:
-        write_to_textfile(os.fspath(path), _registry(all_rows))
+        write_to_textfile(os.fspath(path), _rows_registry(all_rows))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}", remedy="Does the directory exist?") from None
     return path
@@ -109,7 +109,7 @@ def to_pushgateway(all_rows: Rows, url: str) -> None:
     key = {"instance": platform.node()}
     try:
         push_to_gateway(
-            bare, job=JOB, registry=_registry(all_rows), grouping_key=key, timeout=_PATIENCE_S, handler=handler
+            bare, job=JOB, registry=_rows_registry(all_rows), grouping_key=key, timeout=_PATIENCE_S, handler=handler
         )
     except OSError as error:
         raise EdgeprofError(f"{bare} did not take the results: {error}", remedy="Is it a Pushgateway?") from None
@@ -153,7 +153,7 @@ def to_otlp(all_rows: Rows, url: str) -> None:
     for name, samples in all_rows.items():
         labels = BY_NAME[name].labels
         seen = [Observation(value, dict(zip(labels, values, strict=True))) for values, value in flat(samples)]
-        meter.create_observable_gauge(name, [_observing(seen)], description=BY_NAME[name].text)
+        meter.create_observable_gauge(name, [_constant_callback(seen)], description=BY_NAME[name].text)
     data = reader.get_metrics_data()
     exporter = OTLPMetricExporter(endpoint=bare, headers=headers, timeout=_PATIENCE_S)
     log, first_message = logging.getLogger("opentelemetry"), _FirstMessage()
@@ -193,11 +193,11 @@ def flat(samples: Iterable[tuple[list[str], Value]]) -> Iterator[tuple[list[str]
             yield labels, value
 
 
-def _observing(seen: list[Any]) -> Callable[[Any], list[Any]]:
+def _constant_callback(seen: list[Any]) -> Callable[[Any], list[Any]]:
     return lambda _options: seen
 
 
-def _registry(all_rows: Rows) -> CollectorRegistry:
+def _rows_registry(all_rows: Rows) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Rows(all_rows))
     return registry

@@ -39,20 +39,22 @@ def rows(newest: Iterable[Newest]) -> Rows:
             samples.setdefault(f"edgeprof_bench_{name}", []).append((labels, float(value)))
 
     newest = list(newest)
-    ran = [(_name(entry), _seconds(entry.result.created) or 0.0) for entry in newest if entry.variant.runtime]
+    ran = [
+        (_result_name(entry), _unix_seconds(entry.result.created) or 0.0) for entry in newest if entry.variant.runtime
+    ]
     for entry in newest:
-        variant, (model, name, scenario) = entry.variant, _name(entry)
-        since = _seconds(entry.result.created) or 0.0
-        if variant.runtime is None and any(key == _name(entry) and when >= since for key, when in ran):
+        variant, (model, name, scenario) = entry.variant, _result_name(entry)
+        since = _unix_seconds(entry.result.created) or 0.0
+        if variant.runtime is None and any(key == _result_name(entry) and when >= since for key, when in ran):
             continue  # it could not be run then, so it names no runtime; meanwhile it was run
         labels = [model, name, variant.runtime.name if variant.runtime else "", scenario]
         quotable = variant.status in {"ok", "degraded"}
-        add("last_run_timestamp_seconds", labels, _seconds(entry.result.created))
+        add("last_run_timestamp_seconds", labels, _unix_seconds(entry.result.created))
         add("last_run_success", labels, float(quotable))
         add("model_size_bytes", labels, variant.model.size_bytes)
         if quotable:
             add("info", [*labels, *_circumstances(entry)], 1.0)
-            _figures(add, labels, variant)
+            _add_figures(add, labels, variant)
     return samples
 
 
@@ -65,11 +67,11 @@ def _circumstances(entry: Newest) -> list[str]:
     return [host.board, host.power_mode or "", version, threads, str(entry.result.protocol.batch), *joules]
 
 
-def _name(entry: Newest) -> tuple[str, str, str]:
+def _result_name(entry: Newest) -> tuple[str, str, str]:
     return schema.model_name(entry.variant.model), entry.variant.name, entry.result.protocol.scenario
 
 
-def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
+def _add_figures(add: _Add, labels: list[str], variant: Variant) -> None:
     energy, latency = variant.energy_j_per_inference, variant.latency_s
     if energy is not None:
         for kind, figure in (("gross", energy.gross), ("net", energy.net)):
@@ -82,18 +84,18 @@ def _figures(add: _Add, labels: list[str], variant: Variant) -> None:
         add("latency_seconds", labels, (quantiles, latency.mean * latency.samples, latency.samples))
     add("throughput_per_second", labels, variant.throughput_per_s)
     if len(variant.workloads) > 1:
-        _workloads(add, labels, variant)
+        _add_workloads(add, labels, variant)
     if variant.language is not None:
-        _language(add, labels, variant, variant.language)
+        _add_language(add, labels, variant, variant.language)
     # Metrics that are not a ratio have their own unit, and cannot be shown in accuracy_ratio.
     if variant.accuracy is not None and variant.accuracy.is_ratio:
         add("accuracy_ratio", [*labels, variant.accuracy.metric], variant.accuracy.value)
     if variant.memory_bytes is not None:
         add("peak_memory_bytes", labels, variant.memory_bytes.peak_rss)
-        _memory(add, labels, variant.memory_bytes)
+        _add_memory(add, labels, variant.memory_bytes)
 
 
-def _memory(add: _Add, labels: list[str], memory: Memory) -> None:
+def _add_memory(add: _Add, labels: list[str], memory: Memory) -> None:
     kinds = {
         "anonymous": memory.anonymous,
         "mapped": memory.mapped,
@@ -105,7 +107,7 @@ def _memory(add: _Add, labels: list[str], memory: Memory) -> None:
         add("memory_bytes", [*labels, kind], size)
 
 
-def _language(add: _Add, labels: list[str], variant: Variant, language: Language) -> None:
+def _add_language(add: _Add, labels: list[str], variant: Variant, language: Language) -> None:
     """Add the figures per token of the phases of a language model, and a description of its requests."""
     for workload in variant.workloads:
         if workload.name not in _PHASES:
@@ -127,7 +129,7 @@ def _language(add: _Add, labels: list[str], variant: Variant, language: Language
         add("perplexity", [*labels, language.perplexity.text], language.perplexity.value)
 
 
-def _workloads(add: _Add, labels: list[str], variant: Variant) -> None:
+def _add_workloads(add: _Add, labels: list[str], variant: Variant) -> None:
     """Add each workload in its unit; the figures of the main one equal those of the inference."""
     for workload in variant.workloads:
         workload_labels = [*labels, workload.name, workload.unit]
@@ -139,7 +141,7 @@ def _workloads(add: _Add, labels: list[str], variant: Variant) -> None:
         add("workload_units_per_second", workload_labels, workload.throughput_per_s)
 
 
-def _seconds(created: str) -> float | None:
+def _unix_seconds(created: str) -> float | None:
     """Unix seconds of an RFC 3339 time."""
     try:
         return datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp()

@@ -142,7 +142,7 @@ def listen(addresses: Sequence[str]) -> list[socket.socket]:
         for text in addresses:
             host, port = parse_address(text)
             try:
-                opened += _bound(host, port)
+                opened += _bind_sockets(host, port)
             except OSError as error:
                 raise UnavailableError(
                     f"cannot listen on {text}: {error.strerror or error}",
@@ -156,13 +156,13 @@ def listen(addresses: Sequence[str]) -> list[socket.socket]:
     return opened
 
 
-def _bound(host: str, port: int) -> list[socket.socket]:
+def _bind_sockets(host: str, port: int) -> list[socket.socket]:
     if not host:
         if socket.has_dualstack_ipv6():
             with contextlib.suppress(OSError):
                 return [socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)]
         return [socket.create_server(("", port), backlog=_BACKLOG)]
-    if (literal := _family(host)) is not None:
+    if (literal := _address_family(host)) is not None:
         # getaddrinfo would load the tables of international domain names even for a numeric address.
         return [socket.create_server((host, port), family=literal, backlog=_BACKLOG)]
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -173,7 +173,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _family(host: str) -> socket.AddressFamily | None:
+def _address_family(host: str) -> socket.AddressFamily | None:
     """The address family of a host that is a numeric address; None for a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
@@ -211,7 +211,7 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """The addresses that it listens on, in the form of a URL."""
-        return [_shown(sock) for sock in self._listeners]
+        return [_printed_address(sock) for sock in self._listeners]
 
     @property
     def is_begun(self) -> bool:
@@ -329,7 +329,7 @@ class Server:
 
     def _refuse(self, connection: Connection, status: int, why: str) -> bool:
         self._send(connection, Response(status, f"{why}\n".encode(), close=True), None)
-        _linger(connection.sock)
+        _close_gently(connection.sock)
         return False
 
     def _answer(self, request: Request) -> Response:
@@ -347,7 +347,7 @@ class Server:
         headers = {
             "Content-Type": response.content_type,
             "Content-Length": str(len(response.body)),
-            "Date": _date(),
+            "Date": _http_date(),
             "Connection": "close" if response.close else "keep-alive",
         }
         added = self.guard.headers() if self.guard else {}
@@ -441,7 +441,7 @@ _LISTS = frozenset(
 _TRANSIENT = {11, 103, 71}  # EAGAIN, ECONNABORTED, EPROTO
 
 
-def _linger(sock: socket.socket) -> None:
+def _close_gently(sock: socket.socket) -> None:
     """Let a client that still sends read the answer first: closing at once would reset the connection."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_WR)
@@ -451,7 +451,7 @@ def _linger(sock: socket.socket) -> None:
             left -= len(data)
 
 
-def _shown(sock: socket.socket) -> str:
+def _printed_address(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -460,7 +460,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def _date() -> str:
+def _http_date() -> str:
     t = time.gmtime()
     day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
     return f"{day}, {t.tm_mday:02d} {month} {t.tm_year} {t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} GMT"

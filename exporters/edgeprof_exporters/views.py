@@ -96,10 +96,10 @@ def _device_info(engine: Engine) -> list[tuple[str, ...]]:
     if engine.topology is None:
         return []
     board, headline = engine.topology.board, engine.topology.headline
-    return [(board.name, board.model, *_machine(), headline.covers or "", headline.rail or "")]
+    return [(board.name, board.model, *_machine_labels(), headline.covers or "", headline.rail or "")]
 
 
-def _machine() -> tuple[str, str]:
+def _machine_labels() -> tuple[str, str]:
     host = os.uname()
     return host.machine, host.release
 
@@ -113,7 +113,7 @@ def inference(inferences: Inferences, engine: Engine) -> Samples:
         return {
             "edgeprof_inferences_total": [(key, float(t.count)) for key, t in rows],
             "edgeprof_inference_energy_joules_total": [((*key, provenance), t.joules) for key, t in rows],
-            "edgeprof_inference_duration_seconds": [(key, (_buckets(t), t.seconds)) for key, t in rows],
+            "edgeprof_inference_duration_seconds": [(key, (_cumulative_buckets(t), t.seconds)) for key, t in rows],
             "edgeprof_inferences_without_energy_total": [(key, float(t.without)) for key, t in rows],
         }
 
@@ -133,7 +133,7 @@ def stages(stages: Stages, engine: Engine) -> Samples:
         }
 
 
-def _buckets(tally: Tally) -> list[tuple[str, float]]:
+def _cumulative_buckets(tally: Tally) -> list[tuple[str, float]]:
     return list(zip(_BUCKET_LABELS, map(float, itertools.accumulate(tally.buckets)), strict=True))
 
 

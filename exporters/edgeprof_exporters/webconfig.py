@@ -144,7 +144,7 @@ class WebConfig:
         allowed = self._rules.allowed_sans
         if not allowed:
             return True
-        names = _names(connection.getpeercert() or {})
+        names = _alternative_names(connection.getpeercert() or {})
         if not names & set(allowed):
             event(logging.WARNING, "a client certificate is not on the list", names=",".join(sorted(names)))
             return False
@@ -184,7 +184,7 @@ class WebConfig:
         if not self._checking.enter():
             return None
         try:
-            is_right = _bcrypt(password, hashed or rules.nobody) and bool(hashed)
+            is_right = _bcrypt_matches(password, hashed or rules.nobody) and bool(hashed)
         finally:
             self._checking.leave()
         checked, most = (self._right, _MOST_RIGHT) if is_right else (self._wrong, _MOST_WRONG)
@@ -210,14 +210,14 @@ class WebConfig:
         return self._rules
 
     def _look(self) -> tuple[object, ...]:
-        return tuple(_stamp(path) for path in (self.path, *self._rules.files))
+        return tuple(_file_stamp(path) for path in (self.path, *self._rules.files))
 
 
 def _same_rates(first: Bucket, second: Bucket) -> bool:
     return (first.interval_s, first.burst) == (second.interval_s, second.burst)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
     try:
         status = os.stat(path)  # noqa: PTH116 - for each request; a third of pathlib's time
     except OSError:
@@ -225,7 +225,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _bcrypt(password: bytes, hashed: bytes) -> bool:
+def _bcrypt_matches(password: bytes, hashed: bytes) -> bool:
     import bcrypt  # noqa: PLC0415 - where there are passwords
 
     try:
@@ -234,7 +234,7 @@ def _bcrypt(password: bytes, hashed: bytes) -> bool:
         return False
 
 
-def _names(certificate: Mapping[str, Any]) -> set[str]:
+def _alternative_names(certificate: Mapping[str, Any]) -> set[str]:
     """The subject alternative names of a certificate, in the form of ssl."""
     return {str(value) for kind, value in certificate.get("subjectAltName", ()) if kind != "othername"}
 
@@ -254,14 +254,14 @@ def read(path: Path) -> Rules:
         if key not in _TOP:
             raise _unknown_key_error(path, "key", key, _TOP)
     rules = Rules()
-    tls = _table(path, content, "tls_server_config")
+    tls = _optional_table(path, content, "tls_server_config")
     if tls:
         _read_tls(path, tls, rules)
-    rules.headers = _read_headers(path, _table(path, content, "http_server_config"))
-    rules.users = _read_users(path, _table(path, content, "basic_auth_users"))
+    rules.headers = _read_headers(path, _optional_table(path, content, "http_server_config"))
+    rules.users = _read_users(path, _optional_table(path, content, "basic_auth_users"))
     if rules.users:
         rules.nobody = _hash_of_nothing(max(int(hashed[4:6]) for hashed in rules.users.values()))
-    rules.limit = _read_limit(path, _table(path, content, "rate_limit"))
+    rules.limit = _read_limit(path, _optional_table(path, content, "rate_limit"))
     return rules
 
 
@@ -270,8 +270,8 @@ def _read_tls(path: Path, tls: dict[str, Any], rules: Rules) -> None:
         if key not in _TLS:
             raise _unknown_key_error(path, "key of tls_server_config", key, _TLS)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _version(path, tls, "min_version", ssl.TLSVersion.TLSv1_2)
-    context.maximum_version = _version(path, tls, "max_version", ssl.TLSVersion.MAXIMUM_SUPPORTED)
+    context.minimum_version = _tls_version(path, tls, "min_version", ssl.TLSVersion.TLSv1_2)
+    context.maximum_version = _tls_version(path, tls, "max_version", ssl.TLSVersion.MAXIMUM_SUPPORTED)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     files: list[Path] = []
@@ -280,12 +280,12 @@ def _read_tls(path: Path, tls: dict[str, Any], rules: Rules) -> None:
     descriptors: list[int] = []
     try:
         for what in ("cert", "key"):
-            named = _file(path, tls, f"{what}_file")
+            named = _named_file(path, tls, f"{what}_file")
             if named is not None:
                 files.append(named)
                 pair[what] = os.fspath(named)
             elif isinstance(tls.get(what), str):
-                descriptors.append(_memory(tls[what]))
+                descriptors.append(_memory_file(tls[what]))
                 pair[what] = f"/proc/self/fd/{descriptors[-1]}"
             else:
                 raise InputError(f"{path}: tls_server_config needs {what}_file")
@@ -310,7 +310,7 @@ def _read_clients(path: Path, tls: dict[str, Any], context: ssl.SSLContext, rule
         )
     if not isinstance(kind, str) or kind not in _CLIENT_AUTH:
         raise _unknown_key_error(path, "client_auth_type", kind, [name for name in _CLIENT_AUTH if name])
-    authority = _file(path, tls, "client_ca_file")
+    authority = _named_file(path, tls, "client_ca_file")
     inline = tls.get("client_ca")
     if _CLIENT_AUTH[kind] != ssl.CERT_NONE and authority is None and not inline:
         # Without one, OpenSSL would accept every certificate that the system's authorities have signed.
@@ -368,7 +368,7 @@ def _read_headers(path: Path, http: dict[str, Any]) -> dict[str, str]:
     for key in http:
         if key not in {"http2", "headers"}:  # http2 is accepted and ignored: the server does not speak it
             raise _unknown_key_error(path, "key of http_server_config", key, ("http2", "headers"))
-    headers = _table(path, http, "headers")
+    headers = _optional_table(path, http, "headers")
     for name, value in headers.items():
         if name not in _HEADERS:
             raise _unknown_key_error(path, "header", name, _HEADERS)
@@ -430,7 +430,7 @@ def _read_limit(path: Path, limit: dict[str, Any]) -> Bucket | None:
     return Bucket(interval_s, max(1, burst))
 
 
-def _table(path: Path, content: dict[str, Any], key: str) -> dict[str, Any]:
+def _optional_table(path: Path, content: dict[str, Any], key: str) -> dict[str, Any]:
     value = content.get(key)
     if value is None:
         return {}
@@ -439,7 +439,7 @@ def _table(path: Path, content: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def _file(path: Path, tls: dict[str, Any], key: str) -> Path | None:
+def _named_file(path: Path, tls: dict[str, Any], key: str) -> Path | None:
     """A file that the configuration names, relative to its own directory; None if it names none."""
     value = tls.get(key)
     if not value:
@@ -452,7 +452,7 @@ def _file(path: Path, tls: dict[str, Any], key: str) -> Path | None:
     return file
 
 
-def _version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -> ssl.TLSVersion:
+def _tls_version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -> ssl.TLSVersion:
     value = tls.get(key)
     if value is None:
         return usual
@@ -463,7 +463,7 @@ def _version(path: Path, tls: dict[str, Any], key: str, usual: ssl.TLSVersion) -
     return _VERSIONS[value]
 
 
-def _memory(text: str) -> int:
+def _memory_file(text: str) -> int:
     """A descriptor of a file in memory with this text, since ssl reads a chain only from files."""
     descriptor = os.memfd_create("edgeprof")
     os.write(descriptor, text.encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Read files that users name as a whole, within bounds: what is named may be a pipe, a device or without an end."""
+"""Read a whole file that a user has named, up to a limit: it may be a pipe, a device or an endless file."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Bytes of a file that is read as a whole where its reader has no bound of its own.
+#: The largest file (bytes) that is read where the caller sets no limit.
 LIMIT_BYTES = 512 << 20
 
 
 def read_bytes(path: Path, limit_bytes: int = LIMIT_BYTES) -> bytes:
     """Return the content of a file or of a pipe, such as the shell's ``<(command)``.
 
-    A pipe that nobody writes to is empty: it is not waited for.
+    A pipe without a writer is read as empty, without waiting.
 
     Args:
-        path: The file.
-        limit_bytes: How many bytes it may have.
+        path: The file or pipe.
+        limit_bytes: The largest content that is accepted (bytes).
 
     Raises:
-        OSError: it cannot be read, is neither a file nor a pipe, or has more bytes.
+        OSError: it cannot be read, is neither a file nor a pipe, or is larger than the limit.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -47,7 +47,7 @@ def read_text(path: Path, encoding: str = "utf-8", limit_bytes: int = LIMIT_BYTE
     """Return the text of a file, as ``read_bytes`` reads it.
 
     Raises:
-        OSError: see ``read_bytes``.
-        UnicodeDecodeError: it is none in this encoding.
+        OSError: as for ``read_bytes``.
+        UnicodeDecodeError: the content is not text in this encoding.
     """
     return read_bytes(path, limit_bytes).decode(encoding)

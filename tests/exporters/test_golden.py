@@ -75,7 +75,7 @@ def exposition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         perf_counter=lambda: clock.now,
         time=lambda: 1_800_000_000.0 + clock.now,
     )
-    monkeypatch.setattr(views, "_machine", lambda: ("aarch64", "5.15.148-tegra"))
+    monkeypatch.setattr(views, "_machine_labels", lambda: ("aarch64", "5.15.148-tegra"))
     monkeypatch.setattr(platform, "python_version", lambda: "3.11.0")
     engine = Engine()
     engine.start(found)

@@ -54,7 +54,7 @@ def test_the_unit_is_valid_and_its_exposure_is_at_most_2(tmp_path: Path) -> None
 
 
 def test_no_rule_opens_a_counter_to_everybody() -> None:
-    rules = install._text("udev.rules")
+    rules = install._packaged_text("udev.rules")
     modes = re.findall(r'chmod (\d+)|MODE="(\d+)"', rules)
     assert len(modes) == 2
     assert all((chmod or mode).endswith("0") for chmod, mode in modes)

@@ -236,17 +236,17 @@ class _Reader:
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise GgufError(f"is damaged: it aligns its tensors to {alignment!r} bytes")
         parameters, sizes, listed = self._tensors(tensors, alignment)
-        architecture = _text(facts, "general.architecture")
+        architecture = _text_fact(facts, "general.architecture")
         context = facts.get(f"{architecture}.context_length")
         return GgufHeader(
             version,
-            _text(facts, "general.type") or "model",
+            _text_fact(facts, "general.type") or "model",
             architecture,
-            _text(facts, "general.name"),
+            _text_fact(facts, "general.name"),
             parameters,
             sizes,
             context if isinstance(context, int) and not isinstance(context, bool) else None,
-            _split(facts),
+            _split_position(facts),
             _cache_numbers(facts, architecture),
             facts.get("edgeprof.random_weights") is True,
             listed,
@@ -339,7 +339,7 @@ class _Reader:
         return struct.unpack(layout, self._file.read(struct.calcsize(layout)))[0]
 
 
-def _text(facts: dict[str, Any], key: str) -> str | None:
+def _text_fact(facts: dict[str, Any], key: str) -> str | None:
     value = facts.get(key)
     return value if isinstance(value, str) and value else None
 
@@ -371,7 +371,7 @@ def _cache_numbers(facts: dict[str, Any], architecture: str | None) -> int | Non
     return layers * kv_heads * (keys + values)
 
 
-def _split(facts: dict[str, Any]) -> tuple[int, int] | None:
+def _split_position(facts: dict[str, Any]) -> tuple[int, int] | None:
     number, count = facts.get("split.no"), facts.get("split.count")
     if not isinstance(number, int) or not isinstance(count, int) or count < 2:
         return None

@@ -123,7 +123,7 @@ def read_config(spec: str, path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is not a model's configuration, or requires code that comes with the model.
     """
-    config = _json(spec, path / CONFIG if path.is_dir() else path)
+    config = _read_json(spec, path / CONFIG if path.is_dir() else path)
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise InputError(f"{spec}: {CONFIG} names no model_type", remedy=_DOWNLOAD)
     if config.get("auto_map"):
@@ -145,7 +145,7 @@ def is_config(path: Path, size: int) -> bool:
     return isinstance(config, dict) and isinstance(config.get("model_type"), str)
 
 
-def _json(spec: str, path: Path) -> Any:
+def _read_json(spec: str, path: Path) -> Any:
     try:
         if path.stat().st_size > _LIMIT:
             raise InputError(f"{spec}: {path.name} is too large", remedy=_DOWNLOAD)
@@ -161,7 +161,7 @@ def _check_index(spec: str, folder: Path, names: set[str]) -> None:
     for name in sorted(names):
         if not name.endswith(".safetensors.index.json"):
             continue
-        index = _json(spec, folder / name)
+        index = _read_json(spec, folder / name)
         placed = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(placed, dict):
             raise InputError(f"{spec}: {name} names no files", remedy=_DOWNLOAD)

@@ -48,7 +48,7 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
     if _is_server(spec):
         return Artifact(spec=spec, path=None, target=spec, format=SERVER, size_bytes=None, sha256=None)
     if spec.startswith(MICROCONTROLLER + ":"):
-        return _port(spec)
+        return _recognise_port(spec)
     if "://" in spec:
         raise InputError(f"{spec} is an address, not a file", remedy="Download it first, and give the file's name.")
     path = Path(spec).expanduser()
@@ -75,7 +75,7 @@ def _is_server(spec: str) -> bool:
     return bool(separator and rest) and scheme in ("http", "https") and not rest.lower().endswith(_SUFFIXES)
 
 
-def _port(spec: str) -> Artifact:
+def _recognise_port(spec: str) -> Artifact:
     place, at, baud = spec.partition(":")[2].partition("@")
     path = Path(place).expanduser()
     if not place or not path.exists():

@@ -95,7 +95,7 @@ def _run_bench(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> schema.Result:
     _plan_for(request)  # wrong flags are reported before any sensor is read
-    discovery = _prepare(request, models, host, roots, progress)
+    discovery = _discover_sensors(request, models, host, roots, progress)
     if request.strict and not discovery.topology.headline.channels:
         raise GateError(
             f"nothing measures power here ({discovery.topology.headline.reason}), and --strict accepts no estimate",
@@ -105,7 +105,7 @@ def _run_bench(
     return _Run(request, plan, discovery, roots, progress).result(models)
 
 
-def _prepare(
+def _discover_sensors(
     request: BenchRequest, models: list[Candidate], host: PluginHost, roots: Roots, progress: Progress
 ) -> Discovery:
     """Discover the sensors: this machine's, or only instruments if the models run on other devices."""

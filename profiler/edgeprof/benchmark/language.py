@@ -74,7 +74,7 @@ def add_findings(row: schema.Variant, record: VariantRecord) -> None:
     if figures.random_weights:
         row.reasons.append(Reason(code=Code.RANDOM_WEIGHTS, message=_RANDOM))
     _add_memory(row, asked, None if header is None else header.cache_numbers_per_token)
-    figures.perplexity = _perplexity(record)
+    figures.perplexity = _judge_perplexity(record)
     row.language = figures
 
 
@@ -95,7 +95,7 @@ def _add_memory(row: schema.Variant, asked: Mapping[str, Any], numbers_per_token
     row.memory_bytes.compute_buffer = asked.get("compute_buffer_bytes")
 
 
-def _perplexity(record: VariantRecord) -> schema.Perplexity | None:
+def _judge_perplexity(record: VariantRecord) -> schema.Perplexity | None:
     """Return the perplexity of the text, and set it as the variant's accuracy too, so that the verdicts use it."""
     if record.text is None or record.likelihoods is None:
         return None

@@ -59,11 +59,11 @@ def language_request(
         "language": single,
         "sweep": sweep,
         "language_options": {name: str(value) for name, value in options.items() if value is not None},
-        "text": _text(text, text_chunks, single.get("context")),
+        "text": _text_of_request(text, text_chunks, single.get("context")),
     }
 
 
-def _text(path: str | None, chunks: int | None, context: int | None) -> Text | None:
+def _text_of_request(path: str | None, chunks: int | None, context: int | None) -> Text | None:
     if path is None:
         if chunks is None:
             return None

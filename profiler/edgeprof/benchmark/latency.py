@@ -86,7 +86,7 @@ def quantile(ordered: npt.NDArray[np.float64], percentile: float) -> float | Non
 
 def outliers(ordered: npt.NDArray[np.float64]) -> int:
     """Count the samples with |x − median| / MAD > 14.826 (hyperfine's modified z-score; a MAD of 0 becomes ε)."""
-    deviation = np.abs(ordered - _median(ordered))
+    deviation = np.abs(ordered - _median_of_ordered(ordered))
     mad = max(float(np.median(deviation)), float(np.finfo(np.float64).eps))
     return int(np.count_nonzero(deviation / mad > OUTLIER_Z))
 
@@ -121,7 +121,7 @@ def summarise(windows: Iterable[npt.ArrayLike]) -> Latency | None:
     ordered = np.sort(np.concatenate(arrays)) if arrays else np.empty(0)
     if ordered.size == 0:
         return None
-    median = _median(ordered)
+    median = _median_of_ordered(ordered)
     return Latency(
         mean=float(ordered.mean()),
         std=float(ordered.std(ddof=1)) if ordered.size > 1 else 0.0,
@@ -154,7 +154,7 @@ def mean_alone(calls: int, seconds: float) -> Latency | None:
     return Latency(mean=seconds / calls, std=None, min=None, max=None, samples=calls, outliers=0)
 
 
-def _median(ordered: npt.NDArray[np.float64]) -> float:
+def _median_of_ordered(ordered: npt.NDArray[np.float64]) -> float:
     middle = ordered.size // 2
     if ordered.size % 2:
         return float(ordered[middle])

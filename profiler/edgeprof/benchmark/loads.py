@@ -28,7 +28,7 @@ def records(workload: Workload, scenario: Scenario, further: Sequence[tuple[floa
     with_streams = len({load.streams for load in scenarios}) > 1
     return [
         WorkloadRecord(
-            workload._replace(name=_name(workload.name, load, with_streams=with_streams)),
+            workload._replace(name=_load_name(workload.name, load, with_streams=with_streams)),
             scenario=load,
             asked=workload.name,
         )
@@ -36,7 +36,7 @@ def records(workload: Workload, scenario: Scenario, further: Sequence[tuple[floa
     ]
 
 
-def _name(name: str, scenario: Scenario, *, with_streams: bool) -> str:
+def _load_name(name: str, scenario: Scenario, *, with_streams: bool) -> str:
     """Return a name such as ``frame at 15/s`` or ``frame at 15/s × 2 streams``."""
     streams = f" × {scenario.streams} stream{'s' if scenario.streams > 1 else ''}" if with_streams else ""
     return f"{name} at {units.significant(scenario.rate_hz or 0.0)}/s{streams}"
@@ -52,18 +52,20 @@ def add_findings(row: schema.Variant, record: VariantRecord) -> None:
     measured = [load for load in _of_main(record) if load.windows]
     if not are_several(record) or not measured:
         return
-    by_streams = {count: [load for load in measured if _streams(load) == count] for count in map(_streams, measured)}
-    row.loads = schema.Loads([_saturation(count, alike) for count, alike in sorted(by_streams.items())])
+    by_streams = {
+        count: [load for load in measured if _stream_count(load) == count] for count in map(_stream_count, measured)
+    }
+    row.loads = schema.Loads([_find_saturation(count, alike) for count, alike in sorted(by_streams.items())])
     _add_stream_power(row, [load for load in measured if not _is_saturated(load)])
 
 
-def _saturation(streams: int, measured: Sequence[WorkloadRecord]) -> schema.Saturation:
+def _find_saturation(streams: int, measured: Sequence[WorkloadRecord]) -> schema.Saturation:
     """Return which rates this number of streams sustained."""
-    kept_hz = max((_rate(load) for load in measured if not _is_saturated(load)), default=None)
+    kept_hz = max((_rate_hz(load) for load in measured if not _is_saturated(load)), default=None)
     saturation = schema.Saturation(streams, kept_hz)
-    lowest = min((load for load in measured if _is_saturated(load)), key=_rate, default=None)
+    lowest = min((load for load in measured if _is_saturated(load)), key=_rate_hz, default=None)
     if lowest is not None:
-        saturation.saturated_hz = _rate(lowest)
+        saturation.saturated_hz = _rate_hz(lowest)
         saturation.achieved_per_s = fmean(window.achieved_hz for window in lowest.windows)
     return saturation
 
@@ -71,12 +73,12 @@ def _saturation(streams: int, measured: Sequence[WorkloadRecord]) -> schema.Satu
 def _add_stream_power(row: schema.Variant, unsaturated: Sequence[WorkloadRecord]) -> None:
     """Add the watts of each further stream, from the alternating windows with the most and with the fewest streams."""
     assert row.loads is not None
-    for rate in sorted({_rate(load) for load in unsaturated}, reverse=True):
-        alike = sorted((load for load in unsaturated if _rate(load) == rate), key=_streams)
-        more = _streams(alike[-1]) - _streams(alike[0])
+    for rate in sorted({_rate_hz(load) for load in unsaturated}, reverse=True):
+        alike = sorted((load for load in unsaturated if _rate_hz(load) == rate), key=_stream_count)
+        more = _stream_count(alike[-1]) - _stream_count(alike[0])
         if not more:
             continue
-        fewest, most = (_workload(row, load.workload.name) for load in (alike[0], alike[-1]))
+        fewest, most = (_workload_named(row, load.workload.name) for load in (alike[0], alike[-1]))
         pairs = [(a.mean_power_w, b.mean_power_w) for a, b in zip(fewest.windows, most.windows, strict=False)]
         watts = [(b - a) / more for a, b in pairs if a is not None and b is not None]
         if len(watts) < 2 or most.energy_j_per_unit is None:
@@ -101,7 +103,7 @@ def _of_main(record: VariantRecord) -> list[WorkloadRecord]:
     return [load for load in record.workloads if load.asked == asked and load.scenario and load.scenario.rate_hz]
 
 
-def _workload(row: schema.Variant, name: str) -> schema.Workload:
+def _workload_named(row: schema.Variant, name: str) -> schema.Workload:
     return next(workload for workload in row.workloads if workload.name == name)
 
 
@@ -110,9 +112,9 @@ def _is_saturated(record: WorkloadRecord) -> bool:
     return sum(window.calls for window in record.windows) < SATURATION * due
 
 
-def _rate(record: WorkloadRecord) -> float:
+def _rate_hz(record: WorkloadRecord) -> float:
     return (record.scenario and record.scenario.rate_hz) or 0.0
 
 
-def _streams(record: WorkloadRecord) -> int:
+def _stream_count(record: WorkloadRecord) -> int:
     return record.scenario.threads if record.scenario is not None else 1

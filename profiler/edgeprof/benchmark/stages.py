@@ -83,21 +83,21 @@ def add_findings(row: schema.Variant, record: VariantRecord, plan: Plan) -> None
     row.reasons += [Reason(code=Code.CLIP_SHORTENED, message=str(note)) for note in facts["notes"]]
     row.reasons += beyond_source(facts, [workload.rate_hz for workload in row.workloads if workload.rate_hz])
     for index, asked in enumerate(facts["stages"]):
-        stage = _stage(asked, times, index)
+        stage = _timed_stage(asked, times, index)
         row.stages.append(stage)
         repeated = by_name.get(stage.name)
         if repeated is None:
             continue
-        _separate(stage, whole, repeated, plan)
+        _set_stage_joules(stage, whole, repeated, plan)
         by_name[stage.name] = _as_calls(stage, repeated, [block[:, index] for block in blocks])
         in_place_s = [float(np.median(block[:, index])) for block in blocks]
         row.reasons += differences(stage, _repeated_seconds(whole, repeated, stage.repeats or 1), in_place_s)
     row.workloads = list(by_name.values())
-    row.reasons += _refusals(row.stages)
+    row.reasons += _stage_refusals(row.stages)
     row.pipeline = schema.Pipeline(
         source=str(facts["source"]),
         frames=int(facts["frames"]),
-        rest=_rest(row.stages, whole, plan),
+        rest=_joules_outside_stages(row.stages, whole, plan),
         rest_s=_rest_seconds(whole, times),
     )
 
@@ -114,7 +114,7 @@ def beyond_source(facts: Mapping[str, Any], rates: Sequence[float]) -> Iterator[
         )
 
 
-def _stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int) -> schema.Stage:
+def _timed_stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int) -> schema.Stage:
     """Return a stage with its times in place; its joules are still unknown."""
     total = float(times.sum())
     is_repeated = asked["trouble"] is None
@@ -130,7 +130,7 @@ def _stage(asked: Mapping[str, Any], times: npt.NDArray[np.float64], index: int)
     )
 
 
-def _separate(stage: schema.Stage, whole: schema.Workload, repeated: schema.Workload, plan: Plan) -> None:
+def _set_stage_joules(stage: schema.Stage, whole: schema.Workload, repeated: schema.Workload, plan: Plan) -> None:
     """Set the joules of one call of a stage, from the windows with and without its repetition."""
     frame, more = whole.energy_j_per_unit, repeated.energy_j_per_unit
     if frame is None or more is None or not frame.gross.windows or not stage.repeats:
@@ -214,7 +214,7 @@ def differences(stage: schema.Stage, repeated_s: Sequence[float], in_place_s: Se
         )
 
 
-def _refusals(stages: Sequence[schema.Stage]) -> Iterator[Reason]:
+def _stage_refusals(stages: Sequence[schema.Stage]) -> Iterator[Reason]:
     """Yield a reason for each stage without joules or with joules that are not separable."""
     for stage in stages:
         if stage.method == "time-share":
@@ -225,7 +225,9 @@ def _refusals(stages: Sequence[schema.Stage]) -> Iterator[Reason]:
             yield Reason(Code.NOT_SEPARABLE, f"{stage.name}: {stage.reason}", remedy)
 
 
-def _rest(stages: Sequence[schema.Stage], whole: schema.Workload, plan: Plan) -> schema.EnergyFigure | None:
+def _joules_outside_stages(
+    stages: Sequence[schema.Stage], whole: schema.Workload, plan: Plan
+) -> schema.EnergyFigure | None:
     """Return the joules of a frame outside its stages; None if a stage's joules are unknown."""
     energies = [stage.energy_j_per_call for stage in stages]
     known = [energy.gross for energy in energies if energy is not None and energy.gross.windows]

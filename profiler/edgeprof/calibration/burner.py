@@ -84,7 +84,7 @@ class Burner:
             assert child.stdin is not None
             child.stdin.write("?\n")
             child.stdin.flush()
-        return float(sum(_count(child) for child in self._children))
+        return float(sum(_read_count(child) for child in self._children))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,7 +99,7 @@ class Burner:
             child.wait()
 
 
-def _count(child: subprocess.Popen[str]) -> int:
+def _read_count(child: subprocess.Popen[str]) -> int:
     assert child.stdout is not None
     answer = child.stdout.readline()
     if not answer:

@@ -185,7 +185,9 @@ def _watch_rest(planned: Plan, recording: Recording, played: Played, activity: A
     after, length = activity(), time.monotonic() - began_s
     used = {process: seconds - before.get(process, 0.0) for process, seconds in after.items()}
     played.others = sum(used.values()) / length / (os.cpu_count() or 1)
-    played.busiest = tuple(_name(process) for process in sorted(used, key=lambda process: -used[process])[:_NAMED])
+    played.busiest = tuple(
+        _process_name(process) for process in sorted(used, key=lambda process: -used[process])[:_NAMED]
+    )
 
 
 def _program_cpu_s() -> dict[int, float]:
@@ -198,7 +200,7 @@ def _program_cpu_s() -> dict[int, float]:
     return used
 
 
-def _name(process: int) -> str:
+def _process_name(process: int) -> str:
     try:
         return f"{psutil.Process(process).name()} ({process})"
     except psutil.Error:  # it has ended

@@ -242,7 +242,7 @@ def _make_request(
     from edgeprof.benchmark.request import BenchRequest, input_shapes
 
     shapes, dtypes = input_shapes(flags["inputs"])
-    threads, prefill_threads = _threads(flags["threads"])
+    threads, prefill_threads = _parse_threads(flags["threads"])
     same = (
         "runtime device scenario queue windows window_s warmup_s idle_s sample_rate_hz rail "
         "estimate_power_w worker_python timeout_s strict seed fast_sensor server_model frames profile_ops"
@@ -268,12 +268,12 @@ def _make_request(
         ),
         threads=threads,
         isolated=not flags["no_isolation"],
-        **_loads(flags["scenario"], flags["rate"], flags["streams"]),
+        **_parse_loads(flags["scenario"], flags["rate"], flags["streams"]),
         **{name: flags[name] for name in same.split()},
     )
 
 
-def _loads(scenario: str, rate: str | None, streams: str | None) -> dict[str, Any]:
+def _parse_loads(scenario: str, rate: str | None, streams: str | None) -> dict[str, Any]:
     """``--rate`` and ``--streams`` as fields of a request: the first load, and each further combination.
 
     Raises:
@@ -295,7 +295,7 @@ def _loads(scenario: str, rate: str | None, streams: str | None) -> dict[str, An
     return {"rate_hz": every[0][0], "streams": every[0][1], "further": further}
 
 
-def _threads(text: str | None) -> tuple[int | None, int | None]:
+def _parse_threads(text: str | None) -> tuple[int | None, int | None]:
     """Parse ``N`` or ``N:M``: threads in general and threads for prompts, None for each that is not given.
 
     Raises:

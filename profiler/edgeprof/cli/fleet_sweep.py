@@ -73,10 +73,10 @@ def _measure_together(
     able = [candidate for candidate in candidates if candidate.path is not None and candidate.failure is None]
 
     def finish(result: Result) -> None:
-        _name(result, able)
-        _judge(study_sweep, result, candidates)
+        _rename_variants(result, able)
+        _judge_result(study_sweep, result, candidates)
 
-    measure_all(devices, _job(study_sweep, able), flags, outcome, finish)
+    measure_all(devices, _job_of(study_sweep, able), flags, outcome, finish)
 
 
 @dataclass
@@ -85,10 +85,10 @@ class _Search:
 
     Attributes:
         waiting: Chains that are measured before the search goes on: the study's, and those of an earlier run.
-        judgements: What came of each chain; None where it failed.
-        chains: Name of a variant → the chain that it was asked for by.
-        candidates: What was made.
-        results: A result of the baseline and one variant each.
+        judgements: The judgement of each chain; None if the chain failed.
+        chains: Name of a variant → the chain that first asked for it.
+        candidates: The variants that were made.
+        results: One result for each measured variant, with the baseline beside it.
     """
 
     waiting: list[str]
@@ -99,10 +99,10 @@ class _Search:
 
 
 class _Searching:
-    """``[search]`` on many devices: each has a search of its own, since what is best differs between them.
+    """``[search]`` on several devices. Each device has its own search, since the best variant differs between devices.
 
-    All devices go in step. In each round every search names its next variant; a variant that several name is made once;
-    then all devices measure at once.
+    The searches advance in rounds. In each round every search names its next variant. A variant that several searches
+    name is made once. Then all devices measure at the same time.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class _Searching:
         }
 
     def run(self) -> None:
-        """Search until every device's search has come to its end, or the device failed."""
+        """Run rounds until the search of every device has ended or the device has failed."""
         devices, failed = list(self.devices), set[str]()
         while devices:
             wanted = {device.name: self._next_candidate(device) for device in devices}
@@ -129,11 +129,11 @@ class _Searching:
             if search.results:
                 order = list(dict.fromkeys(candidate.name for candidate in search.candidates))
                 whole = merge_results(search.results, order)
-                _judge(self.study_sweep, whole, search.candidates)
+                _judge_result(self.study_sweep, whole, search.candidates)
                 self.outcome.entries.append((name, whole))
 
     def _next_candidate(self, device: Device) -> tuple[str, Candidate] | None:
-        """The next chain that a device is to measure, and its variant; None where its search is at its end."""
+        """Return the next chain for a device to measure, and its variant; None if its search has ended."""
         search = self.searches[device.name]
         while True:
             chain = search.waiting.pop(0) if search.waiting else None
@@ -155,8 +155,8 @@ class _Searching:
             search.judgements[chain] = None
 
     def _measure(self, devices: Sequence[Device], wanted: Mapping[str, tuple[str, Candidate]]) -> set[str]:
-        """Measure a variant on each device; the names of the devices that failed."""
-        jobs = {name: _job(self.study_sweep, [candidate]) for name, (_, candidate) in wanted.items()}
+        """Measure a variant on each device, and return the names of the devices that failed."""
+        jobs = {name: _job_of(self.study_sweep, [candidate]) for name, (_, candidate) in wanted.items()}
         failed: set[str] = set()
         watches = watch_all(devices, quiet=self.flags["quiet"])
         with ending_like_ctrl_c():
@@ -180,17 +180,17 @@ class _Searching:
         if alone:
             finish = functools.partial(self._finish, None)
             outcome = Outcome(failures=self.outcome.failures, rows=self.outcome.rows)
-            measure_all(alone, _job(self.study_sweep, []), self.flags, outcome, finish)
+            measure_all(alone, _job_of(self.study_sweep, []), self.flags, outcome, finish)
             for name, result in outcome.entries:
                 self.searches[name].results.append(result)
 
     def _finish(self, candidate: Candidate | None, result: Result) -> None:
-        _name(result, [] if candidate is None else [candidate])
-        _judge(self.study_sweep, result, [])
+        _rename_variants(result, [] if candidate is None else [candidate])
+        _judge_result(self.study_sweep, result, [])
 
 
 class _Silent:
-    """The progress of a study that measures nothing here."""
+    """A progress display that shows nothing, since the study measures nothing on this machine."""
 
     def begin(self, lines: Sequence[str], total_s: float, live: Callable[[], str]) -> None: ...
 
@@ -201,14 +201,14 @@ class _Silent:
     def end(self) -> None: ...
 
 
-def _job(study_sweep: StudySweep, candidates: Sequence[Candidate]) -> Job:
-    """The baseline and variants of a study as one job."""
+def _job_of(study_sweep: StudySweep, candidates: Sequence[Candidate]) -> Job:
+    """Return one job that measures the baseline and these variants of a study."""
     models = [study_sweep.reference.spec, *(str(candidate.path) for candidate in candidates)]
     return Job.of(models, _protocol_flags(study_sweep), study_sweep.study.dataset)
 
 
 def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
-    """A study's protocol as flags of a bench."""
+    """Return a study's protocol as flags of ``edgeprof bench``."""
     study = study_sweep.study
     protocol = dict(study.protocol)
     shapes, dtypes = protocol.pop("shapes", {}), protocol.pop("dtypes", {})
@@ -230,8 +230,8 @@ def _protocol_flags(study_sweep: StudySweep) -> dict[str, list[str]]:
     return flags
 
 
-def _name(result: Result, candidates: Sequence[Candidate]) -> None:
-    """Call the variants of a device's result as the study does: the baseline, and these."""
+def _rename_variants(result: Result, candidates: Sequence[Candidate]) -> None:
+    """Give the variants of a device's result the names that the study uses: ``baseline`` and the candidates' names."""
     names: dict[str, str] = {}
     model = model_name(result.variants[0].model)
     for variant, candidate in zip(result.variants, [None, *candidates], strict=True):
@@ -244,7 +244,7 @@ def _name(result: Result, candidates: Sequence[Candidate]) -> None:
         comparison.variant, comparison.baseline = names[comparison.variant], names[comparison.baseline]
 
 
-def _judge(study_sweep: StudySweep, result: Result, candidates: Sequence[Candidate]) -> None:
+def _judge_result(study_sweep: StudySweep, result: Result, candidates: Sequence[Candidate]) -> None:
     """Add the variants that could not be made, and judge all by the study's budgets."""
     result.variants += [study_sweep.failed_variant(c) for c in candidates if c.failure is not None]
     judge(result, budgets(result, study_sweep.limits, study_sweep.study.product))

@@ -65,7 +65,7 @@ def command(result: str, **flags: Any) -> int:
     from edgeprof.verdicts.across import across
     from edgeprof.verdicts.gate import check, of_workload
 
-    limits = _limits(flags)
+    limits = _parse_limits(flags)
     if limits.max_regression is not None and not flags["baseline"]:
         raise InputError(
             "--max-regression needs a --baseline", remedy="Give the result to compare with: --baseline RESULT"
@@ -96,7 +96,7 @@ def command(result: str, **flags: Any) -> int:
         click.echo(json.dumps(_as_json(gated, checks, unsure, against, passed=passed), indent=2))
     else:
         style = Style.of(sys.stdout, no_color=flags["no_color"])
-        lines = _lines(checks, unsure, style)
+        lines = _check_lines(checks, unsure, style)
         if against is not None and against.pairs and limits.max_regression is not None:
             lines += ["", *style.wrap("", against.between.sentence())]
         click.echo("\n".join(lines))
@@ -107,7 +107,7 @@ def command(result: str, **flags: Any) -> int:
     return 0 if passed else 1
 
 
-def _limits(flags: dict[str, Any]) -> Limits:
+def _parse_limits(flags: dict[str, Any]) -> Limits:
     """Parse the limits into base units (J, s, bytes, shares).
 
     Raises:
@@ -143,7 +143,7 @@ def _limits(flags: dict[str, Any]) -> Limits:
     return limits
 
 
-def _lines(checks: list[Check], unsure: str, style: Style) -> list[str]:
+def _check_lines(checks: list[Check], unsure: str, style: Style) -> list[str]:
     """Format the checks, failures first, then how unsure checks were judged, and a summary of several checks."""
     from edgeprof.reporters.limits import sentence
 

@@ -53,10 +53,10 @@ def command(result: str | None, **flags: Any) -> None:
     last part (k3f), "last", "last~1", or a result file.
     """
     if any(flags[change] for change in _CHANGES) or flags["name"] is not None:
-        _change(result, flags)
+        _change_run(result, flags)
         return
     if flags["plot"] is not None:
-        _plot(flags)
+        _plot_runs(flags)
         return
     if result is not None or flags["output"]:
         _show_run(result or "last", flags)
@@ -65,7 +65,7 @@ def command(result: str | None, **flags: Any) -> None:
     from edgeprof.results.store import Store
 
     store = Store()
-    entries = _entries(store, flags)
+    entries = _selected_runs(store, flags)
     failed = 0 if flags["failed"] else len({e.id for e in store.history(limit=None, model=flags["model"], failed=True)})
     if flags["as_json"]:
         click.echo(json.dumps({"schema": SCHEMA, "results": _as_json(entries)}, indent=2))
@@ -78,7 +78,7 @@ def command(result: str | None, **flags: Any) -> None:
         click.echo(f"nothing is stored in {store.directory} yet; measure something: edgeprof bench MODEL")
 
 
-def _entries(store: Store, flags: dict[str, Any], limit: int | None = None) -> list[Entry]:
+def _selected_runs(store: Store, flags: dict[str, Any], limit: int | None = None) -> list[Entry]:
     """The runs that the flags ask for.
 
     Raises:
@@ -103,7 +103,7 @@ def _left_out(failed: int) -> str:
     return f"; {failed} run{'s' if failed > 1 else ''} in which nothing could be measured: edgeprof history --failed"
 
 
-def _change(reference: str | None, flags: dict[str, Any]) -> None:
+def _change_run(reference: str | None, flags: dict[str, Any]) -> None:
     """Name, tag, move or delete a stored run.
 
     Raises:
@@ -133,7 +133,7 @@ def _change(reference: str | None, flags: dict[str, Any]) -> None:
             click.echo(f"deleted {store.delete(result.id)}")
 
 
-def _plot(flags: dict[str, Any]) -> None:
+def _plot_runs(flags: dict[str, Any]) -> None:
     """Write the runs over time as a picture or a page.
 
     Raises:
@@ -146,7 +146,7 @@ def _plot(flags: dict[str, Any]) -> None:
     from edgeprof.results.store import Store
 
     store = Store()
-    entries = _entries(store, flags, limit=_MOST_PLOTTED)
+    entries = _selected_runs(store, flags, limit=_MOST_PLOTTED)
     path = flags["plot"]
     if path.suffix == ".html":
         files.check_writable(path)

@@ -88,7 +88,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
         sensors=flags["sensors"] or None,
         rail=flags["rail"],
         estimate_power_w=flags["estimate_power_w"],
-        phases=_pattern(flags["phases"]),
+        phases=_phase_pattern(flags["phases"]),
     )
     text = json.dumps(outcome.as_json(), indent=2)
     if flags["output"]:
@@ -100,7 +100,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     return outcome.exit_code
 
 
-def _pattern(text: str | None) -> re.Pattern[str] | None:
+def _phase_pattern(text: str | None) -> re.Pattern[str] | None:
     """Compile the pattern of ``--phases``.
 
     Raises:

@@ -36,21 +36,21 @@ def play(
     from edgeprof.simulation.microcontroller.faults import Faults
     from edgeprof.simulation.microcontroller.live import LiveMicrocontroller
 
-    given: dict[str, Any] = {"model": model, "latency_s": latency_s, "watts": _watts(power)}
+    given: dict[str, Any] = {"model": model, "latency_s": latency_s, "watts": _parse_watts(power)}
     chosen = {name: value for name, value in given.items() if value is not None}
     stop = threading.Event()
     live = LiveMicrocontroller(Path(directory), faults=Faults.parse(faults), **chosen)
     with terminated(stop), live:
         if not quiet:
-            _introduce(live, is_around=bool(command_line))
-        code = run_command(command_line, stop) if command_line else _wait(stop, duration)
+            _print_introduction(live, is_around=bool(command_line))
+        code = run_command(command_line, stop) if command_line else _wait_for_end(stop, duration)
     if not quiet:
         joules = live.supply.read()[1]
         click.echo(f"mcu (virtual): {live.inferences} inferences, true energy {joules:.6g} J", err=True)
     return code
 
 
-def _watts(power: str | None) -> tuple[float, float] | None:
+def _parse_watts(power: str | None) -> tuple[float, float] | None:
     if power is None:
         return None
     try:
@@ -62,7 +62,7 @@ def _watts(power: str | None) -> tuple[float, float] | None:
     return idle, busy
 
 
-def _introduce(live: LiveMicrocontroller, *, is_around: bool) -> None:
+def _print_introduction(live: LiveMicrocontroller, *, is_around: bool) -> None:
     idle_w, busy_w = live.supply.idle_w, live.supply.busy_w
     truth = f"{live.latency_s:g} s and {live.latency_s * busy_w:.6g} J an inference, {idle_w:g} W at rest"
     click.echo(f"mcu (virtual) at {live.port}, {live.model} · truth: {truth}", err=True)
@@ -72,7 +72,7 @@ def _introduce(live: LiveMicrocontroller, *, is_around: bool) -> None:
         )
 
 
-def _wait(stop: threading.Event, duration: float | None) -> int:
+def _wait_for_end(stop: threading.Event, duration: float | None) -> int:
     try:
         stop.wait(duration)
     except KeyboardInterrupt:

@@ -6,24 +6,25 @@ failed, and removes control characters that a terminal would obey, whoever print
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import re
 import sys
-from typing import TYPE_CHECKING, Any
 
+# Every start imports this module: ``typing``, ``re`` and ``contextlib`` would take longer than the rest of ``--help``.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Buffer
 
 #: Group 1 holds the sequences that edgeprof itself writes to terminals: colours, and the start of a progress line. Any
 #: other escape came from a name or an error's text. It is shown as a question mark, as are all other control characters
 #: and those that change the direction of a text.
-_CONTROL = re.compile(
+_CONTROL = (
     rb"(\x1b\[\d{1,2}(?:;\d{1,2})?m|\r\x1b\[K|\r\n)"
     rb"|[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
 )
-_EIGHT_BIT = re.compile(rb"[\x80-\x9f]")
+_EIGHT_BIT = rb"[\x80-\x9f]"
 
 
 class _Output(io.BufferedIOBase):
@@ -70,8 +71,10 @@ class _Output(io.BufferedIOBase):
         return len(content)
 
     def _inert(self, content: bytes) -> bytes:
-        content = _CONTROL.sub(lambda match: match.group(1) or b"?", content)
-        return _EIGHT_BIT.sub(b"?", content) if self._eight_bit else content
+        import re  # it keeps the compiled patterns
+
+        content = re.sub(_CONTROL, lambda match: match.group(1) or b"?", content)
+        return re.sub(_EIGHT_BIT, b"?", content) if self._eight_bit else content
 
 
 def mend() -> None:
@@ -117,8 +120,10 @@ def finish(code: int) -> int:
 
     Without this flush Python would flush stdout after the last chance to report an error, and exit with 120.
     """
-    with contextlib.suppress(OSError):
+    try:  # noqa: SIM105 - without contextlib, see the head of the file
         sys.stdout.flush()
+    except OSError:
+        pass  # the stream remembers it
     error = getattr(sys.stdout.buffer, "error", None)
     if code == 0 and error is not None and not isinstance(error, BrokenPipeError):  # a reader may have seen enough
         sys.stderr.write(f"edgeprof: cannot write to stdout: {error.strerror}\n")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def own_formats(host: PluginHost) -> dict[str, tuple[int, bytes]]:
     """The formats that plugins' runtimes recognise themselves."""
-    return {name: mark for runtime in _runtimes(host) for name, mark in runtime.own_formats.items()}
+    return {name: mark for runtime in _usable_runtimes(host) for name, mark in runtime.own_formats.items()}
 
 
 def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifact, InputError | None]:
@@ -37,16 +37,16 @@ def examine(spec: str, formats: Mapping[str, tuple[int, bytes]]) -> tuple[Artifa
         return Artifact(spec, path, str(path.resolve()), format="unknown", size_bytes=None, sha256=None), error
 
 
-def _runtimes(host: PluginHost) -> list[Runtime]:
+def _usable_runtimes(host: PluginHost) -> list[Runtime]:
     """All runtimes that can be made; a plugin whose factory fails does not prevent the use of others."""
     runtimes = []
     for name, factory in host.of("runtimes").items():
         with contextlib.suppress(UnavailableError):
-            runtimes.append(_make(host, name, factory))
+            runtimes.append(_make_runtime(host, name, factory))
     return runtimes
 
 
-def _make(host: PluginHost, name: str, factory: Callable[[], Runtime]) -> Runtime:
+def _make_runtime(host: PluginHost, name: str, factory: Callable[[], Runtime]) -> Runtime:
     """
     Raises:
         UnavailableError: the plugin's factory raised.
@@ -64,17 +64,17 @@ def named_runtime(host: PluginHost, name: str) -> Runtime:
     """
     Raises:
         InputError: no runtime has this name.
-        UnavailableError: see ``_make``.
+        UnavailableError: see ``_make_runtime``.
     """
     registered = host.of("runtimes")
     if name not in registered:
         raise unknown("runtime", name, registered)
-    return _make(host, name, registered[name])
+    return _make_runtime(host, name, registered[name])
 
 
 def runtimes_for(host: PluginHost, artifact: Artifact) -> list[Runtime]:
     """The runtimes for an artifact's format, installed or not, ordered by how early they list that format."""
-    able = [runtime for runtime in _runtimes(host) if artifact.format in runtime.formats]
+    able = [runtime for runtime in _usable_runtimes(host) if artifact.format in runtime.formats]
     return sorted(able, key=lambda runtime: runtime.formats.index(artifact.format))
 
 
@@ -115,7 +115,7 @@ def choose_runtime(
     else:
         able = runtimes_for(host, artifact)
     if not able:
-        raise unsupported(artifact, [name for runtime in _runtimes(host) for name in runtime.formats])
+        raise unsupported(artifact, [name for runtime in _usable_runtimes(host) for name in runtime.formats])
     reasons = []
     for runtime in able:
         status = runtime.availability()

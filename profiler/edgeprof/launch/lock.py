@@ -113,7 +113,7 @@ def measuring(roots: Roots, what: str) -> Iterator[None]:
     """
     path = lock_path(roots)
     with _guard:
-        held = _held.get(path) or _hold(path, what)
+        held = _held.get(path) or _hold_lock(path, what)
         if held is not None:
             held.count += 1
     try:
@@ -123,21 +123,23 @@ def measuring(roots: Roots, what: str) -> Iterator[None]:
             with _guard:
                 held.count -= 1
                 if held.count == 0:
-                    _release(path, held)
+                    _release_lock(path, held)
 
 
-def _hold(path: Path, what: str) -> _Held | None:
+def _hold_lock(path: Path, what: str) -> _Held | None:
     """Take the lock for this process; None if an ancestor of this process holds it already."""
-    descriptor = _take(path)
+    descriptor = _lock_file(path)
     if descriptor is None:
         return None
     held = _held[path] = _Held(descriptor, os.getpid(), os.environ.get(TOKEN))
     token = os.environ[TOKEN] = secrets.token_hex(16)
-    _write(descriptor, {"pid": held.pid, "user": _user(), "since": time.time(), "what": what, "token": token})
+    _write_holder(
+        descriptor, {"pid": held.pid, "user": _user_name(), "since": time.time(), "what": what, "token": token}
+    )
     return held
 
 
-def _release(path: Path, held: _Held) -> None:
+def _release_lock(path: Path, held: _Held) -> None:
     del _held[path]
     if held.inherited is None:
         os.environ.pop(TOKEN, None)
@@ -162,9 +164,9 @@ def holder(roots: Roots) -> Holder | None:
     except OSError:
         return None
     try:
-        if _flock(descriptor, fcntl.LOCK_SH):
+        if _try_flock(descriptor, fcntl.LOCK_SH):
             return None
-        text = _read(descriptor)
+        text = _read_holder(descriptor)
         return None if _is_ours(text) else _holder_of(text)
     finally:
         os.close(descriptor)
@@ -182,12 +184,12 @@ def wait_until_free(roots: Roots, seconds: float) -> None:
     except OSError:
         return
     try:
-        if not _flock(descriptor, fcntl.LOCK_SH):
+        if not _try_flock(descriptor, fcntl.LOCK_SH):
             with _alarm_after(max(seconds, 1e-3)):
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
     except TimeoutError:
         raise BusyError(
-            f"another measurement is running on this device: {_holder_of(_read(descriptor))}",
+            f"another measurement is running on this device: {_holder_of(_read_holder(descriptor))}",
             remedy="Wait for its end, then start this one again.",
         ) from None
     finally:
@@ -210,23 +212,23 @@ def _alarm_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _take(path: Path) -> int | None:
+def _lock_file(path: Path) -> int | None:
     """Lock the file and return its descriptor; None if an ancestor of this process holds the lock.
 
     Raises:
         BusyError: another process holds it.
     """
     try:
-        descriptor = _open(path)
+        descriptor = _open_lock_file(path)
     except OSError as error:
         raise BusyError(
             f"the lock file {path}, which keeps two measurements apart, cannot be opened: {error.strerror}",
             remedy=f"Remove it, or name another folder for lock files: {FOLDER}=/some/folder",
         ) from error
-    if _flock(descriptor, fcntl.LOCK_EX):
+    if _try_flock(descriptor, fcntl.LOCK_EX):
         os.set_inheritable(descriptor, True)
         return descriptor
-    text = _read(descriptor)
+    text = _read_holder(descriptor)
     os.close(descriptor)
     if _is_ours(text):
         return None
@@ -236,7 +238,7 @@ def _take(path: Path) -> int | None:
     )
 
 
-def _open(path: Path) -> int:
+def _open_lock_file(path: Path) -> int:
     """Open the file, or create it for everybody.
 
     The file is opened without O_CREAT first: the kernel refuses O_CREAT for another user's file in a folder such as
@@ -258,7 +260,7 @@ def _open(path: Path) -> int:
     return descriptor
 
 
-def _flock(descriptor: int, kind: int) -> bool:
+def _try_flock(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -266,13 +268,13 @@ def _flock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _write(descriptor: int, text: dict[str, Any]) -> None:
+def _write_holder(descriptor: int, text: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # a full /run costs the name of the holder, not the lock
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(text).encode("utf-8", "backslashreplace")[:_LONGEST], 0)
 
 
-def _read(descriptor: int) -> dict[str, Any]:
+def _read_holder(descriptor: int) -> dict[str, Any]:
     try:
         text = json.loads(os.pread(descriptor, _LONGEST, 0))
     except (OSError, ValueError, RecursionError):  # its holder has just taken it, or had no room to write
@@ -295,7 +297,7 @@ def _holder_of(text: Mapping[str, Any]) -> Holder:
     )
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name

@@ -65,7 +65,7 @@ def console_lines(groups: Sequence[Group], style: Style) -> list[str]:
         rows = [(block, row) for block in group.blocks for row in block.rows]
         names = [block.device if row is block.rows[0] else "" for block, row in rows]
         marks = ["" if row.variant.status == "ok" else row.variant.status for _, row in rows]
-        lines += [*style.wrap("", headline(group)), *table(style, names, _columns(rows), marks), ""]
+        lines += [*style.wrap("", headline(group)), *table(style, names, _table_columns(rows), marks), ""]
     last = closing(groups)
     return lines + (style.wrap("", last) if last else [])
 
@@ -75,7 +75,7 @@ def page(groups: Sequence[Group], title: str) -> str:
     sections = []
     for group in groups:
         rows = [(block, row) for block in group.blocks for row in block.rows]
-        columns = _columns(rows)
+        columns = _table_columns(rows)
         head = "".join(f"<th>{escape(text)}</th>" for text in ("device", *(column.title for column in columns)))
         body = []
         for number, (block, row) in enumerate(rows):
@@ -161,17 +161,17 @@ def _row_as_json(block: Block, row: Row) -> dict[str, Any]:
     }
 
 
-def _columns(rows: Sequence[tuple[Block, Row]]) -> list[Column]:
+def _table_columns(rows: Sequence[tuple[Block, Row]]) -> list[Column]:
     variants = [row.variant for _, row in rows]
     latencies = [variant.latency_s for variant in variants]
     columns = [
         Column("variant", [("", row.label) for _, row in rows]),
         Column(
             f"energy / {view.common_unit(variants)}",
-            view.energy_cells([_figure(variant.energy_j_per_inference) for variant in variants]),
+            view.energy_cells([_gross_and_provenance(variant.energy_j_per_inference) for variant in variants]),
             "energy",
         ),
-        Column("to the first on this device", [("", _ratio(row)) for _, row in rows], "ratio"),
+        Column("to the first on this device", [("", _ratio_cell(row)) for _, row in rows], "ratio"),
         Column("latency p50", view.scaled([latency.p50 if latency else None for latency in latencies], "s"), "p50"),
         Column("p99", view.scaled([latency.p99 if latency else None for latency in latencies], "s")),
         Column("rate", [view.rate_cell(variant.throughput_per_s) for variant in variants]),
@@ -188,11 +188,11 @@ def _columns(rows: Sequence[tuple[Block, Row]]) -> list[Column]:
     ]
 
 
-def _figure(energy: Energy | None) -> Any:
+def _gross_and_provenance(energy: Energy | None) -> Any:
     return None if energy is None else (energy.gross, energy.provenance)
 
 
-def _ratio(row: Row) -> str:
+def _ratio_cell(row: Row) -> str:
     if row.comparison is None:
         return ""
     if row.comparison.energy_ratio is None:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 def render(results: Sequence[Result]) -> str:
     """Write an array with an entry for each figure that is known."""
-    entries = [entry for result in results for variant in result.variants for entry in _entries(result, variant)]
+    entries = [
+        entry for result in results for variant in result.variants for entry in _benchmark_entries(result, variant)
+    ]
     return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
 
 
-def _entries(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
+def _benchmark_entries(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
     name = printable(f"{variant.name} on {result.host.board}")
     energy, statement = variant.energy_j_per_inference, energy_statement(result, variant)
     if energy is not None and energy.provenance != "none" and energy.gross.value is not None:

@@ -19,12 +19,15 @@ def load_lines(variants: Sequence[Variant]) -> list[str]:
         if variant.loads is None:
             continue
         rated = [workload for workload in variant.workloads if workload.rate_hz is not None]
-        sentences = [f"{_joules(rated)}; {_kept(variant.loads, rated[0].unit)}", *_stream(variant.loads)]
+        sentences = [
+            f"{_joules_by_rate(rated)}; {_rates_kept(variant.loads, rated[0].unit)}",
+            *_stream_cost(variant.loads),
+        ]
         lines.append(f"{variant.name}: {'. '.join(sentences)}.")
     return lines
 
 
-def _joules(rated: Sequence[Workload]) -> str:
+def _joules_by_rate(rated: Sequence[Workload]) -> str:
     """``a frame takes 0.81 ± 0.02 J at 5/s, 0.42 ± 0.01 J at 15/s``."""
     several = len({workload.streams for workload in rated}) > 1
     parts = []
@@ -37,7 +40,7 @@ def _joules(rated: Sequence[Workload]) -> str:
     return f"a {rated[0].unit} takes {', '.join(parts)}"
 
 
-def _kept(loads: Loads, unit: str) -> str:
+def _rates_kept(loads: Loads, unit: str) -> str:
     """``15/s is kept, and 30/s saturates it, where 22.4 frames/s are done``, for each number of streams."""
     several = len(loads.saturation) > 1
     parts = []
@@ -52,7 +55,7 @@ def _kept(loads: Loads, unit: str) -> str:
     return "; ".join(parts)
 
 
-def _stream(loads: Loads) -> list[str]:
+def _stream_cost(loads: Loads) -> list[str]:
     if loads.stream_power_w is None or loads.stream_power_ci95 is None or loads.stream_rate_hz is None:
         return []
     low, high = loads.stream_power_ci95

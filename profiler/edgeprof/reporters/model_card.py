@@ -28,7 +28,7 @@ def render(results: Sequence[Result]) -> str:
     entries: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         for variant in result.variants:
-            blocks = [block for block in _blocks(result, variant) if block["metrics"]]
+            blocks = [block for block in _evaluations(result, variant) if block["metrics"]]
             if blocks:
                 entries.setdefault(_entry_name(variant), []).extend(blocks)
     index = [{"name": name, "results": blocks} for name, blocks in entries.items()]
@@ -42,7 +42,7 @@ def render(results: Sequence[Result]) -> str:
         if statement.joules is None
     ]
     left_out = ["", "Left out of the metadata:", "", *missing, ""] if missing else []
-    return "\n".join(["---", *_yaml(metadata), "---", "", markdown.render(results).rstrip("\n"), "", *left_out])
+    return "\n".join(["---", *_yaml_lines(metadata), "---", "", markdown.render(results).rstrip("\n"), "", *left_out])
 
 
 def _entry_name(variant: Variant) -> str:
@@ -50,7 +50,7 @@ def _entry_name(variant: Variant) -> str:
     return printable(variant.name if model in variant.name else f"{model} {variant.name}")
 
 
-def _blocks(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
+def _evaluations(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
     """The evaluations of one variant: its score on labelled data, and its cost with the inputs of the benchmark."""
     task = {"type": "other", "name": printable(f"inference on {result.host.board}")}
     accuracy = variant.accuracy
@@ -60,16 +60,20 @@ def _blocks(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
             "value": accuracy.value,
             "name": printable(view.metric_title(accuracy)),
         }
-        yield {"task": task, "dataset": _dataset(accuracy.dataset), "metrics": [metric]}
-    yield {"task": task, "dataset": _dataset(result.protocol.inputs), "metrics": [*_cost(result, variant)]}
+        yield {"task": task, "dataset": _dataset_fields(accuracy.dataset), "metrics": [metric]}
+    yield {
+        "task": task,
+        "dataset": _dataset_fields(result.protocol.inputs),
+        "metrics": [*_cost_metrics(result, variant)],
+    }
 
 
-def _dataset(name: str) -> dict[str, str]:
+def _dataset_fields(name: str) -> dict[str, str]:
     text = printable(name)
     return {"type": text, "name": "random inputs" if text == "random" else text}
 
 
-def _cost(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
+def _cost_metrics(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
     statement = energy_statement(result, variant)
     if statement.joules is not None:
         yield {"type": "energy_j_per_inference", "value": statement.joules, "name": statement.text}
@@ -78,23 +82,23 @@ def _cost(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:
         yield {"type": "latency_p50_s", "value": latency.p50, "name": "latency p50, s"}
 
 
-def _yaml(value: Any, indent: str = "") -> list[str]:
+def _yaml_lines(value: Any, indent: str = "") -> list[str]:
     """Write dictionaries, lists, texts and finite numbers as lines of block YAML."""
     lines: list[str] = []
     items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
     for key, item in items:
         lead = f"{indent}- " if key is None else f"{indent}{key}:"
         if not isinstance(item, dict | list):
-            lines.append(f"{lead}{'' if key is None else ' '}{_scalar(item)}")
+            lines.append(f"{lead}{'' if key is None else ' '}{_yaml_scalar(item)}")
         elif key is None:
-            first, *others = _yaml(item, f"{indent}  ")
+            first, *others = _yaml_lines(item, f"{indent}  ")
             lines += [f"{lead}{first.lstrip()}", *others]
         else:
-            lines += [lead, *_yaml(item, f"{indent}  ")]
+            lines += [lead, *_yaml_lines(item, f"{indent}  ")]
     return lines
 
 
-def _scalar(value: str | float) -> str:
+def _yaml_scalar(value: str | float) -> str:
     """Write a text in quotes, or a number; in YAML 1.1 ``1e-05`` is a text and ``1.0e-05`` a number."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)

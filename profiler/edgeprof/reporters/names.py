@@ -55,11 +55,11 @@ def with_short_names(result: Result, most: int = MOST) -> Result:
     in_text = _replacer(short)
     return msgspec.structs.replace(
         result,
-        variants=[_variant(variant, short, in_text) for variant in result.variants],
-        comparisons=[_comparison(comparison, short, in_text) for comparison in result.comparisons],
+        variants=[_shorten_variant(variant, short, in_text) for variant in result.variants],
+        comparisons=[_shorten_comparison(comparison, short, in_text) for comparison in result.comparisons],
         pareto=[short.get(name, name) for name in result.pareto],
-        recommendation=_recommendation(result.recommendation, short, in_text),
-        reasons=[_reason(reason, in_text) for reason in result.reasons],
+        recommendation=_shorten_recommendation(result.recommendation, short, in_text),
+        reasons=[_shorten_reason(reason, in_text) for reason in result.reasons],
     )
 
 
@@ -76,12 +76,12 @@ def _replacer(short: dict[str, str]) -> Callable[[str], str]:
     return lambda text: pattern.sub(lambda match: short[match[0]], text)
 
 
-def _variant(variant: Variant, short: dict[str, str], in_text: Callable[[str], str]) -> Variant:
-    reasons = [_reason(reason, in_text) for reason in variant.reasons]
+def _shorten_variant(variant: Variant, short: dict[str, str], in_text: Callable[[str], str]) -> Variant:
+    reasons = [_shorten_reason(reason, in_text) for reason in variant.reasons]
     return msgspec.structs.replace(variant, name=short[variant.name], reasons=reasons)
 
 
-def _comparison(comparison: Comparison, short: dict[str, str], in_text: Callable[[str], str]) -> Comparison:
+def _shorten_comparison(comparison: Comparison, short: dict[str, str], in_text: Callable[[str], str]) -> Comparison:
     return msgspec.structs.replace(
         comparison,
         variant=short.get(comparison.variant, comparison.variant),
@@ -90,7 +90,7 @@ def _comparison(comparison: Comparison, short: dict[str, str], in_text: Callable
     )
 
 
-def _recommendation(
+def _shorten_recommendation(
     recommendation: Recommendation | None, short: dict[str, str], in_text: Callable[[str], str]
 ) -> Recommendation | None:
     if recommendation is None:
@@ -103,5 +103,5 @@ def _recommendation(
     )
 
 
-def _reason(reason: Reason, in_text: Callable[[str], str]) -> Reason:
+def _shorten_reason(reason: Reason, in_text: Callable[[str], str]) -> Reason:
     return msgspec.structs.replace(reason, message=in_text(reason.message))

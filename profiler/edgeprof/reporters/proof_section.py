@@ -27,7 +27,7 @@ def section(results: Sequence[Result]) -> str:
 
 def of_proofs(proofs: Sequence[Proof]) -> str:
     """Write the section of one or several proofs."""
-    blocks = "".join(_block(proof) for proof in proofs)
+    blocks = "".join(_proof_block(proof) for proof in proofs)
     lead = (
         "A load with a known pattern was played (edgeprof doctor --prove), and the readings of each sensor were judged."
         " A proof does not change any joules."
@@ -36,14 +36,14 @@ def of_proofs(proofs: Sequence[Proof]) -> str:
     return f'<section><h2>{heading}</h2><p class="lead">{escape(lead)}</p>{blocks}</section>'
 
 
-def _block(proof: Proof) -> str:
+def _proof_block(proof: Proof) -> str:
     ordered = sorted(proof.checks, key=lambda check: _ORDER.get(check.verdict, 1))
-    title = _title(proof)
-    table = words_table(title, _HEADS, [_row(check) for check in ordered])
+    title = _proof_title(proof)
+    table = words_table(title, _HEADS, [_check_row(check) for check in ordered])
     return f"<h3>{escape(title)}</h3><p>{escape(summary(proof))}</p>{table}"
 
 
-def _title(proof: Proof) -> str:
+def _proof_title(proof: Proof) -> str:
     return f"{proof.board}, {proof.date[:10]}: {_WORDS.get(proof.verdict, proof.verdict)}"
 
 
@@ -61,21 +61,21 @@ def summary(proof: Proof) -> str:
     return f"Joules of windows of 1 s and longer can be trusted to ± {100 * proof.believable:.1f} %{plus}."
 
 
-def _row(check: ProofCheck) -> tuple[str, ...]:
+def _check_row(check: ProofCheck) -> tuple[str, ...]:
     interval = "–"
     if check.low is not None and check.high is not None:
-        interval = f"{_figure(check.low, check.unit)} to {_figure(check.high, check.unit)}"
+        interval = f"{_figure_text(check.low, check.unit)} to {_figure_text(check.high, check.unit)}"
     seen = check.detail
     if check.needs_s is not None:
         seen += f" (about {units.duration(check.needs_s)} would tell)"
     if check.remedy and check.verdict != "passed":
         seen += f" → {check.remedy}"
     verdict = _WORDS.get(check.verdict, check.verdict)
-    figures = (_figure(check.value, check.unit), interval, _figure(check.stated, check.unit))
+    figures = (_figure_text(check.value, check.unit), interval, _figure_text(check.stated, check.unit))
     return (verdict, check.name, check.subject, *figures, seen)
 
 
-def _figure(value: float | None, unit: str) -> str:
+def _figure_text(value: float | None, unit: str) -> str:
     if value is None:
         return "–"
     if unit in {"W", "s", "J"}:

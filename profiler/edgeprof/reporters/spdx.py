@@ -49,7 +49,7 @@ def render(results: Sequence[Result]) -> str:
             }
         )
         for place, variant in enumerate(result.variants, 1):
-            package = _package(result, variant)
+            package = _package_properties(result, variant)
             package.update({"spdxId": f"{space}#variant-{number}-{place}", "creationInfo": creation})
             packages.append(package["spdxId"])
             graph.append(package)
@@ -66,7 +66,7 @@ def render(results: Sequence[Result]) -> str:
     return json.dumps({"@context": CONTEXT, "@graph": graph}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _package(result: Result, variant: Variant) -> dict[str, Any]:
+def _package_properties(result: Result, variant: Variant) -> dict[str, Any]:
     """The properties of one variant, without its identifier; unknown properties are left out."""
     statement = energy_statement(result, variant)
     package: dict[str, Any] = {

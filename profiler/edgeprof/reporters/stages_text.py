@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 def stage_lines(variants: Sequence[Variant]) -> list[str]:
     """Write one line for each pipeline: the shares of its stages in a frame's joules, or else in its time."""
     return [
-        f"{variant.name}: {_frames(variant.pipeline)}{_parts(variant.stages, variant.pipeline)}"
-        f"{_slowest(variant.stages)}."
+        f"{variant.name}: {_replayed_frames(variant.pipeline)}{_sum_of_parts(variant.stages, variant.pipeline)}"
+        f"{_slowest_stage(variant.stages)}."
         for variant in variants
         if variant.stages and variant.pipeline is not None
     ]
 
 
-def _frames(pipeline: Pipeline) -> str:
+def _replayed_frames(pipeline: Pipeline) -> str:
     return f"each window replays {pipeline.frames} frames of {pipeline.source} in whole loops; "
 
 
-def _slowest(stages: Sequence[Stage]) -> str:
+def _slowest_stage(stages: Sequence[Stage]) -> str:
     """Name the stage that limits the frame rate."""
     known = [stage for stage in stages if stage.frame_share is not None and stage.seconds is not None]
     if len(known) < 2:
@@ -36,7 +36,7 @@ def _slowest(stages: Sequence[Stage]) -> str:
     return f"; {slowest.name} limits the frame rate, with {units.quantity(seconds, 's')} of each frame's time"
 
 
-def _parts(stages: Sequence[Stage], pipeline: Pipeline) -> str:
+def _sum_of_parts(stages: Sequence[Stage], pipeline: Pipeline) -> str:
     joules = [gross_joules(stage) for stage in stages]
     known = [value for value in joules if value is not None]
     if len(known) == len(stages):
@@ -66,10 +66,10 @@ def marked_stage_lines(stages: Sequence[Stage]) -> list[str]:
     if not stages:
         return []
     widest = max(len(stage.name) for stage in stages)
-    return [f"  {stage.name.ljust(widest)}  {' · '.join(_facts(stage))}" for stage in stages]
+    return [f"  {stage.name.ljust(widest)}  {' · '.join(_stage_facts(stage))}" for stage in stages]
 
 
-def _facts(stage: Stage) -> list[str]:
+def _stage_facts(stage: Stage) -> list[str]:
     facts = [f"{stage.calls} calls"] if stage.calls is not None else []
     if stage.calls_per_frame is not None:
         facts.append(f"{units.significant(stage.calls_per_frame)} a frame")

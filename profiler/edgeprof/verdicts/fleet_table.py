@@ -89,58 +89,58 @@ def fleet_table(entries: Iterable[tuple[str, Result]]) -> list[Group]:
     newest: dict[tuple[object, ...], tuple[str, Result]] = {}
     for device, result in entries:
         if result.variants:
-            newest.setdefault(_identity(device, result), (device, result))
-    usual = _usual([result for _, result in newest.values()])
+            newest.setdefault(_result_identity(device, result), (device, result))
+    usual = _usual_conditions([result for _, result in newest.values()])
     groups: dict[tuple[Origin, str | None], list[Block]] = {}
     for device, result in newest.values():
-        groups.setdefault(_coverage(result), []).append(_block(device, result, usual))
+        groups.setdefault(_origin_and_coverage(result), []).append(_make_block(device, result, usual))
     ordered = sorted(groups.items(), key=lambda item: (ORIGINS.index(item[0][0]), item[0][1] or ""))
-    return [_group(origin, covers, blocks) for (origin, covers), blocks in ordered]
+    return [_make_group(origin, covers, blocks) for (origin, covers), blocks in ordered]
 
 
-def _group(origin: Origin, covers: str | None, blocks: list[Block]) -> Group:
-    work = {_work(block.result) for block in blocks}
+def _make_group(origin: Origin, covers: str | None, blocks: list[Block]) -> Group:
+    work = {_work_done(block.result) for block in blocks}
     is_ordered = len(work) == 1 and len(blocks) > 1 and all(block.joules is not None for block in blocks)
     by_device = sorted(blocks, key=lambda block: (block.device, block.result.host.power_mode or ""))
     shown = sorted(by_device, key=lambda block: block.joules or 0.0) if is_ordered else by_device
     return Group(origin, covers, tuple(shown), is_ordered)
 
 
-def _block(device: str, result: Result, usual: dict[str, str]) -> Block:
+def _make_block(device: str, result: Result, usual: dict[str, str]) -> Block:
     compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
     rows = tuple(
-        Row(label(variant), variant, compared.get(variant.name), _differences(result, variant, usual))
+        Row(label(variant), variant, compared.get(variant.name), _unusual_conditions(result, variant, usual))
         for variant in result.variants
     )
     return Block(device, result, rows)
 
 
-def _coverage(result: Result) -> tuple[Origin, str | None]:
+def _origin_and_coverage(result: Result) -> tuple[Origin, str | None]:
     """How a result's joules were obtained and what they cover, by the first variant that has joules."""
     energies = [variant.energy_j_per_inference for variant in result.variants]
     known = [energy for energy in energies if energy is not None and energy.provenance != "none"]
     if not known:
         return "none", None
-    return _origin(known[0]), known[0].covers
+    return _energy_origin(known[0]), known[0].covers
 
 
-def _origin(energy: Energy) -> Origin:
+def _energy_origin(energy: Energy) -> Origin:
     return "measured" if energy.provenance == "counter" else energy.provenance
 
 
-def _work(result: Result) -> tuple[object, ...]:
+def _work_done(result: Result) -> tuple[object, ...]:
     """Everything that must agree for the joules per inference of two results to be of the same work."""
     first, protocol = result.variants[0], result.protocol
     return first.model.sha256 or model_name(first.model), protocol.scenario, protocol.batch, protocol.rate_hz
 
 
-def _identity(device: str, result: Result) -> tuple[object, ...]:
+def _result_identity(device: str, result: Result) -> tuple[object, ...]:
     variants = tuple((variant.model.sha256, variant.name) for variant in result.variants)
     runtimes = tuple((v.runtime.name, v.runtime.device) if v.runtime else None for v in result.variants)
-    return device, result.host.board, result.host.power_mode, _work(result), variants, runtimes
+    return device, result.host.board, result.host.power_mode, _work_done(result), variants, runtimes
 
 
-def _facts(result: Result, variant: Variant) -> dict[str, str]:
+def _conditions(result: Result, variant: Variant) -> dict[str, str]:
     """The conditions under which a variant was measured: name → value."""
     runtime, protocol, accuracy = variant.runtime, result.protocol, variant.accuracy
     facts = {"edgeprof": result.edgeprof, "scenario": protocol.scenario, "batch": str(protocol.batch)}
@@ -156,16 +156,16 @@ def _facts(result: Result, variant: Variant) -> dict[str, str]:
     return facts
 
 
-def _usual(results: Sequence[Result]) -> dict[str, str]:
+def _usual_conditions(results: Sequence[Result]) -> dict[str, str]:
     """The most frequent value of each condition."""
     counts: dict[str, Counter[str]] = {}
     for result in results:
         for variant in result.variants:
-            for fact, value in _facts(result, variant).items():
+            for fact, value in _conditions(result, variant).items():
                 counts.setdefault(fact, Counter())[value] += 1
     return {fact: values.most_common(1)[0][0] for fact, values in counts.items()}
 
 
-def _differences(result: Result, variant: Variant, usual: dict[str, str]) -> tuple[str, ...]:
-    facts = _facts(result, variant)
+def _unusual_conditions(result: Result, variant: Variant, usual: dict[str, str]) -> tuple[str, ...]:
+    facts = _conditions(result, variant)
     return tuple(f"{fact} {value}" for fact, value in facts.items() if value != usual[fact])

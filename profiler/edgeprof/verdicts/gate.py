@@ -132,7 +132,7 @@ def check(
         if wanted and variant.name not in wanted:
             continue
         pair = next((p for p in against.pairs if p.variant == variant), None) if against else None
-        checks += _variant(variant, limits, against, pair, decided)
+        checks += _check_variant(variant, limits, against, pair, decided)
     if not result.variants:
         checks.append(Check("the run", "completeness", passed=False, reason="it contains no variant"))
     if against and limits.max_regression is not None and not wanted:
@@ -155,7 +155,7 @@ class _Decided:
         return within and (self.unsure_passes or not unsure) and not (self.strict and estimated)
 
 
-def _variant(
+def _check_variant(
     variant: Variant, limits: Limits, against: Across | None, pair: Pair | None, decided: _Decided
 ) -> list[Check]:
     name, strict = label(variant), decided.strict
@@ -167,32 +167,32 @@ def _variant(
         codes = ", ".join(dict.fromkeys(r.code.replace("_", " ") for r in variant.reasons))
         checks.append(Check(name, "status", not strict, unsure=True, reason=f"degraded: {codes}"))
     if limits.max_j is not None:
-        checks.append(_energy(variant, limits.max_j, decided))
+        checks.append(_check_energy(variant, limits.max_j, decided))
     if limits.max_p99_s is not None:
-        checks.append(_p99(variant, limits.max_p99_s))
+        checks.append(_check_p99(variant, limits.max_p99_s))
     if limits.max_accuracy_drop is not None:
-        checks.append(_drop(variant, limits.max_accuracy_drop, pair, decided))
+        checks.append(_check_accuracy_drop(variant, limits.max_accuracy_drop, pair, decided))
     if limits.max_rss_bytes is not None:
         rss = variant.memory_bytes.peak_rss if variant.memory_bytes else None
-        checks.append(_plain(name, "peak memory", rss, limits.max_rss_bytes, "B"))
+        checks.append(_check_value(name, "peak memory", rss, limits.max_rss_bytes, "B"))
     if limits.max_size_bytes is not None:
-        checks.append(_plain(name, "file size", variant.model.size_bytes, limits.max_size_bytes, "B"))
+        checks.append(_check_value(name, "file size", variant.model.size_bytes, limits.max_size_bytes, "B"))
     if limits.max_regression is not None:
-        checks += _regressions(variant, limits, against, pair, decided)
+        checks += _check_regressions(variant, limits, against, pair, decided)
     return checks
 
 
-def _plain(name: str, quantity: str, value: float | None, limit: float, unit: Unit, *, reason: str = "") -> Check:
+def _check_value(name: str, quantity: str, value: float | None, limit: float, unit: Unit, *, reason: str = "") -> Check:
     if value is None:
         return Check(name, quantity, passed=False, limit=limit, unit=unit, reason=reason or "it was not measured")
     return Check(name, quantity, value <= limit, value=value, limit=limit, unit=unit)
 
 
-def _energy(variant: Variant, limit: float, decided: _Decided) -> Check:
+def _check_energy(variant: Variant, limit: float, decided: _Decided) -> Check:
     name, energy = label(variant), variant.energy_j_per_inference
     if energy is None or energy.gross.value is None:
         why = [r.message for r in variant.reasons if r.code in (Code.NO_SENSOR, Code.UNCERTAIN, Code.GAPS)]
-        return _plain(name, "energy", None, limit, "J", reason=why[0] if why else "no energy was measured")
+        return _check_value(name, "energy", None, limit, "J", reason=why[0] if why else "no energy was measured")
     value, interval = energy.gross.value, energy.gross.ci95
     unsure = value <= limit and (interval is None or interval[1] > limit)
     weak = decided.strict and energy.provenance in ("estimated", "none")
@@ -210,7 +210,7 @@ def _energy(variant: Variant, limit: float, decided: _Decided) -> Check:
     )
 
 
-def _p99(variant: Variant, limit: float) -> Check:
+def _check_p99(variant: Variant, limit: float) -> Check:
     latency = variant.latency_s
     few = "no latency was measured"
     if latency is not None:
@@ -223,25 +223,29 @@ def _p99(variant: Variant, limit: float) -> Check:
             else f"{latency.samples} requests are too few for a p99 (662 are needed)"
         )
     # The upper bound is checked, since the quantile of a short run says little about the slowest request in a hundred.
-    return _plain(label(variant), "p99 latency", latency.p99_bound if latency else None, limit, "s", reason=few)
+    return _check_value(label(variant), "p99 latency", latency.p99_bound if latency else None, limit, "s", reason=few)
 
 
-def _drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) -> Check:
+def _check_accuracy_drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) -> Check:
     """Check the drop against the other result if there is one, else against the baseline within the result."""
     name, accuracy = label(variant), variant.accuracy
     if accuracy is None:
-        return _plain(name, "accuracy drop", None, limit, "1", reason="no accuracy was measured: bench with --dataset")
+        return _check_value(
+            name, "accuracy drop", None, limit, "1", reason="no accuracy was measured: bench with --dataset"
+        )
     quantity = "accuracy drop" if accuracy.is_ratio else f"{accuracy.metric} {'drop' if accuracy.sign > 0 else 'rise'}"
     if pair is not None:
         other = pair.comparison.accuracy_difference
         if other is None:
             why = pair.comparison.reason or "the baseline has no accuracy of the same metric and data"
-            return _plain(name, quantity, None, limit, "1", reason=why)
+            return _check_value(name, quantity, None, limit, "1", reason=why)
         drop, ends = -accuracy.sign * other.value, other.ci95
     elif accuracy.drop is not None:
         drop, ends = accuracy.drop, None
     else:
-        return _plain(name, quantity, None, limit, "1", reason="there is no baseline to drop from: give --baseline")
+        return _check_value(
+            name, quantity, None, limit, "1", reason="there is no baseline to drop from: give --baseline"
+        )
     paired = _paired_rise(variant, pair)
     if paired is not None:
         rise, (low, high) = paired.value - 1, (paired.ci95[0] - 1, paired.ci95[1] - 1)
@@ -250,7 +254,9 @@ def _drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) 
         return Check(name, quantity, passed, unsure=unsure, value=rise, ci95=(low, high), limit=limit, unit="1")
     scale = drop_scale(accuracy, drop)
     if scale is None:
-        return _plain(name, quantity, None, limit, "1", reason="the baseline's value is 0, so the drop has no share")
+        return _check_value(
+            name, quantity, None, limit, "1", reason="the baseline's value is 0, so the drop has no share"
+        )
     share, interval = drop * scale, None
     if ends is not None:
         low, high = sorted(-accuracy.sign * end * scale for end in ends)
@@ -270,7 +276,7 @@ def _paired_rise(variant: Variant, pair: Pair | None) -> Ratio | None:
     return variant.language.perplexity.ratio if variant.language and variant.language.perplexity else None
 
 
-def _regressions(
+def _check_regressions(
     variant: Variant, limits: Limits, against: Across | None, pair: Pair | None, decided: _Decided
 ) -> list[Check]:
     """Check energy and latency: each figure of the baseline must exist in the result and must not be worse."""
@@ -286,9 +292,11 @@ def _regressions(
     energy = base.energy_j_per_inference
     if comparison.energy_ratio is not None or (energy is not None and energy.gross.value is not None):
         provenance = energy.provenance if energy else None
-        checks.append(_regression(name, "energy", comparison.energy_ratio, limits, decided, provenance=provenance))
+        checks.append(
+            _check_regression(name, "energy", comparison.energy_ratio, limits, decided, provenance=provenance)
+        )
     if comparison.latency_ratio is not None or base.latency_s is not None:
-        checks.append(_regression(name, "latency", comparison.latency_ratio, limits, decided))
+        checks.append(_check_regression(name, "latency", comparison.latency_ratio, limits, decided))
     if not checks:
         checks.append(
             Check(name, "regression", passed=False, limit=limit, unit="1", reason="the baseline has no figures")
@@ -296,13 +304,13 @@ def _regressions(
     return checks
 
 
-def _regression(
+def _check_regression(
     name: str, quantity: str, ratio: Ratio | None, limits: Limits, decided: _Decided, *, provenance: str | None = None
 ) -> Check:
     quantity, limit = f"{quantity} regression", limits.max_regression or 0.0
     weak = decided.strict and provenance == "estimated"
     if ratio is None:
-        return _plain(
+        return _check_value(
             name, quantity, None, limit, "1", reason="only the baseline has this figure, or there are too few windows"
         )
     value, low, high = (each - 1 for each in (ratio.value, *ratio.ci95))

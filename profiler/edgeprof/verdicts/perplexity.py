@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def ratio(variant: Variant, baseline: Variant) -> schema.Ratio | None:
     """The variant's perplexity divided by its baseline's; None if they did not read the same tokens."""
-    mine, its = _of(variant), _of(baseline)
+    mine, its = _perplexity_of(variant), _perplexity_of(baseline)
     if mine is None or its is None or mine.tokens_sha256 != its.tokens_sha256:
         return None
     values = [perplexity.unpacked(each.log_likelihoods) for each in (mine, its) if each.log_likelihoods]
@@ -23,5 +23,5 @@ def ratio(variant: Variant, baseline: Variant) -> schema.Ratio | None:
     return None if interval is None else schema.Ratio(value=interval[0], ci95=interval[1])
 
 
-def _of(variant: Variant) -> Perplexity | None:
+def _perplexity_of(variant: Variant) -> Perplexity | None:
     return None if variant.language is None else variant.language.perplexity

@@ -8,7 +8,7 @@ import pytest
 
 from edgeprof.benchmark.language_request import language_request
 from edgeprof.benchmark.request import BenchRequest, ModelRequest, candidates
-from edgeprof.cli.bench import _threads
+from edgeprof.cli.bench import _parse_threads
 from edgeprof.cli.options import counts
 from edgeprof.errors import InputError
 from edgeprof.plugins import PluginHost
@@ -43,13 +43,13 @@ def test_what_cannot_be_asked_is_told(lengths: dict, batches: list[int], more: d
 
 def test_numbers_and_threads_are_read_as_they_are_written() -> None:
     assert counts("--prompt", "128, 512") == [128, 512]
-    assert (_threads(None), _threads("4"), _threads("2:4")) == ((None, None), (4, None), (2, 4))
+    assert (_parse_threads(None), _parse_threads("4"), _parse_threads("2:4")) == ((None, None), (4, None), (2, 4))
     for text in ("", "1,", "x", "1.5", "0x10"):
         with pytest.raises(InputError, match="--prompt"):
             counts("--prompt", text)
     for text in ("0", "2:", ":2", "1:2:3", "-1", "many"):
         with pytest.raises(InputError, match="is not a number of threads"):
-            _threads(text)
+            _parse_threads(text)
 
 
 def test_each_combination_of_lists_is_a_row_with_a_name_of_its_own(tmp_path: Path) -> None:

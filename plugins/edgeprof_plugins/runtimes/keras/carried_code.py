@@ -70,7 +70,7 @@ def _in_archive(path: str) -> Optional[str]:
         raise LoadError(
             "{} is not a complete Keras model: {}".format(name, error), "Save or download it again."
         ) from None
-    return _in_configuration(_parsed(text, name))
+    return _in_configuration(_parse_json(text, name))
 
 
 def _configuration_of_h5(path: str) -> Any:
@@ -90,10 +90,10 @@ def _configuration_of_h5(path: str) -> Any:
         raise LoadError(
             "{} contains weights without a network".format(name), "Save the whole model: model.save('model.keras')."
         )
-    return _parsed(text, name)
+    return _parse_json(text, name)
 
 
-def _parsed(text: Any, name: str) -> Any:
+def _parse_json(text: Any, name: str) -> Any:
     try:
         return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
     except (ValueError, RecursionError, UnicodeDecodeError) as error:
@@ -101,15 +101,15 @@ def _parsed(text: Any, name: str) -> Any:
 
 
 def _in_configuration(configuration: Any) -> Optional[str]:
-    for place in _objects(configuration):
-        suspicion = _suspicion(place)
+    for place in _nested_mappings(configuration):
+        suspicion = _reason_for_suspicion(place)
         if suspicion is not None:
             name = place.get("config", {}).get("name") if isinstance(place.get("config"), dict) else None
             return "{} ({})".format(suspicion, name) if isinstance(name, str) else suspicion
     return None
 
 
-def _objects(value: Any) -> Iterator[Any]:
+def _nested_mappings(value: Any) -> Iterator[Any]:
     """Yield all mappings in a value, without recursion, since a file may nest them arbitrarily deep."""
     waiting = [value]
     while waiting:
@@ -121,7 +121,7 @@ def _objects(value: Any) -> Iterator[Any]:
             waiting.extend(item)
 
 
-def _suspicion(place: Any) -> Optional[str]:
+def _reason_for_suspicion(place: Any) -> Optional[str]:
     kind, module, inner = place.get("class_name"), place.get("module"), place.get("config")
     if isinstance(kind, str):
         bare = kind.rpartition(">")[2].rpartition(".")[2]
@@ -147,12 +147,12 @@ def _in_graph(path: str) -> Optional[str]:
             data = file.read()
     except OSError as error:
         raise LoadError("{} cannot be read: {}".format(path, error.strerror)) from None
-    for name, mark in _marks():
+    for name, mark in _operator_marks():
         if mark in data:
             return "the operator {}, which calls Python or touches files".format(name)
     return None
 
 
-def _marks() -> Iterator[Tuple[str, bytes]]:
+def _operator_marks() -> Iterator[Tuple[str, bytes]]:
     for name in _OPERATORS:
         yield name, b"\x12" + bytes([len(name)]) + name.encode("ascii")

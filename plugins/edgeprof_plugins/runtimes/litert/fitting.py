@@ -1,4 +1,4 @@
-"""What a TFLite graph shows of its inputs' values: indices into a table, sizes, repeats."""
+"""Find which values the inputs of a TFLite graph may have: indices into a table, sizes, counts of repeats."""
 
 import contextlib
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -9,7 +9,7 @@ Fit = Tuple[Any, ...]
 
 #: Operators whose output is their first input's values in another form.
 _SAME_VALUES = {"CAST", "RESHAPE", "EXPAND_DIMS", "SQUEEZE"}
-#: (operator, number of the input) → the value that all its elements may have.
+#: (operator, position of the input) → a value that is valid for all elements of this input.
 _ALL = {
     ("TILE", 1): 1,
     ("BROADCAST_TO", 1): 1,
@@ -33,13 +33,13 @@ _ALL = {
 
 
 def fits(interpreter: Any, names: Dict[int, str]) -> Dict[str, Sequence[Any]]:
-    """Input name → what suits it; nothing where the graph shows nothing.
+    """Return the values that suit each input, by the input's name; inputs without a known restriction are left out.
 
     Args:
-        interpreter: With its tensors allocated.
-        names: Number of an input's tensor → its name.
+        interpreter: An interpreter whose tensors are allocated.
+        names: Index of an input's tensor → the input's name.
 
-    The operators are no part of the library's public interface: where they cannot be had, nothing is shown.
+    The library has no public way to list operators. If its private one fails, the result is empty.
     """
     shown = {}  # type: Dict[str, Sequence[Any]]
     with contextlib.suppress(Exception):
@@ -51,23 +51,25 @@ def fits(interpreter: Any, names: Dict[int, str]) -> Dict[str, Sequence[Any]]:
             inputs, outputs = list(operator["inputs"]), list(operator["outputs"])
             for number, index in enumerate(inputs):
                 if index in source:
-                    keep_fit(shown, source[index], _use(interpreter, operator, number, shapes))
+                    keep_fit(shown, source[index], _accepted_values(interpreter, operator, number, shapes))
             if operator["op_name"] in _SAME_VALUES and inputs and inputs[0] in source and outputs:
                 source[outputs[0]] = source[inputs[0]]
     return shown
 
 
-def _use(interpreter: Any, operator: Dict[str, Any], number: int, shapes: Dict[int, List[int]]) -> Optional[Fit]:
-    """What an operator that reads an input at this place makes of its values."""
+def _accepted_values(
+    interpreter: Any, operator: Dict[str, Any], number: int, shapes: Dict[int, List[int]]
+) -> Optional[Fit]:
+    """Return which values an operator accepts in the input at position ``number``; None if any value will do."""
     op, inputs, outputs = operator["op_name"], operator["inputs"], operator["outputs"]
     if (op, number) == ("GATHER", 1):
-        return _below(_gathered_sizes(*(shapes[index] for index in (inputs[0], inputs[1], outputs[0]))))
+        return _values_below(_gathered_sizes(*(shapes[index] for index in (inputs[0], inputs[1], outputs[0]))))
     if (op, number) == ("EMBEDDING_LOOKUP", 0):
-        return _below(shapes[inputs[1]][:1])
+        return _values_below(shapes[inputs[1]][:1])
     if (op, number) == ("GATHER_ND", 1):
-        return _below(shapes[inputs[0]][: shapes[inputs[1]][-1]])
+        return _values_below(shapes[inputs[0]][: shapes[inputs[1]][-1]])
     if (op, number) == ("ONE_HOT", 0):
-        return _below([int(interpreter.get_tensor(inputs[1]))])
+        return _values_below([int(interpreter.get_tensor(inputs[1]))])
     if (op, number) == ("RESHAPE", 1):
         return ("inferred",)
     value = _ALL.get((op, number))
@@ -75,7 +77,7 @@ def _use(interpreter: Any, operator: Dict[str, Any], number: int, shapes: Dict[i
 
 
 def _gathered_sizes(table: List[int], indices: List[int], result: List[int]) -> List[int]:
-    """The sizes that indices may count along: the shape of the result alone tells the axis, so it may be several."""
+    """Return the sizes of all axes that the indices may refer to: the shapes may fit more than one."""
     return [
         size
         for axis, size in enumerate(table)
@@ -83,5 +85,5 @@ def _gathered_sizes(table: List[int], indices: List[int], result: List[int]) -> 
     ] or table
 
 
-def _below(sizes: List[int]) -> Optional[Fit]:
+def _values_below(sizes: List[int]) -> Optional[Fit]:
     return ("below", min(sizes)) if sizes and min(sizes) > 0 else None

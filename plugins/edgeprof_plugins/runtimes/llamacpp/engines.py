@@ -118,7 +118,7 @@ class LlamaCppPython(LlamaEngine):
         self._library = library = llama_cpp
         self._model: Any = None
         self._context: Any = None
-        _listen(library)
+        _redirect_log(library)
         library.llama_backend_init()
         _require_gpu(settings, bool(library.llama_supports_gpu_offload()))
         _log.clear()
@@ -127,7 +127,7 @@ class LlamaCppPython(LlamaEngine):
         params.main_gpu = settings.gpu or 0
         self._model = library.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise LoadError("{} cannot be loaded: {}".format(path, _reason()))
+            raise LoadError("{} cannot be loaded: {}".format(path, _failure_reason()))
         self._open(path, settings)
 
     def _open(self, path: str, settings: Settings) -> None:
@@ -143,7 +143,7 @@ class LlamaCppPython(LlamaEngine):
         self._context = library.llama_init_from_model(self._model, params)
         if not self._context:
             self.close()
-            raise _no_context(path, settings, _reason())
+            raise _no_context(path, settings, _failure_reason())
         self._memory = library.llama_get_memory(self._context)
         if not self._memory:
             self.close()
@@ -197,7 +197,7 @@ class LlamaCppPython(LlamaEngine):
     def decode(self, batch: Any) -> None:
         code = self._library.llama_decode(self._context, batch)
         if code:
-            raise RuntimeError("llama_decode returned {}: {}".format(code, _reason()))
+            raise RuntimeError("llama_decode returned {}: {}".format(code, _failure_reason()))
         self._library.llama_synchronize(self._context)
 
     def clear(self) -> None:
@@ -230,9 +230,9 @@ class Cyllama(LlamaEngine):
         params = library.LlamaModelParams()
         params.n_gpu_layers = 0 if settings.gpu is None else 9999
         try:
-            self._model = _countable(library.LlamaModel)(path, params)
+            self._model = _countable_model_class(library.LlamaModel)(path, params)
         except (ValueError, RuntimeError, OSError) as error:
-            raise LoadError("{} cannot be loaded: {}".format(path, _sentence(error))) from None
+            raise LoadError("{} cannot be loaded: {}".format(path, _error_sentence(error))) from None
         self._open(path, settings)
 
     def _open(self, path: str, settings: Settings) -> None:
@@ -247,7 +247,7 @@ class Cyllama(LlamaEngine):
             self._context = self._library.LlamaContext(self._model, params)
         except (ValueError, RuntimeError, MemoryError) as error:
             self.close()
-            raise _no_context(path, settings, _sentence(error)) from None
+            raise _no_context(path, settings, _error_sentence(error)) from None
         self.at_once, self.sequences = int(self._context.n_batch), settings.sequences
         self.context = int(self._context.n_ctx)
         self.trained_context = int(self._model.n_ctx_train)
@@ -289,7 +289,7 @@ class Cyllama(LlamaEngine):
             model.close()
 
 
-def _countable(model_class: Any) -> Any:
+def _countable_model_class(model_class: Any) -> Any:
     """The class of cyllama's models, with the attribute ``n_vocab`` that its own ``get_logits_ith`` needs."""
 
     class Model(model_class):  # type: ignore[misc] # its base is known at run time only
@@ -330,19 +330,19 @@ def _no_context(path: str, settings: Settings, reason: str) -> LoadError:
     )
 
 
-def _listen(library: Any) -> None:
+def _redirect_log(library: Any) -> None:
     """Redirect llama.cpp's log into ``_log``: it contains the reasons of failures among hundreds of other lines."""
     global _callback  # noqa: PLW0603 - the library has one callback
     if _callback is None:
-        _callback = library.llama_log_callback(_note)
+        _callback = library.llama_log_callback(_keep_log_line)
     library.llama_log_set(_callback, ctypes.c_void_p(0))
 
 
-def _note(_level: int, text: Optional[bytes], _data: Any) -> None:
+def _keep_log_line(_level: int, text: Optional[bytes], _data: Any) -> None:
     _log.append((text or b"").decode("utf-8", "replace"))
 
 
-def _reason() -> str:
+def _failure_reason() -> str:
     """The reason of a failure, from the log."""
     for line in reversed(_log):
         if "error loading model: " in line:
@@ -352,6 +352,6 @@ def _reason() -> str:
     return telling[0] if telling else "llama.cpp does not say why"
 
 
-def _sentence(error: BaseException) -> str:
+def _error_sentence(error: BaseException) -> str:
     """The message of an exception, without its advice on the package's own interface."""
     return " ".join(str(error).split()).partition(" Run with verbose")[0] or type(error).__name__

@@ -56,17 +56,17 @@ class OpenCv(Runtime):
         return Availability(version, None if version else "OpenCV is not installed", None if version else REMEDY)
 
     def devices(self) -> List[str]:
-        cv2 = _library()
-        return [name for name in DEVICES if name == "cpu" or _has(cv2, name)]
+        cv2 = _import_opencv()
+        return [name for name in DEVICES if name == "cpu" or _device_is_usable(cv2, name)]
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        cv2 = _library()
+        cv2 = _import_opencv()
         if not os.path.isfile(path):
             raise LoadError("{} does not exist".format(path))
-        engine = _settings(cv2, options)
+        engine = _checked_engine(cv2, options)
         if options.device not in DEVICES:
             raise LoadError("OpenCV has no device {!r}".format(options.device), "It has {}.".format(", ".join(DEVICES)))
-        if options.device != "cpu" and not _has(cv2, options.device):
+        if options.device != "cpu" and not _device_is_usable(cv2, options.device):
             raise LoadError(
                 "this build of OpenCV cannot use --device {}".format(options.device),
                 "The wheels of PyPI are built without CUDA: build OpenCV with it, or leave --device out.",
@@ -128,7 +128,7 @@ class OpenCvSession(Session):
         try:
             values = self._net.forward(self._names)
         except self._cv2.error as error:
-            raise LoadError("OpenCV cannot run the model on these inputs: {}".format(_reason(error))) from None
+            raise LoadError("OpenCV cannot run the model on these inputs: {}".format(_error_reason(error))) from None
         return {spec.name: np.array(value) for spec, value in zip(self.outputs, values)}
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
@@ -160,7 +160,7 @@ class OpenCvSession(Session):
         names = ["input"] * (len(sums) - len(names)) + names
         took = [float(value) / frequency / calls for value in sums]
         return OperatorProfile(
-            [OperatorTime(str(name), _kind(self._net, str(name)), seconds) for name, seconds in zip(names, took)],
+            [OperatorTime(str(name), _layer_type(self._net, str(name)), seconds) for name, seconds in zip(names, took)],
             wall_s / calls,
         )
 
@@ -176,7 +176,7 @@ class OpenCvSession(Session):
                 self._net.setInput(value, spec.name)
 
 
-def _kind(net: Any, name: str) -> str:
+def _layer_type(net: Any, name: str) -> str:
     """The type of a layer; for the new engine, it is the part of the layer's name before the last "!"."""
     try:
         return str(net.getLayer(net.getLayerId(name)).type)
@@ -184,7 +184,7 @@ def _kind(net: Any, name: str) -> str:
         return name.rpartition("!")[0] or name
 
 
-def _settings(cv2: Any, options: LoadOptions) -> Optional[str]:
+def _checked_engine(cv2: Any, options: LoadOptions) -> Optional[str]:
     """The engine; None where this OpenCV has only one."""
     for key, value in options.options.items():
         if (
@@ -204,7 +204,7 @@ def _settings(cv2: Any, options: LoadOptions) -> Optional[str]:
     raise LoadError("OpenCV {} has no new engine".format(cv2.__version__), "pip install 'opencv-python-headless>=5'")
 
 
-def _has(cv2: Any, device: str) -> bool:
+def _device_is_usable(cv2: Any, device: str) -> bool:
     """Whether a device can be used; without this check, OpenCV would silently use the CPU."""
     backend, target = (getattr(cv2.dnn, name, None) for name in DEVICES[device])
     if backend is None or target is None:
@@ -215,7 +215,7 @@ def _has(cv2: Any, device: str) -> bool:
 
 
 def _load_error(path: str, error: Exception, engine: Optional[str]) -> LoadError:
-    text, name = _reason(error), os.path.basename(path)
+    text, name = _error_reason(error), os.path.basename(path)
     if "arse" in text and "ODEL" in text.upper():
         return LoadError("{} is no whole model: {}".format(name, text), "Download or export it again.")
     other = {"auto": "classic", "new": "classic", "classic": "new"}.get(engine or "")
@@ -225,14 +225,14 @@ def _load_error(path: str, error: Exception, engine: Optional[str]) -> LoadError
     )
 
 
-def _reason(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     """The message of an error without a prefix like ``OpenCV(5.0.0) /io/….cpp:12: error: (-2:Unspecified error)``."""
     text = " ".join(str(error).split())
     text = re.sub(r"^OpenCV\(\S+\) \S+ error: \(-?\d+:[^)]*\) ", "", text)
     return re.sub(r" in function '.*$", "", text)[:300]
 
 
-def _library() -> Any:
+def _import_opencv() -> Any:
     try:
         import cv2
     except Exception as error:

@@ -43,22 +43,22 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     if not drawn:
         return None
     used = [key for key in TERMS if any(key in terms for _, terms in drawn)]
-    legend, below = _legend(used, width)
+    legend, below = _draw_legend(used, width)
     several_lines = width < svg.WIDE
     step = STEP + (LINE if several_lines else 0.0)
     scale = svg.Scale(0.0, 1.0, LEFT, width - RIGHT)
     parts = [legend]
     for n, (row, terms) in enumerate(drawn):
         top = below + n * step + step - STEP + 18
-        words = [row.label, _words(row)] if several_lines else [f"{row.label} · {_words(row)}"]
+        words = [row.label, _interval_text(row)] if several_lines else [f"{row.label} · {_interval_text(row)}"]
         for line, text in enumerate(words):
             class_ = f"{'tick' if line else 'label'} ink {svg.color(row.color)}"
             parts.append(svg.text(LEFT, top - 5 - LINE * (len(words) - 1 - line), text, "start", class_))
-        parts.append(_bar(terms, scale, top))
+        parts.append(_stacked_bar(terms, scale, top))
     return svg.drawing(width, below + len(drawn) * step, "uncertainty budget", *parts)
 
 
-def _legend(used: Sequence[str], width: float) -> tuple[str, float]:
+def _draw_legend(used: Sequence[str], width: float) -> tuple[str, float]:
     """Draw the terms with their colours, in as many lines as they need; return also where the bars begin (px)."""
     parts = []
     x, y = LEFT, 4.0
@@ -67,14 +67,14 @@ def _legend(used: Sequence[str], width: float) -> tuple[str, float]:
         if x > LEFT and x + room - 18 > width - RIGHT:
             x, y = LEFT, y + LINE
         parts += [
-            svg.el("rect", x=x, y=y, width=11.0, height=11.0, rx=2.0, class_=f"share {_class(key)}"),
+            svg.el("rect", x=x, y=y, width=11.0, height=11.0, rx=2.0, class_=f"share {_css_class(key)}"),
             svg.text(x + 16, y + 10, TERMS[key], "start", "tick"),
         ]
         x += room
     return "".join(parts), y + LINE + TOP - 4.0
 
 
-def _bar(terms: dict[str, float], scale: svg.Scale, top: float) -> str:
+def _stacked_bar(terms: dict[str, float], scale: svg.Scale, top: float) -> str:
     parts = []
     at = 0.0
     for key, share in terms.items():
@@ -88,7 +88,7 @@ def _bar(terms: dict[str, float], scale: svg.Scale, top: float) -> str:
                 y=top,
                 width=max(0.5, right - left - 1),
                 height=BAR,
-                class_=f"share {_class(key)}",
+                class_=f"share {_css_class(key)}",
             )
         )
         if right - left > 44:
@@ -97,11 +97,11 @@ def _bar(terms: dict[str, float], scale: svg.Scale, top: float) -> str:
     return "".join(parts)
 
 
-def _class(key: str) -> str:
+def _css_class(key: str) -> str:
     return f"c{list(TERMS).index(key)}"
 
 
-def _words(row: Row) -> str:
+def _interval_text(row: Row) -> str:
     figure = row.energy.gross if row.energy else None
     if figure is None or figure.value is None or figure.expanded_uncertainty is None:
         return "no interval"

@@ -29,26 +29,26 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     log = low > 0 and high / low > 12
     scale = svg.fitted(low, high, LEFT, width - RIGHT, log=log, margin=0.03)
     factor, prefix = units.prefix_for([v.mean for _, v in drawn])
-    words = [_words(row, latency, (factor, prefix), several_lines=width < svg.WIDE) for row, latency in drawn]
+    words = [_band_text(row, latency, (factor, prefix), several_lines=width < svg.WIDE) for row, latency in drawn]
     title = TITLE + LINE * (max(map(len, words)) - 1)
     height = TOP + len(drawn) * (BAND + title) + BOTTOM
     parts = [svg.x_axis(scale, height - BOTTOM, TOP + title, f"latency, {prefix}s", factor)]
     for n, (row, latency) in enumerate(drawn):
         top = TOP + n * (BAND + title) + title
-        parts.append(_band(row, latency, scale, top, words[n]))
+        parts.append(_latency_band(row, latency, scale, top, words[n]))
     return svg.drawing(width, height, "distribution of latencies", *parts)
 
 
-def _marks(latency: Latency) -> list[tuple[str, float]]:
+def _known_percentiles(latency: Latency) -> list[tuple[str, float]]:
     """The percentiles that are known."""
     marks = [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99), ("p99 ≤", latency.p99_bound)]
     return [(name, value) for name, value in marks if value is not None]
 
 
-def _words(row: Row, latency: Latency, prefix: tuple[float, str], *, several_lines: bool) -> list[str]:
+def _band_text(row: Row, latency: Latency, prefix: tuple[float, str], *, several_lines: bool) -> list[str]:
     """The text above a band, in one line or in three."""
     factor, unit = prefix[0], f"{prefix[1]}s"
-    known = " · ".join(f"{name} {units.significant(value / factor)}" for name, value in _marks(latency))
+    known = " · ".join(f"{name} {units.significant(value / factor)}" for name, value in _known_percentiles(latency))
     requests = f"{latency.samples} requests"
     if latency.outliers and latency.max is not None:
         requests += f", {latency.outliers} outliers kept, max {units.significant(latency.max / factor)} {unit}"
@@ -56,10 +56,10 @@ def _words(row: Row, latency: Latency, prefix: tuple[float, str], *, several_lin
     return lines if several_lines else [" · ".join(lines)]
 
 
-def _band(row: Row, latency: Latency, scale: svg.Scale, top: float, words: Sequence[str]) -> str:
+def _latency_band(row: Row, latency: Latency, scale: svg.Scale, top: float, words: Sequence[str]) -> str:
     bottom = top + BAND - 6
-    parts = [_shape(latency, scale, top, bottom)]
-    drawn = [(name, scale.at(value)) for name, value in _marks(latency)]
+    parts = [_histogram_or_line(latency, scale, top, bottom)]
+    drawn = [(name, scale.at(value)) for name, value in _known_percentiles(latency)]
     for n, (name, x) in enumerate(drawn):
         parts.append(svg.line(x, top + 4, x, bottom, "percentile"))
         if (n + 1 == len(drawn) or drawn[n + 1][1] - x > 34) and x < scale.end - 30:
@@ -69,17 +69,17 @@ def _band(row: Row, latency: Latency, scale: svg.Scale, top: float, words: Seque
     return svg.el("g", *parts, class_=svg.color(row.color))
 
 
-def _extent(a: float, b: float, scale: svg.Scale) -> float:
+def _axis_distance(a: float, b: float, scale: svg.Scale) -> float:
     return math.log(b / a) if scale.log and a > 0 else b - a
 
 
-def _shape(latency: Latency, scale: svg.Scale, top: float, bottom: float) -> str:
+def _histogram_or_line(latency: Latency, scale: svg.Scale, top: float, bottom: float) -> str:
     """Draw the histogram if there is one; else a line from the minimum to p99 (or maximum), thick from p50 to p90."""
     histogram = latency.histogram
     if histogram and histogram.counts and len(histogram.edges) == len(histogram.counts) + 1 and max(histogram.counts):
         # A density per unit of the axis, so that areas are proportional to counts for any bins and scale.
         pairs = list(zip(histogram.edges[:-1], histogram.edges[1:], histogram.counts, strict=True))
-        dense = [(a, b, n / _extent(a, b, scale)) for a, b, n in pairs if b > a and a < scale.high]
+        dense = [(a, b, n / _axis_distance(a, b, scale)) for a, b, n in pairs if b > a and a < scale.high]
         most = max((d for _, _, d in dense), default=1.0) or 1.0
         points: list[tuple[float, float] | None] = []
         for a, b, d in dense:

@@ -37,12 +37,12 @@ def draw(row: Row) -> str | None:
                 height=BAR,
                 class_=f"share {svg.color(row.color) if operator.type else 'base'}",
             ),
-            svg.text(scale.at(operator.share) + 8, top + 12, _words(operator), "start", "tick"),
+            svg.text(scale.at(operator.share) + 8, top + 12, _operator_text(operator), "start", "tick"),
         ]
     return svg.drawing(WIDTH, TOP + len(operators) * STEP, f"operators of {row.label}", *parts)
 
 
-def _words(operator: Operator) -> str:
+def _operator_text(operator: Operator) -> str:
     parts = [f"{units.significant(100 * operator.share, 3)} %"]
     if operator.seconds is not None:
         parts.append(units.quantity(operator.seconds, "s"))

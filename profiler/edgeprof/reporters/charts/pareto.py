@@ -40,7 +40,7 @@ class Axis:
     up: bool
 
 
-def _accuracy(row: Row) -> Measured | None:
+def _accuracy_range(row: Row) -> Measured | None:
     a = row.variant.accuracy
     if a is None:
         return None
@@ -49,7 +49,7 @@ def _accuracy(row: Row) -> Measured | None:
     return a.value * scale, low * scale, high * scale
 
 
-def _energy(row: Row) -> Measured | None:
+def _energy_range(row: Row) -> Measured | None:
     energy = row.energy
     if energy is None or energy.gross.value is None or energy.gross.value <= 0:
         return None
@@ -57,27 +57,27 @@ def _energy(row: Row) -> Measured | None:
     return energy.gross.value, max(low, energy.gross.value * 0.01), high
 
 
-def _latency(row: Row) -> Measured | None:
+def _latency_range(row: Row) -> Measured | None:
     value = row.latency
     return None if value is None or value <= 0 else (value, value, value)
 
 
-LATENCY = Axis("latency p50", "s", _latency, up=False)
+LATENCY = Axis("latency p50", "s", _latency_range, up=False)
 
 
 def axes(rows: Sequence[Row]) -> tuple[Axis, Axis] | None:
     """Choose the two quantities to plot: the first of energy, accuracy and latency that at least two rows have."""
     metrics = [r.variant.accuracy.metric for r in rows if r.variant.accuracy]
     chosen_axes = []
-    if sum(_energy(r) is not None for r in rows) > 1:
+    if sum(_energy_range(r) is not None for r in rows) > 1:
         unit = view.common_unit([row.variant for row in rows])
-        chosen_axes.append(Axis(f"energy per {unit}", "J", _energy, up=False))
+        chosen_axes.append(Axis(f"energy per {unit}", "J", _energy_range, up=False))
     if len(metrics) > 1 and len(set(metrics)) == 1:
         accuracies = [r.variant.accuracy for r in rows if r.variant.accuracy]
         unit = "%" if all(a.is_ratio for a in accuracies) else ""
         up = accuracies[0].higher_is_better
-        chosen_axes.append(Axis(view.metric_heading(accuracies[0]), unit, _accuracy, up=up))
-    if sum(_latency(r) is not None for r in rows) > 1:
+        chosen_axes.append(Axis(view.metric_heading(accuracies[0]), unit, _accuracy_range, up=up))
+    if sum(_latency_range(r) is not None for r in rows) > 1:
         chosen_axes.append(LATENCY)
     if len(chosen_axes) < 2:
         return None
@@ -121,12 +121,12 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     if len(points) < 2:
         return None
     box = frame(width)
-    xs, x_factor, x_prefix = _scale([x for _, x, _ in points], across, box.left, box.right)
-    ys, y_factor, y_prefix = _scale([y for _, _, y in points], upward, box.bottom, box.top)
+    xs, x_factor, x_prefix = _scale_and_title([x for _, x, _ in points], across, box.left, box.right)
+    ys, y_factor, y_prefix = _scale_and_title([y for _, _, y in points], upward, box.bottom, box.top)
     parts = [
-        svg.x_axis(xs, box.bottom, box.top, _title(across, x_prefix), x_factor),
+        svg.x_axis(xs, box.bottom, box.top, _axis_title(across, x_prefix), x_factor),
         svg.y_axis(ys, box.left, box.right, y_factor),
-        svg.text(12.0 if width >= svg.WIDE else 4.0, box.top - 16, _title(upward, y_prefix), "start", "axis"),
+        svg.text(12.0 if width >= svg.WIDE else 4.0, box.top - 16, _axis_title(upward, y_prefix), "start", "axis"),
     ]
     for row, x, y in points:
         if row.color is None:
@@ -134,13 +134,13 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
                 svg.line(xs.at(x[0]), box.top, xs.at(x[0]), box.bottom, "cross"),
                 svg.line(box.left, ys.at(y[0]), box.right, ys.at(y[0]), "cross"),
             ]
-    parts.append(_front(points, xs, ys, up=upward.up))
+    parts.append(_pareto_staircase(points, xs, ys, up=upward.up))
     taken: list[Box] = [(xs.at(x[0]) - 8, ys.at(y[0]) - 8, 16, 16) for _, x, y in points]
-    parts += [_bars(row, x, y, xs, ys) for row, x, y in points]
-    parts += [_point(row, xs.at(x[0]), ys.at(y[0])) for row, x, y in points]
+    parts += [_interval_bars(row, x, y, xs, ys) for row, x, y in points]
+    parts += [_draw_point(row, xs.at(x[0]), ys.at(y[0])) for row, x, y in points]
     for row, x, y in points:
         words = row.label if has_names(len(points), width) else str(row.number)
-        parts.append(_label(words, (xs.at(x[0]), ys.at(y[0])), svg.color(row.color), taken, box))
+        parts.append(_place_label(words, (xs.at(x[0]), ys.at(y[0])), svg.color(row.color), taken, box))
     return svg.drawing(box.width, box.height, f"{upward.title} against {across.title}", *parts)
 
 
@@ -149,10 +149,10 @@ def title(rows: Sequence[Row]) -> str:
     chosen = axes(rows)
     if chosen is None or not chosen[1].up:
         return "Latency and energy"
-    return "Accuracy for the joules" if chosen[0].of is _energy else "Accuracy for the time"
+    return "Accuracy for the joules" if chosen[0].of is _energy_range else "Accuracy for the time"
 
 
-def _scale(values: Sequence[Measured], axis: Axis, start: float, end: float) -> tuple[svg.Scale, float, str]:
+def _scale_and_title(values: Sequence[Measured], axis: Axis, start: float, end: float) -> tuple[svg.Scale, float, str]:
     low, high = min(v[1] for v in values), max(v[2] for v in values)
     log = axis.unit in ("J", "s") and low > 0 and high / low > 8
     factor, prefix = units.prefix_for([v[0] for v in values]) if axis.unit in ("J", "s") else (1.0, "")
@@ -162,13 +162,15 @@ def _scale(values: Sequence[Measured], axis: Axis, start: float, end: float) -> 
     return scale, factor, prefix
 
 
-def _title(axis: Axis, prefix: str) -> str:
+def _axis_title(axis: Axis, prefix: str) -> str:
     unit = f"{prefix}{axis.unit}"
     better = "up is better" if axis.up else "less is better"
     return f"{axis.title}{f', {unit}' if unit else ''} ({better})"
 
 
-def _front(points: Sequence[tuple[Row, Measured, Measured]], xs: svg.Scale, ys: svg.Scale, *, up: bool) -> str:
+def _pareto_staircase(
+    points: Sequence[tuple[Row, Measured, Measured]], xs: svg.Scale, ys: svg.Scale, *, up: bool
+) -> str:
     """Draw the Pareto front as a staircase: between two of its points, the accuracy is that of the cheaper one."""
     front = sorted(
         ((x[0], y[0]) for row, x, y in points if row.variant.name in row.result.pareto), key=lambda p: (p[0], p[1])
@@ -183,7 +185,7 @@ def _front(points: Sequence[tuple[Row, Measured, Measured]], xs: svg.Scale, ys: 
     return svg.path(((xs.at(x), ys.at(y)) for x, y in stairs), "front") if len(stairs) > 1 else ""
 
 
-def _bars(row: Row, x: Measured, y: Measured, xs: svg.Scale, ys: svg.Scale) -> str:
+def _interval_bars(row: Row, x: Measured, y: Measured, xs: svg.Scale, ys: svg.Scale) -> str:
     """The 95 % intervals of both quantities, drawn under all points so that they hide none."""
     cx, cy = xs.at(x[0]), ys.at(y[0])
     bars = []
@@ -196,13 +198,13 @@ def _bars(row: Row, x: Measured, y: Measured, xs: svg.Scale, ys: svg.Scale) -> s
     return svg.el("g", *bars, class_=svg.color(row.color))
 
 
-def _point(row: Row, x: float, y: float) -> str:
+def _draw_point(row: Row, x: float, y: float) -> str:
     hollow = row.energy is not None and row.energy.provenance not in view.REAL
     dot = svg.el("circle", cx=x, cy=y, r=6.0, class_="dot hollow" if hollow else "dot")
-    return svg.el("g", svg.el("title", svg.escape(_facts(row))), dot, class_=svg.color(row.color))
+    return svg.el("g", svg.el("title", svg.escape(_tooltip_text(row))), dot, class_=svg.color(row.color))
 
 
-def _facts(row: Row) -> str:
+def _tooltip_text(row: Row) -> str:
     """The tooltip of a point: the figures that the plot shows."""
     energy = view.energy_text(row.energy.gross, row.energy.provenance) if row.energy else "no energy"
     words = [f"{row.label}: {energy}"]
@@ -215,7 +217,7 @@ def _facts(row: Row) -> str:
     return ", ".join(words)
 
 
-def _label(words: str, point: tuple[float, float], color: str, taken: list[Box], frame: Frame) -> str:
+def _place_label(words: str, point: tuple[float, float], color: str, taken: list[Box], frame: Frame) -> str:
     """Draw a label beside its point, where it covers neither a point nor another label."""
     x, y = point
     wide = 7.4 * len(words)
@@ -237,7 +239,7 @@ def _label(words: str, point: tuple[float, float], color: str, taken: list[Box],
     for place in places:
         left = place[0] - {"start": 0.0, "end": wide, "middle": wide / 2}[place[2]]
         box = (left, place[1] - 12, wide, 15)
-        cost = sum(_overlap(box, other) for other in taken)
+        cost = sum(_overlap_area(box, other) for other in taken)
         cost += 1e6 * (left < frame.left or left + wide > frame.width - 4 or box[1] < 4 or place[1] > frame.bottom)
         if cost < least:
             best, least = place, cost
@@ -246,7 +248,7 @@ def _label(words: str, point: tuple[float, float], color: str, taken: list[Box],
     return svg.text(best[0], best[1], words, best[2], f"label {color} ink")
 
 
-def _overlap(a: Box, b: Box) -> float:
+def _overlap_area(a: Box, b: Box) -> float:
     across = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     down = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return across * down if across > 0 and down > 0 else 0.0

@@ -47,7 +47,7 @@ class Row:
 def rows(results: Sequence[Result]) -> list[Row]:
     """Make a row for each variant; equal names are distinguished by the model, the board or the run."""
     pairs = [(result, variant) for result in results for variant in result.variants]
-    labels = _labels(pairs)
+    labels = _distinct_labels(pairs)
     short = short_names(labels)
     chart_rows: list[Row] = []
     color = 0
@@ -72,7 +72,7 @@ def _is_baseline(result: Result, variant: Variant, compared: set[str]) -> bool:
     return variant.name in compared if compared else variant.name == "baseline" and len(result.variants) > 1
 
 
-def _labels(pairs: Sequence[tuple[Result, Variant]]) -> list[str]:
+def _distinct_labels(pairs: Sequence[tuple[Result, Variant]]) -> list[str]:
     tries = (
         [v.name for _, v in pairs],
         [f"{schema.model_name(v.model)} {v.name}" for _, v in pairs],

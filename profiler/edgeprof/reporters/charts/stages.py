@@ -21,10 +21,10 @@ _LEAST_NAMED = 48.0
 
 def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     """Draw a timeline for each pipeline, all on one time scale; None if no variant is a pipeline."""
-    drawn = [row for row in rows if _seconds(row.variant.stages) > 0]
+    drawn = [row for row in rows if _frame_seconds(row.variant.stages) > 0]
     if not drawn:
         return None
-    longest = max(_seconds(row.variant.stages) for row in drawn)
+    longest = max(_frame_seconds(row.variant.stages) for row in drawn)
     watts = [power[1] for row in drawn for stage in row.variant.stages if (power := stage_power(stage)) is not None]
     step = TITLE + POWER + BAR + GAP
     height = TOP + step * len(drawn) + BOTTOM
@@ -32,34 +32,34 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     times = svg.Scale(0.0, longest, LEFT, width - RIGHT)
     parts = [svg.x_axis(times, height - BOTTOM, TOP + TITLE, f"{prefix}s since the frame began", factor)]
     for n, row in enumerate(drawn):
-        parts.append(_timeline(row, times, max(watts, default=0.0), TOP + n * step + TITLE))
+        parts.append(_frame_timeline(row, times, max(watts, default=0.0), TOP + n * step + TITLE))
     return svg.drawing(width, height, "a frame as a timeline of its stages", *parts)
 
 
 def stage_power(stage: Stage) -> tuple[float, float] | None:
     """Mean power of the device while a stage runs, and the upper end of its 95 % interval (W); None if unknown."""
     energy = stage.energy_j_per_call
-    if energy is None or energy.gross.value is None or energy.gross.ci95 is None or not _length(stage):
+    if energy is None or energy.gross.value is None or energy.gross.ci95 is None or not _stage_seconds(stage):
         return None
-    return energy.gross.value / _length(stage), energy.gross.ci95[1] / _length(stage)
+    return energy.gross.value / _stage_seconds(stage), energy.gross.ci95[1] / _stage_seconds(stage)
 
 
-def _timeline(row: Row, times: svg.Scale, high: float, top: float) -> str:
+def _frame_timeline(row: Row, times: svg.Scale, high: float, top: float) -> str:
     power = svg.Scale(0.0, high * 1.08 or 1.0, top + POWER, top)
     parts = [svg.text(LEFT, top - 6, row.label, "start", "label ink"), svg.text(LEFT - 8, top - 6, "W", "end", "tick")]
     if high:
         parts.append(svg.y_axis(power, LEFT, times.end, about=3))
     start_s = 0.0
     for index, stage in enumerate(row.variant.stages):
-        end_s = start_s + _length(stage)
-        parts.append(_stage(stage, svg.color(index), (times.at(start_s), times.at(end_s)), power, top))
+        end_s = start_s + _stage_seconds(stage)
+        parts.append(_draw_stage(stage, svg.color(index), (times.at(start_s), times.at(end_s)), power, top))
         start_s = end_s
     return svg.el("g", *parts)
 
 
-def _stage(stage: Stage, color: str, edges: tuple[float, float], power: svg.Scale, top: float) -> str:
+def _draw_stage(stage: Stage, color: str, edges: tuple[float, float], power: svg.Scale, top: float) -> str:
     left, right = edges
-    parts = [svg.el("title", svg.escape(_words(stage)))]
+    parts = [svg.el("title", svg.escape(_stage_tooltip(stage)))]
     width = max(1.0, right - left)
     parts.append(svg.el("rect", x=left, y=top + POWER, width=width, height=BAR, class_="window"))
     watts = stage_power(stage)
@@ -75,17 +75,17 @@ def _stage(stage: Stage, color: str, edges: tuple[float, float], power: svg.Scal
     return svg.el("g", *parts, class_=color)
 
 
-def _words(stage: Stage) -> str:
-    words = f"{stage.name}: {units.quantity(_length(stage), 's')}"
+def _stage_tooltip(stage: Stage) -> str:
+    words = f"{stage.name}: {units.quantity(_stage_seconds(stage), 's')}"
     energy = stage.energy_j_per_call
     if energy is None or energy.gross.value is None:
         return f"{words}, joules not known"
     return f"{words}, {units.plus_minus(energy.gross.value, energy.gross.expanded_uncertainty, 'J')}"
 
 
-def _length(stage: Stage) -> float:
+def _stage_seconds(stage: Stage) -> float:
     return (stage.seconds.p50 or stage.seconds.mean) if stage.seconds is not None else 0.0
 
 
-def _seconds(stages: Sequence[Stage]) -> float:
-    return sum(map(_length, stages))
+def _frame_seconds(stages: Sequence[Stage]) -> float:
+    return sum(map(_stage_seconds, stages))

@@ -38,7 +38,7 @@ def el(tag: str, *content: str, **attributes: object) -> str:
         attributes: Attributes; a trailing underscore (``class_``) is removed, others become hyphens.
     """
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_shortest_number(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -83,7 +83,7 @@ def color(index: int | None) -> str:
     return "base" if index is None else f"c{index % COLORS}"
 
 
-def _number(value: object) -> object:
+def _shortest_number(value: object) -> object:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
@@ -156,7 +156,7 @@ def x_axis(scale: Scale, y: float, top: float, title: str, factor: float = 1.0) 
     """
     marks = scale.ticks(max(2, min(6, round((scale.end - scale.start) / 80))))
     if scale.log:
-        marks = _apart(marks, scale, 34.0)
+        marks = _spaced_marks(marks, scale, 34.0)
     parts = []
     for mark, words in zip(marks, ticks_text([m / factor for m in marks]), strict=True):
         x = scale.at(mark)
@@ -165,7 +165,7 @@ def x_axis(scale: Scale, y: float, top: float, title: str, factor: float = 1.0) 
     return "".join(parts)
 
 
-def _apart(marks: Sequence[float], scale: Scale, least: float) -> list[float]:
+def _spaced_marks(marks: Sequence[float], scale: Scale, least: float) -> list[float]:
     """The marks that are at least ``least`` pixels apart; of marks that are too close the first stays."""
     chosen: list[float] = []
     for mark in marks:

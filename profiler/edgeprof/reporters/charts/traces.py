@@ -52,11 +52,11 @@ def draw(result: Result, rows: Sequence[Row], width: float = svg.WIDE) -> str | 
     for n, row in enumerate(drawn):
         top = TOP + n * step + TITLE
         power = svg.Scale(0.0, high * 1.08, top + STRIP, top)
-        parts.append(_strip(row, strip, times, power, top))
+        parts.append(_draw_strip(row, strip, times, power, top))
     return svg.drawing(width, height, f"power of {strip.channel} over the run", *parts)
 
 
-def _strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale, top: float) -> str:
+def _draw_strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale, top: float) -> str:
     mean = row.variant.power_w.mean if row.variant.power_w else None
     what = "W mean in its windows" if times.end > svg.NARROW else "W"
     words = row.label + (f" · {mean:.2f} {what}" if mean is not None else "")

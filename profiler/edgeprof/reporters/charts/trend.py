@@ -45,34 +45,38 @@ def draw(entries: Sequence[Entry], width: float = svg.WIDE) -> str | None:
     """
     runs = list(dict.fromkeys((e.created, e.id) for e in sorted(entries, key=lambda e: (e.created, e.id))))
     place = {run: number for number, run in enumerate(runs)}
-    labels = _labels(entries)
-    energy = _series(
-        (labels[_key(e)], place[e.created, e.id], e.energy_j, e.energy_u_j) for e in entries if e.energy_j is not None
+    labels = _line_labels(entries)
+    energy = _group_series(
+        (labels[_line_key(e)], place[e.created, e.id], e.energy_j, e.energy_u_j)
+        for e in entries
+        if e.energy_j is not None
     )
-    latency = _series(
-        (labels[_key(e)], place[e.created, e.id], e.latency_p50_s, 0.0) for e in entries if e.latency_p50_s is not None
+    latency = _group_series(
+        (labels[_line_key(e)], place[e.created, e.id], e.latency_p50_s, 0.0)
+        for e in entries
+        if e.latency_p50_s is not None
     )
     panels = [p for p in ((energy, "energy per inference", "J"), (latency, "latency p50", "s")) if _is_a_line(p[0])]
     if not panels:
         return None
     colors = {label: n for n, label in enumerate(dict.fromkeys(labels.values()))}
-    legend, top = _legend(colors, width)
+    legend, top = _draw_legend(colors, width)
     xs = svg.Scale(-0.5, len(runs) - 0.5, LEFT, width - RIGHT)
     parts = [legend]
     for panel in panels:
-        parts.append(_panel(panel, xs, top + TOP, colors))
+        parts.append(_quantity_panel(panel, xs, top + TOP, colors))
         top += TOP + PANEL + BETWEEN / 2
-    parts.append(_days(runs, xs, top - BETWEEN / 2))
+    parts.append(_day_labels(runs, xs, top - BETWEEN / 2))
     return svg.drawing(width, top - BETWEEN / 2 + BOTTOM, "runs over time", *parts)
 
 
-def _key(entry: Entry) -> tuple[str, str, str]:
+def _line_key(entry: Entry) -> tuple[str, str, str]:
     return entry.model, entry.variant, entry.board
 
 
-def _labels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], str]:
+def _line_labels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], str]:
     """Model, variant and board → a label with the parts that distinguish it."""
-    keys = list(dict.fromkeys(map(_key, entries)))
+    keys = list(dict.fromkeys(map(_line_key, entries)))
     several = [len({key[n] for key in keys}) > 1 for n in range(3)]
     texts = {}
     for key in keys:
@@ -83,7 +87,7 @@ def _labels(entries: Sequence[Entry]) -> dict[tuple[str, str, str], str]:
     return {key: short[text] for key, text in texts.items()}
 
 
-def _series(rows: Iterable[tuple[str, int, float, float | None]]) -> list[Series]:
+def _group_series(rows: Iterable[tuple[str, int, float, float | None]]) -> list[Series]:
     series: dict[str, dict[int, tuple[float, float]]] = {}
     for label, place, value, half in rows:
         series.setdefault(label, {})[place] = (value, half or 0.0)
@@ -94,7 +98,7 @@ def _is_a_line(series: Sequence[Series]) -> bool:
     return any(len(line.points) > 1 for line in series)
 
 
-def _panel(quantity: Quantity, xs: svg.Scale, top: float, colors: dict[str, int]) -> str:
+def _quantity_panel(quantity: Quantity, xs: svg.Scale, top: float, colors: dict[str, int]) -> str:
     """Draw one quantity; its axis begins at 0 unless the lines would then be flat."""
     series, title, unit = quantity
     values = [point for line in series for point in line.points]
@@ -121,7 +125,7 @@ def _panel(quantity: Quantity, xs: svg.Scale, top: float, colors: dict[str, int]
     return "".join(parts)
 
 
-def _legend(colors: dict[str, int], width: float) -> tuple[str, float]:
+def _draw_legend(colors: dict[str, int], width: float) -> tuple[str, float]:
     parts = []
     x, y = 12.0, 4.0
     for label, number in colors.items():
@@ -134,7 +138,7 @@ def _legend(colors: dict[str, int], width: float) -> tuple[str, float]:
     return "".join(parts), y + LINE
 
 
-def _days(runs: Sequence[tuple[str, str]], xs: svg.Scale, y: float) -> str:
+def _day_labels(runs: Sequence[tuple[str, str]], xs: svg.Scale, y: float) -> str:
     """Draw the day of each run below it; of runs that are too close only the first has its day."""
     parts = []
     last = -1e9
