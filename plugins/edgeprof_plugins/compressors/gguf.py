@@ -110,7 +110,7 @@ _REAL = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2"}
 def _require_finite(source: Path, part: Path) -> None:
     for tensor in gguf.read_header(part).tensors:
         if tensor.kind in _REAL and tensor.weights:
-            values = np.memmap(part, _REAL[tensor.kind], "r", tensor.start, (tensor.weights,))
+            values = np.fromfile(part, _REAL[tensor.kind], tensor.weights, offset=tensor.start)
             if tensor.kind == "BF16":
                 finite = np.where((values & 0x7F80) == 0x7F80, np.float32(np.nan), np.float32(0))
                 require_finite(os.fspath(source), tensor.name, finite)

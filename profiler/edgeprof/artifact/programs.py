@@ -60,7 +60,7 @@ def files_of(path: Path, tree: ast.AST | None) -> list[Path]:
     A name is a text in the program, or several that are joined with ``/`` or by one call (``os.path.join``). It is
     looked up in the program's folder, then in the current one. The modules are searched in the same way.
     """
-    found: dict[str, Path] = {}
+    by_path: dict[str, Path] = {}
     waiting = [(path, tree)]
     while waiting:
         program, its_tree = waiting.pop()
@@ -68,15 +68,15 @@ def files_of(path: Path, tree: ast.AST | None) -> list[Path]:
             continue
         for name in _names(its_tree):
             file = _existing(program.parent, name)
-            if file is None or len(found) >= _MOST_FILES:
+            if file is None or len(by_path) >= _MOST_FILES:
                 continue
             key = os.path.realpath(file)
-            if key in found or key == os.path.realpath(path):
+            if key in by_path or key == os.path.realpath(path):
                 continue
-            found[key] = file
+            by_path[key] = file
             if file.suffix == ".py" and file.stat().st_size <= LONGEST:
                 waiting.append((file, parse(file.read_bytes(), str(file))))
-    return sorted(found.values())
+    return sorted(by_path.values())
 
 
 def _names(tree: ast.AST) -> Iterator[str]:

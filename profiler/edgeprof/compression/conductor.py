@@ -201,9 +201,9 @@ class _Run:
                 entry["status"], entry["reasons"] = "failed", [_failure_reason(error)]
         return entry
 
-    def _source_problem(self, found: VariantError) -> EdgeprofError | None:
+    def _source_problem(self, failure: VariantError) -> EdgeprofError | None:
         """Return why the original model fails the check in the same way as a variant; None if it does not."""
-        not_finite = found.code == Code.NAN_OUTPUT
+        not_finite = failure.code == Code.NAN_OUTPUT
         try:
             data = self.data if not_finite else None
             check(self.source, self.host, data, options=self.options, timeout_s=self.timeout_s)

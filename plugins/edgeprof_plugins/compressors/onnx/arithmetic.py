@@ -103,7 +103,7 @@ class _Sizes:
         names = [
             (first,) if (first := self._sources.find(name)[0]) else self._computed.get(name, ()) for name in places
         ]
-        return tuple(dict.fromkeys(name for found in names for name in found))
+        return tuple(dict.fromkeys(name for group in names for name in group))
 
     def number(self, name: str) -> int | None:
         """Return a constant number; None for a computed value."""

@@ -46,13 +46,13 @@ class Fp16(ModuleCompressor):
         alone = {id(p) for layer in excluded for p in layer.parameters(recurse=False)}
         # A layer that shares its weights with an excluded one is excluded too.
         excluded = [layer for layer in layers.values() if alone & {id(p) for p in layer.parameters(recurse=False)}]
-        kept = {
+        untouched = {
             id(value)
             for layer in excluded
             for value in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
         }
         floats, buffers = (
-            {name: value for name, value in values if value.dtype == torch.float32 and id(value) not in kept}
+            {name: value for name, value in values if value.dtype == torch.float32 and id(value) not in untouched}
             for values in (net.module.named_parameters(), net.module.named_buffers())
         )
         touched = list(floats)
