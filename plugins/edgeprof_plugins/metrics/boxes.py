@@ -4,11 +4,12 @@
   scores and their count.
 - (n, k, 6): end to end, such as YOLO26 or a YOLO exported with suppression: left, top, right, bottom, score, class.
 - (n, 4 + classes, m): YOLOv8 and later, with boxes given by centre, width and height.
+- boxes (n, k, 4), scores (n, k) and classes (n, k), by these names, among any others: what an application returns.
 - (n, m, 4), (n, m, 1 + classes): SSD with decoded boxes (left, top, right, bottom) and the background score first.
 
-In the first two forms the model has already suppressed duplicates. In the others, detections are kept whose score is
-above 0.001 and which do not overlap a better detection of their class by more than 0.7 (YOLO's own validation) or 0.45
-(SSD, Liu et al. 2016).
+In the first two forms and in the one by names, the model has already suppressed duplicates. In the others, detections
+are kept whose score is above 0.001 and which do not overlap a better detection of their class by more than 0.7 (YOLO's
+own validation) or 0.45 (SSD, Liu et al. 2016).
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
     Raises:
         InputError: the outputs have none of the forms in the description of this module.
     """
+    if {"boxes", "scores", "classes"} <= set(outputs):
+        return _decode_named(*(np.asarray(outputs[name], np.float64) for name in ("boxes", "scores", "classes")))
     arrays = [np.asarray(array, np.float64) for array in outputs.values()]
     shapes = [array.shape for array in arrays]
     ranks = [array.ndim for array in arrays]
@@ -67,6 +70,13 @@ def decoded(outputs: dict[str, npt.NDArray[Any]]) -> list[Found]:
         f"outputs of no known form of detection: {description}",
         remedy="Decode them yourself: a class made of MeanAveragePrecision, --metric file.py:Class (docs/data.md).",
     )
+
+
+def _decode_named(boxes: Array, scores: Array, classes: Array) -> list[Found]:
+    return [
+        Found(corners.reshape(-1, 4), values.reshape(-1), kinds.reshape(-1))
+        for corners, values, kinds in zip(boxes, scores, classes, strict=True)
+    ]
 
 
 def _decode_postprocessed(arrays: list[Array]) -> list[Found]:

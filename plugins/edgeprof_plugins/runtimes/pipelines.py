@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from edgeprof.worker.pipeline import Pipeline, PipelineError, Stage
-from edgeprof.worker.runtime import LoadError, LoadOptions, Session
+from edgeprof.worker.runtime import FRAME_INPUT, LoadError, LoadOptions, Session
 from edgeprof.worker.workload import Workload
 
 from .frames import DECODE, Clip, VideoDecoder, read_clip, take_frames
@@ -53,6 +53,8 @@ class Survey(NamedTuple):
 
 
 class PipelineSession(Session):
+    judged_inputs = (FRAME_INPUT,)
+
     def __init__(self, target: str, pipeline: Pipeline, options: LoadOptions) -> None:
         self._target = target
         unknown = sorted(set(options.options) - set(OPTIONS))
@@ -96,12 +98,18 @@ class PipelineSession(Session):
             )
         return take_frames(self._target, pipeline.source, most)
 
-    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:  # noqa: ARG002 - its inputs are its frames
-        """Pass the first frame through all stages."""
-        value = copy.deepcopy(self._clip.frames[0])
-        for call in self._stage_calls():
-            value = call(value)
+    def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        """Pass the first recorded frame through all stages, or a frame of a dataset, whose results are judged."""
+        if feeds:
+            (frame,) = feeds[FRAME_INPUT.name]
+            calls = self._stage_calls()[1 if self._has_decoder else 0 :]
+            return _end_results(_pass(frame, calls))
+        value = _pass(copy.deepcopy(self._clip.frames[0]), self._stage_calls())
         return {} if value is None else {"output": _as_array(value)}
+
+    def reset(self) -> Optional[str]:
+        troubles = [survey.trouble for survey in self._surveys if survey.trouble]
+        return troubles[0] if troubles else None
 
     def workloads(self) -> Sequence[Workload]:
         self._surveys = self._survey()
@@ -344,6 +352,29 @@ def _count(options: LoadOptions, name: str, least: int, most: int) -> Optional[i
     if not text.isdigit() or not least <= int(text) <= most:
         raise LoadError("{}={} is no number from {} to {}".format(name, text, least, most))
     return int(text)
+
+
+def _pass(value: Any, calls: Sequence[Callable[[Any], Any]]) -> Any:
+    for call in calls:
+        value = call(value)
+    return value
+
+
+def _end_results(value: Any) -> Dict[str, Any]:
+    """The numbers of a frame's result by name, each as a batch of one: the fields of an object, or ``output``."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif hasattr(value, "__dict__") and not hasattr(value, "__array__"):
+        value = vars(value)
+    named = value if isinstance(value, dict) else {"output": value}
+    arrays = {str(name): _as_array(field)[np.newaxis] for name, field in named.items()}
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
+    if not numbers:
+        raise LoadError(
+            "the last stage returns {}, which has no numbers to judge".format(type(value).__name__),
+            "Return an array, or an object whose fields are arrays, such as boxes, scores and classes.",
+        )
+    return numbers
 
 
 def _as_array(value: Any) -> Any:

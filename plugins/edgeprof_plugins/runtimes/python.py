@@ -22,7 +22,7 @@ import numpy as np
 
 from edgeprof import hookimpl
 from edgeprof.worker.dtypes import is_foreign
-from edgeprof.worker.pipeline import Pipeline
+from edgeprof.worker.pipeline import Pipeline, PipelineError, split_models
 from edgeprof.worker.runtime import (
     ANY_DTYPE,
     ANY_SHAPE,
@@ -62,15 +62,11 @@ class Python(Runtime):
         if options.threads:
             for variable in THREAD_VARIABLES:
                 os.environ[variable] = str(options.threads)
+        path, models = split_models(path)
         module, target = import_target(path)
         if isinstance(target, Pipeline):
-            return PipelineSession(path, target, options)
-        if "frames" in options.options:
-            raise LoadError(
-                "--frames is meant for a pipeline, and {} is none".format(path), "Make it one: edgeprof.pipeline."
-            )
-        if options.options:
-            raise LoadError("a Python callable has no option {}".format(", ".join(options.options)))
+            return PipelineSession(path, _with_models(path, target, models), options)
+        _refuse_options(path, models, options)
         if inspect.isclass(target):
             target = _try_call(path, target)
         if not callable(target):
@@ -79,6 +75,27 @@ class Python(Runtime):
         if _is_module(target):
             raise LoadError("{} is a torch module, not a function".format(path), "Use --runtime pytorch.")
         return CallableSession(path, target, module, options)
+
+
+def _refuse_options(path: str, models: Dict[str, str], options: LoadOptions) -> None:
+    """Refuse what only a pipeline has."""
+    if models:
+        raise LoadError("{} is no pipeline, whose stages have models".format(path), "Name it without models.")
+    if "frames" in options.options:
+        raise LoadError(
+            "--frames is meant for a pipeline, and {} is none".format(path), "Make it one: edgeprof.pipeline."
+        )
+    if options.options:
+        raise LoadError("a Python callable has no option {}".format(", ".join(options.options)))
+
+
+def _with_models(path: str, pipeline: Pipeline, models: Dict[str, str]) -> Pipeline:
+    if not models:
+        return pipeline
+    try:
+        return pipeline.with_models(models)
+    except PipelineError as error:
+        raise LoadError("{}: {}".format(path, error), "docs/applications.md shows such a function.") from None
 
 
 class CallableSession(Session):

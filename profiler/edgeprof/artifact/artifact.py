@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprof.artifact.formats import suffixes_of
+from edgeprof.worker.pipeline import join_models, split_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,9 +25,11 @@ class Artifact:
     Attributes:
         spec: The text that the user gave.
         path: The file or folder; None for ``package.module:attribute``.
-        target: The argument for ``Runtime.load``: an absolute path, ``/abs/file.py:attribute`` or ``module:attribute``.
+        target: The argument for ``Runtime.load``: an absolute path, ``/abs/file.py:attribute`` or ``module:attribute``,
+            for a pipeline with the models of its stages (``pipeline.join_models``).
         format: A key of FORMATS, or a format that a plugin itself recognises.
-        size_bytes: The size of all its files; None for a Python callable, whose size does not reflect the model's.
+        size_bytes: The size of all its files; None for a Python callable, whose size does not reflect the model's,
+            unless it is a pipeline whose models are named.
         sha256: The hash of its bytes, hexadecimal; for several files, of each file's name, size and content in order;
             None without a file.
         files: All files that belong to it, the given one first (an ONNX model may store its weights in other files; a
@@ -46,6 +49,11 @@ class Artifact:
     own_formats: Mapping[str, tuple[int, bytes]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def name(self) -> str:
+        """A short name: of its file, of the attribute of a program, with the files of a pipeline's models."""
+        return short_name(self.spec)
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """The usual suffixes of its format, the most usual first; for a plugin's format, the suffix of this file."""
         return suffixes_of(self.format) or ((self.path.suffix,) if self.path is not None else ())
@@ -62,6 +70,12 @@ class Artifact:
             deflate = zlib.compressobj(6)
             total += sum(len(deflate.compress(block)) for block in _read_blocks(path)) + len(deflate.flush())
         return total
+
+
+def short_name(spec: str) -> str:
+    """Return the name of a model without folders, as ``app.py:pipeline,detect=int8.onnx``."""
+    target, models = split_models(spec)
+    return join_models(Path(target).name, {stage: Path(path).name for stage, path in models.items()})
 
 
 def checksum(files: Iterable[Path], base: Path) -> str:

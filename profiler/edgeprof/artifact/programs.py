@@ -54,6 +54,14 @@ def top_level(tree: ast.AST | None) -> set[str] | None:
     return None if tree is None or "__getattr__" in names else names
 
 
+def parameters(tree: ast.Module | None, function: str) -> list[str] | None:
+    """Return the parameters of a program's function; None if they are unknown."""
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.FunctionDef) and node.name == function and node.args.kwarg is None:
+            return [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+    return None
+
+
 def files_of(path: Path, tree: ast.AST | None) -> list[Path]:
     """Return the files with weights that a program names, and the modules that it imports from its own folder.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker import embedded_code
+from edgeprof.worker.pipeline import join_models, no_model_sentence, split_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,8 +34,8 @@ _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffi
 
 
 def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingProxyType({})) -> Artifact:
-    """Recognise a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute``, the URL of a
-    server, or ``mcu:PORT``.
+    """Recognise a model file, a model's folder, ``FILE.py:attribute``, ``package.module:attribute`` (a pipeline with
+    the models of its stages: ``FILE.py:attribute,stage=MODEL``), the URL of a server, or ``mcu:PORT``.
 
     This reads the file (for its checksum) but loads nothing: no pickle is loaded, no Python file is run.
 
@@ -55,9 +58,11 @@ def recognise(spec: str, own_formats: Mapping[str, tuple[int, bytes]] = MappingP
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        match = _CALLABLE.fullmatch(spec)
+        name, models = split_models(spec)
+        match = _CALLABLE.fullmatch(name)
         if match and (match["where"].endswith(".py") or _MODULE.fullmatch(match["where"])):
-            return _recognise_callable(spec, match["where"], match["attribute"])
+            application = _recognise_callable(name, match["where"], match["attribute"])
+            return _with_models(spec, application, models, own_formats) if models else application
         raise _missing_file_error(spec, path, error) from None
     if stat.S_ISDIR(status.st_mode):
         return _recognise_folder(spec, path)
@@ -259,6 +264,37 @@ def _recognise_callable(spec: str, where: str, attribute: str) -> Artifact:
         size_bytes=None,
         sha256=checksum(files, path.parent),
         files=tuple(files),
+    )
+
+
+def _with_models(
+    spec: str, application: Artifact, models: Mapping[str, str], own_formats: Mapping[str, tuple[int, bytes]]
+) -> Artifact:
+    """Return a pipeline together with the models of its stages; its size and hash include theirs."""
+    where, _, attribute = application.spec.rpartition(":")
+    taken = None
+    if application.path is not None:
+        taken = programs.parameters(programs.parse(application.path.read_bytes(), where), attribute)
+    parts = {}
+    for stage, path in models.items():
+        if taken is not None and stage not in taken:
+            raise InputError(
+                f"{application.spec}: {no_model_sentence(stage, taken)}",
+                remedy=f'Write it as def {attribute}({stage}="MODEL"), in {where}.',
+            )
+        parts[stage] = recognise(path, own_formats)
+    digest = hashlib.sha256(f"{application.sha256}\0".encode())
+    for stage, part in parts.items():
+        digest.update(f"{stage}\0{part.sha256}\0".encode())
+    files = [*application.files, *(file for part in parts.values() for file in part.files)]
+    return replace(
+        application,
+        spec=spec,
+        target=join_models(application.target, {stage: part.target for stage, part in parts.items()}),
+        size_bytes=sum(file.stat().st_size for file in files),
+        sha256=digest.hexdigest(),
+        files=tuple(files),
+        own_formats=dict(own_formats),
     )
 
 

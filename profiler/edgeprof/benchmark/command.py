@@ -16,6 +16,7 @@ from edgeprof.energy.stage_figures import report_stages
 from edgeprof.launch.command import SignalRelay, require_command, run_command
 from edgeprof.launch.lock import holder
 from edgeprof.launch.output_lines import OutputLines
+from edgeprof.launch.uprobes import UprobeWatch
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Reason
 from edgeprof.sensing.device.host import describe_host
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 
     from edgeprof.energy.figures import Quote
     from edgeprof.launch.command import CommandRun
+    from edgeprof.launch.uprobes import Probe
     from edgeprof.plugins import PluginHost
     from edgeprof.results.schema import Stage
     from edgeprof.roots import Roots
+    from edgeprof.stage_rings import StageSpan
 
 SCHEMA = "edgeprof.run/1"
 
@@ -100,19 +103,24 @@ def measure_command(
     rail: str | None = None,
     estimate_power_w: float | None = None,
     phases: re.Pattern[str] | None = None,
+    probes: Sequence[Probe] = (),
 ) -> Outcome:
     """Run ``argv`` while the sampler measures, ``repeat`` times or until a signal ends it, with idle before and after.
 
     With ``phases``, each matching line of the command's output begins a phase, which lasts until the next one or the
     end; its name is the first group of the pattern, or by default the whole match.
 
+    With ``probes``, each call of one of these functions is a stage of the command.
+
     The device's lock is not taken, because the command may itself be a benchmark. Other measurements at the same time
     are reported as a reason.
 
     Raises:
         InputError: There is no such command, sensor or rail.
+        UnavailableError: The kernel does not allow the probes.
     """
     require_command(argv[0])
+    calls = UprobeWatch(probes) if probes else None
     discovery = prepare(host, roots, sensors, rail)
     core_watts = CoreWatts.for_host(estimate_power_w, describe_host(roots))
     sampler = Sampler(discovery.sensors, sample_rate_hz, discovery.topology.by_key())
@@ -123,7 +131,13 @@ def measure_command(
     recording = Recording(discovery.topology, sampler, core_watts=core_watts, is_quiet_between=True)
     watch = StageWatch(is_own=False)
     output = OutputLines() if phases is not None else None
-    with SignalRelay() as relay, recording, watch, output or contextlib.nullcontext():
+    with (
+        calls or contextlib.nullcontext(),
+        SignalRelay() as relay,
+        recording,
+        watch,
+        output or contextlib.nullcontext(),
+    ):
         if channels and idle_s:  # without a sensor, an idle period gives no information
             recording.idle(idle_s, relay.ended)
         if relay.ended.is_set():
@@ -146,11 +160,21 @@ def measure_command(
     if phases is not None and not spans:
         unmatched = f"no line of the output matched --phases {phases.pattern}"
         quote = replace(quote, reasons=[*quote.reasons, Reason(code=Code.NO_PHASES, message=unmatched)])
-    marked = report_stages(recording, watch.spans, watch.rings)
+    marked = report_stages(recording, [*watch.spans, *_called(calls, watch)], watch.rings)
     _, filter_reasons = recording.fitted_filters()
     shared = [Reason(code=Code.SHARED_DEVICE, message=f"another measurement ran on this device: {o}") for o in others]
     reasons = [*quote.reasons, *marked.reasons, *filter_reasons, *shared]
     return Outcome(argv, runs, replace(quote, reasons=reasons), marked.stages, quotes)
+
+
+def _called(calls: UprobeWatch | None, watch: StageWatch) -> list[StageSpan]:
+    """Return the calls of probed functions, and count what is missing of them with that of the marked stages."""
+    if calls is None:
+        return []
+    if watch.rings is not None:
+        watch.rings.lost += calls.lost
+        watch.rings.unfinished += calls.unfinished
+    return calls.spans
 
 
 def phase_spans(lines: Sequence[tuple[float, str]], pattern: re.Pattern[str], runs: Sequence[CommandRun]) -> list[Span]:

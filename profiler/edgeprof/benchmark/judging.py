@@ -36,11 +36,14 @@ class Judge:
         dataset = self._request.dataset
         if dataset is None:
             return
-        evaluate.check(loaded.inputs, dataset, self._batch)
+        inputs, batch = loaded.judged_inputs, self._batch_of(loaded)
+        evaluate.check(inputs, dataset, batch)
         if self._request.metric is not None:
-            evaluate.rehearse(
-                worker.infer, loaded.inputs, dataset, self._request.metric, self._batch, outputs=loaded.outputs
-            )
+            evaluate.rehearse(worker.infer, inputs, dataset, self._request.metric, batch, outputs=loaded.outputs)
+
+    def _batch_of(self, loaded: Loaded) -> int:
+        """Samples in one call; a pipeline takes one frame."""
+        return self._batch if loaded.pipeline is None else 1
 
     def evaluate(self, worker: Worker, record: VariantRecord) -> None:
         """Score the variant on the dataset, if one was given; a failure becomes a note and keeps the windows."""
@@ -54,10 +57,10 @@ class Judge:
         try:
             record.score = evaluate.evaluate(
                 worker.infer,
-                record.loaded.inputs,
+                record.loaded.judged_inputs,
                 self._request.dataset,
                 self._request.metric,
-                self._batch,
+                self._batch_of(record.loaded),
                 outputs=record.loaded.outputs,
             )
             if worker.kept is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import gguf, language_folders
 from edgeprof.artifact.recognition import SERVER
+from edgeprof.benchmark import operators
 from edgeprof.compression.recipe import recipe_beside
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.launch.choose import choose_runtime, examine, named_runtime, own_formats
@@ -18,6 +18,7 @@ from edgeprof.worker.runtime import LoadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from edgeprof.artifact import Artifact
     from edgeprof.errors import EdgeprofError
@@ -96,8 +97,17 @@ class BenchRequest:
     seed: int = 0
     #: How many operators of each model get their own row; None: the models are not profiled.
     profile_ops: int | None = None
+    #: How many operators of each model are measured alone, in turns with the whole model; 0 for none.
+    isolate_ops: int = 0
     #: Lower the averaging of INA3221s for the run, as root.
     fast_sensor: bool = False
+
+    @property
+    def operators_kept(self) -> int | None:
+        """How many operators get their own row, among them those that are measured alone; None: none is profiled."""
+        if not self.isolate_ops:
+            return self.profile_ops
+        return max(self.profile_ops or operators.KEPT, self.isolate_ops)
 
     @property
     def inputs_from(self) -> str | None:
@@ -156,7 +166,17 @@ def _check_kind(request: BenchRequest, artifact: Artifact, runtime: Runtime) -> 
         )
     if artifact.format == "gguf":
         _check_context(request, artifact)
-    if request.frames is not None and artifact.format != "python":
+    if request.frames is not None:
+        require_pipeline(artifact)
+
+
+def require_pipeline(artifact: Artifact) -> None:
+    """Check that a model for which frames were given may be a pipeline.
+
+    Raises:
+        InputError: It is no program.
+    """
+    if artifact.format != "python":
         raise InputError(
             f"--frames is meant for a pipeline, and {artifact.spec} is none",
             remedy="Leave --frames out, or give app.py:pipeline.",
@@ -243,7 +263,7 @@ def candidates(request: BenchRequest, host: PluginHost) -> list[Candidate]:
     for model in request.models:
         refusal: EdgeprofError | None
         artifact, refusal = examine(model.spec, formats)
-        name = model.name or Path(artifact.spec).name
+        name = model.name or artifact.name
         runtime = None
         if model.failure is not None:  # a variant that was not made has no size and no checksum
             artifact, refusal = replace(artifact, size_bytes=None, sha256=None, files=()), model.failure

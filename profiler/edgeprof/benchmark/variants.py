@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprof.artifact.artifact import short_name
 from edgeprof.benchmark.request import ModelRequest
 from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain
 from edgeprof.errors import InputError, UnavailableError, VariantError
@@ -13,6 +13,7 @@ from edgeprof.launch.choose import examine, own_formats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from edgeprof.artifact import Artifact
     from edgeprof.compression.variant import Step
@@ -58,7 +59,7 @@ def model_requests(
     for number, spec in enumerate(models):
         given = names[number] if number < len(names) else None
         requests.append(ModelRequest(spec, given or ("baseline" if parsed and len(models) == 1 else None)))
-        prefix = "" if len(models) == 1 else f"{given or Path(spec).name} "
+        prefix = "" if len(models) == 1 else f"{given or short_name(spec)} "
         for steps in parsed:
             name = prefix + chain_name(steps)
             source, refusal = sources[number]

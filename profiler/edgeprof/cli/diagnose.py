@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, no_color_option, pairs, resolve_roots, root_options, safety_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--baseline", metavar="MODEL", help="The model that MODEL was made from, to compare and time.")
 @click.option("--with", "chain", metavar="CHAIN", help="Make this variant of MODEL and predict, without timing it.")
 @click.option("--runtime", metavar="NAME", help="Runtime that runs it (default: chosen by the file's content).")
+@click.option("--frames", metavar="SOURCE", help="Frames of a pipeline, whose stages are timed (2 s).")
 @click.option("--dataset", metavar="SPEC", help="Samples for agreement, ranges and signal to noise.")
 @click.option("--preprocess", multiple=True, metavar="KEY=VALUE", help="Declared preprocessing of the dataset.")
 @click.option(
@@ -57,12 +59,14 @@ def command(model: str, **flags: Any) -> int:
 
     Each next step that is a method is printed as the command that tries it.
 
+    Of a pipeline (app.py:pipeline --frames clip.mp4) it names the stage that holds the frame rate back.
+
     If a model leaves the sizes of its inputs open, give them by --input, --input-data or the samples of --dataset.
     """
     import json
 
     from edgeprof.artifact import recognise
-    from edgeprof.benchmark.request import input_shapes
+    from edgeprof.benchmark.request import input_shapes, require_pipeline
     from edgeprof.compression.recipe import recipe_beside
     from edgeprof.compression.scratch import scratch
     from edgeprof.compression.variant import make_variant, parse_chain
@@ -82,6 +86,8 @@ def command(model: str, **flags: Any) -> int:
         raise InputError(f"--input-data {input_data} is not a file", remedy="Give an .npz, one array per input.")
     formats = own_formats(host)
     given = recognise(model, formats)
+    if flags["frames"] is not None:
+        require_pipeline(given)
     data = None
     if flags["dataset"]:
         from edgeprof.evaluation.load import load_dataset
@@ -100,7 +106,7 @@ def command(model: str, **flags: Any) -> int:
             variant, recipe = given, recipe_beside(given)
         source = flags["baseline"] or model
         if measure_s is None:
-            measure_s = 2.0 if flags["baseline"] else 0.0
+            measure_s = 2.0 if flags["baseline"] or flags["frames"] else 0.0
         diagnosis = explain(
             variant,
             host,
@@ -111,8 +117,8 @@ def command(model: str, **flags: Any) -> int:
             measure_s=measure_s,
             timeout_s=flags["timeout_s"],
             named=named_runtime(host, flags["runtime"]) if flags["runtime"] else None,
-            inputs=Inputs(shapes, dtypes, input_data),
-            note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+            inputs=Inputs(shapes, dtypes, input_data, frames=flags["frames"]),
+            note=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         )
     methods = Methods.of(host, (baseline or given).format)
     commands = {

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from edgeprof.cli.fleet_bench import Outcome, check_outputs, deliver, keep_measured, measure_all, watch_all
 from edgeprof.cli.fleet_options import chosen_devices
+from edgeprof.cli.prose import say
 from edgeprof.cli.signals import ending_like_ctrl_c
+from edgeprof.errors import InputError
 from edgeprof.fleet.engine import measure_on_each
 from edgeprof.fleet.task import Job
 from edgeprof.results.schema import model_name
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from edgeprof.fleet.inventory import Device
     from edgeprof.results.schema import Result
-    from edgeprof.study.conductor import Candidate, StudySweep
+    from edgeprof.study.candidate import Candidate
+    from edgeprof.study.conductor import StudySweep
     from edgeprof.study.search import Judgement
 
 #: Fields of a study's protocol whose flag is not their name without the unit.
@@ -44,6 +45,11 @@ def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
 
     check_outputs(flags["output"])
     studies = load(recipe)
+    if studies[0].stages:
+        raise InputError(
+            f"{recipe} studies a pipeline, and a fleet's devices run no code of yours",
+            remedy=f"Run it on the device itself: edgeprof sweep {recipe.name}.",
+        )
     devices = chosen_devices(flags["inventory"], flags["on"])
     roots = Roots.resolve()
     prepared = prepare(
@@ -52,7 +58,7 @@ def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
         PluginHost.from_environment(),
         roots,
         progress=_Silent(),
-        say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+        say=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         target=find_target(flags["target"], roots),
     )
     outcome = Outcome()

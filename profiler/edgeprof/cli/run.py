@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, resolve_roots, root_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     import re
@@ -57,6 +58,13 @@ if TYPE_CHECKING:
     help="Estimate joules from the watts of one busy core, if no sensor works.",
 )
 @click.option("--phases", metavar="REGEX", help="Lines of CMD's output that begin a phase; group 1 is the name.")
+@click.option(
+    "--uprobe",
+    "uprobes",
+    multiple=True,
+    metavar="[NAME=]LIBRARY:FUNCTION",
+    help="Take each call of an exported function as a stage (root).",
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Also write the JSON to FILE.")
 @root_options
 @json_option
@@ -72,6 +80,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
 
     from edgeprof.benchmark.command import measure_command
     from edgeprof.errors import require_range
+    from edgeprof.launch.uprobes import find_probe
     from edgeprof.plugins import PluginHost
     from edgeprof.results.files import check_writable, write
 
@@ -89,6 +98,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
         rail=flags["rail"],
         estimate_power_w=flags["estimate_power_w"],
         phases=_phase_pattern(flags["phases"]),
+        probes=[find_probe(spec) for spec in flags["uprobes"]],
     )
     text = json.dumps(outcome.as_json(), indent=2)
     if flags["output"]:
@@ -96,7 +106,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     if flags["as_json"]:
         click.echo(text)
     else:
-        click.echo(sentence(outcome), err=True)
+        say(sentence(outcome), err=True)
     return outcome.exit_code
 
 

@@ -135,6 +135,8 @@ _OF_OLD_RECIPES: dict[str, tuple[frozenset[str], int | None]] = {
 
 def _step_facts(recipe: Recipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for step in recipe:
+        if "stage" in step:  # its data are inputs of a stage's model, not frames
+            continue
         yield str(step.get("compressor", "a step")), step.get("facts") or {}
 
 

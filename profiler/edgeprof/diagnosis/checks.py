@@ -15,6 +15,7 @@ from edgeprof.diagnosis.advice import made_again, repeated, replaced, with_chain
 from edgeprof.diagnosis.finding import ORDER, Evidence, Finding, Status
 from edgeprof.diagnosis.noise import agreement, outputs, saturation, sqnr
 from edgeprof.diagnosis.ranges import calibration
+from edgeprof.diagnosis.stages import frame_rate
 from edgeprof.diagnosis.zeros import count_zeros
 
 if TYPE_CHECKING:
@@ -394,6 +395,7 @@ def _smaller_ways(e: Evidence) -> dict[str, str]:
 
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
+    frame_rate,
     _check_int8_share,
     _check_sparsity,
     _check_instructions,

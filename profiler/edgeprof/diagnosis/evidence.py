@@ -23,6 +23,7 @@ from edgeprof.launch.choose import own_formats
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import drop_scale
+from edgeprof.worker.pipeline import split_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,18 +89,16 @@ def explain(
         inputs: The inputs for the models, if their files leave sizes open.
         named: The runtime to use; by default the one for each model's format.
         note: Receives the steps.
+
+    Raises:
+        EdgeprofError: Frames are given, and the pipeline cannot be run with them.
     """
     notes: list[str] = []
     inputs = (inputs or Inputs()).with_sample(data)
     given = inputs.for_graph()
     runtime, graph = inspect_with(variant, host, given)
     before = inspect_with(baseline, host, given)[1] if baseline is not None else None
-    if graph is None:
-        notes.append(
-            f"the graph of {variant.spec} ({variant.format}) cannot be read here: checks of layers are left out"
-        )
-    elif graph.note:
-        notes.append(graph.note)
+    notes += _graph_notes(variant, graph, inputs)
     evidence = Evidence(
         graph=graph,
         baseline=before,
@@ -112,6 +111,7 @@ def explain(
         baseline_size=None if baseline is None else _file_sizes(baseline),
         methods=Methods.of(host, (baseline or variant).format),
         microcontroller_need=_microcontroller_need(runtime, variant),
+        stage_models=tuple(split_models(variant.target)[1]),
     )
     steps: list[tuple[str, Callable[[], None]]] = []
     if data is not None or measure_s:
@@ -125,6 +125,8 @@ def explain(
         try:
             step()
         except (EdgeprofError, ImportError) as error:
+            if inputs.frames is not None and isinstance(error, EdgeprofError):
+                raise  # of a pipeline nothing else can be examined
             remedy = getattr(error, "remedy", None)
             notes.append(f"{text}: {error}" + (f" → {remedy}" if remedy else ""))
         except Exception as error:  # noqa: BLE001 - a library may raise anything; the other checks are still valid
@@ -136,6 +138,14 @@ def explain(
         predicted = checks.predicted_speed_up(graph, before, dot=bool(evidence.instructions))
     assumed = [graph.assumed] if graph is not None and graph.assumed else []
     return Diagnosis(findings, predicted, evidence.speed_up, _diagnosis_facts(evidence), notes, assumed)
+
+
+def _graph_notes(variant: Artifact, graph: Graph | None, inputs: Inputs) -> list[str]:
+    """Say what is not known of a graph; nothing of a pipeline, which has none."""
+    if graph is None:
+        what = f"the graph of {variant.spec} ({variant.format}) cannot be read here: checks of layers are left out"
+        return [what] if inputs.frames is None else []
+    return [graph.note] if graph.note else []
 
 
 def _microcontroller_need(runtime: Runtime | None, model: Artifact) -> MicrocontrollerNeed | None:

@@ -72,6 +72,9 @@ class Evidence:
         methods: The methods for a model of the baseline's format; None if unknown, and no method is advised.
         microcontroller_need: The memory that the model needs on a microcontroller; None if unknown.
         costly: ``option=value`` of the runtime → its description, and the seconds of a call by default and with it.
+        stages: For a pipeline: stage → its mean seconds in a frame.
+        baseline_stages: The same of the baseline.
+        stage_models: The stages whose models are parameters.
         engine: The engine for which a quantised model was prepared and the one that runs it, if these can differ.
     """
 
@@ -94,5 +97,8 @@ class Evidence:
     output_db: Mapping[str, float] = field(default_factory=dict)
     methods: Methods | None = None
     engine: tuple[str, str] | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
+    baseline_stages: Mapping[str, float] = field(default_factory=dict)
+    stage_models: Sequence[str] = ()
     microcontroller_need: MicrocontrollerNeed | None = None
     costly: dict[str, tuple[str, float, float]] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
@@ -26,6 +26,7 @@ class Inputs:
         shapes: Input name → shape (``--input``).
         dtypes: Input name → type, if it was given with the shape.
         data: An .npz with one array for each input (``--input-data``).
+        frames: For a pipeline: the source of the frames (``--frames``).
         sample: The dataset's first sample, a batch of one, by name ("" for the only input); empty without a dataset.
     """
 
@@ -33,12 +34,13 @@ class Inputs:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     data: Path | None = None
     sample: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    frames: str | None = None
 
     def with_sample(self, dataset: Dataset | None) -> Inputs:
         """Return these inputs with a dataset's first sample."""
         if dataset is None:
             return self
-        return Inputs(self.shapes, self.dtypes, self.data, dict(next(iter(dataset.batches(1)), {})))
+        return replace(self, sample=dict(next(iter(dataset.batches(1)), {})))
 
     def for_graph(self) -> dict[str, Any]:
         """Return name → array or shape for ``Runtime.inspect_with_inputs``; the user's inputs override the dataset's.

@@ -64,7 +64,9 @@ def run(
     def worker(model: Artifact, graph: Graph | None, options: Mapping[str, str] | None = None) -> Worker:
         runtime = choose_runtime(host, model, named)
         shapes = inputs.shapes_for(graph)
-        loading = LoadOptions(runtime.default_device, None, 1, shapes, dict(options or {}), dict(inputs.dtypes))
+        frames = {} if inputs.frames is None else {"frames": inputs.frames}
+        given = {**frames, **(options or {})}
+        loading = LoadOptions(runtime.default_device, None, 1, shapes, given, dict(inputs.dtypes))
         return Worker(WorkerSpec.of(runtime, model.target, loading, inputs=inputs.data, timeout_s=timeout_s))
 
     with contextlib.ExitStack() as stack:
@@ -76,12 +78,15 @@ def run(
         check_same_inputs(*(model.inputs for model in loaded))
         if measure_s:
             medians = _median_latencies(workers, measure_s)
+            e.stages, *baseline_stages = map(_stage_seconds, workers, loaded)
+            e.baseline_stages = baseline_stages[0] if baseline_stages else {}
             e.latency_s = medians[0]
             e.speed_up = medians[1] / medians[0] if len(medians) > 1 else None
         if data is not None:
             if len(workers) > 1:
                 _compare_answers(e, workers, loaded, data)
-            e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
+            if loaded[0].pipeline is None:  # a pipeline takes one frame
+                e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
     if measure_s:
         for option, value, words in choose_runtime(host, models[0], named).costly_options:
             pair = [worker(models[0], e.graph), worker(models[0], e.graph, {option: value})]
@@ -136,6 +141,15 @@ def _median_latencies(workers: Sequence[Worker], seconds: float) -> list[float]:
     return [float(np.median(np.concatenate(windows))) for windows in latencies]
 
 
+def _stage_seconds(worker: Worker, loaded: Loaded) -> dict[str, float]:
+    """Return the mean seconds of each stage in the frames since the last call; empty for a model without stages."""
+    if loaded.pipeline is None:
+        return {}
+    names = [str(stage["name"]) for stage in loaded.pipeline["stages"]]
+    times = worker.stage_times(len(names))
+    return dict(zip(names, times.mean(axis=0).tolist(), strict=True)) if len(times) else {}
+
+
 def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
     """Yield evenly spread samples, because a dataset may be sorted by class."""
     chosen = set(np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)).tolist())
@@ -146,14 +160,14 @@ def spread_samples(data: Dataset, count: int) -> Iterator[dict[str, Array]]:
 
 def _compare_answers(e: Evidence, workers: Sequence[Worker], loaded: Sequence[Loaded], data: Dataset) -> None:
     """Compare both models' outputs for up to 256 samples: agreement of classes, and noise of all outputs."""
-    sizes = [evaluate.batch_size(model.inputs, 1) for model in loaded]
+    sizes = [evaluate.batch_size(model.judged_inputs, 1) for model in loaded]
     tops: list[list[int | None]] = [[], []]
     noise: dict[str, list[float]] = {}
     distributions = True
     for sample in spread_samples(data, _SAMPLES):
         outputs = []
         for worker, model, size in zip(workers, loaded, sizes, strict=True):
-            feeds, _ = evaluate.feeds(sample, model.inputs, data, size)
+            feeds, _ = evaluate.feeds(sample, model.judged_inputs, data, size)
             outputs.append(_real_outputs(worker.infer(feeds), model, size))
         for name, truth, held in zip(outputs[1], outputs[1].values(), outputs[0].values(), strict=False):
             if _are_numbers(truth, held):

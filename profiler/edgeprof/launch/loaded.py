@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.worker.runtime import FRAME_INPUT
 from edgeprof.worker.workload import INFERENCE, Workload
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Loaded:
     peak_rss_bytes: int | None = None
     microcontroller: Mapping[str, Any] | None = None
     pipeline: Mapping[str, Any] | None = None
+
+    @property
+    def judged_inputs(self) -> Sequence[TensorSpec]:
+        """The inputs that take the samples of a dataset: a frame, if the model is a pipeline."""
+        return self.inputs if self.pipeline is None else (FRAME_INPUT,)
 
     @property
     def is_served(self) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof.artifact.artifact import short_name
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.installation import mended_for
 from edgeprof.launch.fitting import fits
@@ -23,7 +24,7 @@ from edgeprof.reasons import Code
 from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
-from edgeprof.worker.runtime import LoadOptions, OperatorProfile, OperatorTime, TensorSpec
+from edgeprof.worker.runtime import IsolatedOperators, LoadOptions, OperatorProfile, OperatorTime, TensorSpec
 from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
 from edgeprof.worker.workload import Workload
 
@@ -99,7 +100,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._label = spec.label or Path(spec.target).name or spec.target
+        self._label = spec.label or short_name(spec.target) or spec.target
         self._process: WorkerProcess | None = None
         self._handler: Handler | None = None
         self._windows: dict[str | None, int] = {}  # workload → windows so far
@@ -226,8 +227,8 @@ class Worker:
         load = scenario._replace(seed=scenario.seed + number)
         request = {"do": "window", "scenario": load._asdict(), "seconds": seconds, "workload": workload}
         asked_s = time.monotonic()
-        fields, blobs = self._ask(request, doing=f"a {scenario.name} window", extra_s=seconds)
-        with self._understood(f"a {scenario.name} window"):
+        fields, blobs = self._ask(request, doing=f"a window of the scenario {scenario.name}", extra_s=seconds)
+        with self._understood(f"a window of the scenario {scenario.name}"):
             window = Window.from_wire(fields, blobs[0])
             _require_window(window, asked_s, time.monotonic())
             return window
@@ -262,6 +263,22 @@ class Worker:
             operators = [OperatorTime(str(name), str(kind), took) for name, kind, took in answer["operators"]]
             _require_numbers(answer["seconds"], *(operator.seconds for operator in operators))
             return OperatorProfile(operators, answer["seconds"])
+
+    def isolate(self, names: Sequence[str]) -> IsolatedOperators | None:
+        """Offer operators of the model as further workloads, each alone; None if the runtime cannot.
+
+        Args:
+            names: Names of operators from a profile.
+
+        Returns:
+            The workloads; their unit is the inference, so that figures are per inference and operator.
+        """
+        answer, _ = self._ask({"do": "isolate", "names": list(names)}, doing="cutting out its operators")
+        with self._understood("cutting out its operators"):
+            if answer["workloads"] is None:
+                return None
+            workloads = [Workload(*workload) for workload in answer["workloads"]]
+            return IsolatedOperators(workloads, {str(name): str(why) for name, why in answer["refused"].items()})
 
     def token_times(self) -> list[npt.NDArray[np.float64]]:
         """For each request since the last call: the seconds from its beginning to each of its tokens."""

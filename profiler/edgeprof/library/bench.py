@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from edgeprof.artifact.artifact import short_name
 from edgeprof.benchmark import conductor
 from edgeprof.benchmark.language_request import language_request
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
@@ -60,6 +61,7 @@ def bench(
     random_weights: bool = False,
     server_model: str | None = None,
     profile_ops: int | None = None,
+    isolate_ops: int = 0,
     frames: str | os.PathLike[str] | None = None,
     sample_rate_hz: float = 100.0,
     sensors: Sequence[str] | None = None,
@@ -112,6 +114,7 @@ def bench(
         server_model: The model of a server that is given by its URL; by default the server's only model.
         profile_ops: How many operators of each model get their own row, from a run outside the windows; by default the
             models are not profiled.
+        isolate_ops: How many of them are also measured alone, in turns with the whole model.
         frames: For a pipeline: a video, a folder of images, a camera or a stream; by default the pipeline's own source.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
@@ -178,6 +181,7 @@ def bench(
             options=options or {},
             server_model=server_model,
             profile_ops=profile_ops,
+            isolate_ops=isolate_ops,
             **language_request(
                 {name: None if count is None else _listed(count) for name, count in lengths.items()},
                 _listed(batch),
@@ -220,7 +224,7 @@ def _sorted_out(
     for name, model in named:
         if isinstance(model, (str, os.PathLike)):
             spec = os.fspath(model)
-            paths[_unused_name(name or Path(spec).name, paths, callables)] = spec
+            paths[_unused_name(name or short_name(spec), paths, callables)] = spec
         elif callable(model):
             own_name = getattr(model, "__name__", type(model).__name__)
             callables[_unused_name(name or own_name, paths, callables)] = model

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 from edgeprof import __version__, units
 from edgeprof.reporters import answer, proof_section, view
 from edgeprof.reporters import host_section as context
-from edgeprof.reporters.charts import budget, latency, operators, pareto, stages, traces, trend
+from edgeprof.reporters.charts import budget, latency, operators, pareto, savings, stages, traces, trend
 from edgeprof.reporters.charts.rows import rows as rows_of
 from edgeprof.reporters.charts.svg import NARROW, WIDE, color, escape
 from edgeprof.reporters.names import shortened, shortened_pairs, with_short_names
-from edgeprof.reporters.operator_view import ATTRIBUTED
+from edgeprof.reporters.operator_view import operator_notes
 from edgeprof.reporters.terminal import together
 from edgeprof.results import schema
 from edgeprof.verdicts.recommend import recommended_variant
+from edgeprof.verdicts.savings import savings as savings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -379,7 +380,15 @@ def _stages(rows: Sequence[Row]) -> str:
         "One frame: each stage with its median time, and the mean power of the device while the stage runs, with its "
         "95 % interval. The area is the energy of the stage, the most that a cheaper variant of it can save."
     )
-    return _section("A frame by stage", lead + others, drawn) if drawn else ""
+    results = list({row.result.id: row.result for row in rows}.values())
+    labels = {id(row.variant): row.label for row in rows}
+    saved = _figure(lambda width: savings.draw(savings_of(results), labels, width))
+    if saved:
+        lead += (
+            " Below: what a frame would save with each variant, with its 95 % interval, and the stages whose joules "
+            "differ."
+        )
+    return _section("A frame by stage", lead + others, drawn, saved) if drawn else ""
 
 
 def _latency(rows: Sequence[Row]) -> str:
@@ -399,8 +408,9 @@ def _operators(rows: Sequence[Row]) -> str:
     if not drawn:
         return ""
     lead = "Shares of a call, from a separate run outside the windows, scaled to the measured latency. "
+    lead += " ".join(operator_notes([row.variant for row, _ in drawn]))
     figures = [f'<h3>{escape(row.label)}</h3><figure class="wide">{picture}</figure>' for row, picture in drawn]
-    return _section("Where the time goes", lead + ATTRIBUTED + others, *figures)
+    return _section("Where the time goes", lead + others, *figures)
 
 
 def _budget(rows: Sequence[Row]) -> str:

@@ -5,21 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprof import units
+from edgeprof.verdicts.savings import savings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.results.schema import EnergyFigure, Pipeline, Stage, Variant
+    from edgeprof.results.schema import EnergyFigure, Pipeline, Result, Stage
+    from edgeprof.verdicts.savings import Saved, Saving
 
 
-def stage_lines(variants: Sequence[Variant]) -> list[str]:
-    """Write one line for each pipeline: the shares of its stages in a frame's joules, or else in its time."""
-    return [
+def stage_lines(result: Result) -> list[str]:
+    """Write one line for each pipeline: the shares of its stages in a frame's joules, or else in its time; and one for
+    each of its variants: what a frame saves with it.
+    """
+    lines = [
         f"{variant.name}: {_replayed_frames(variant.pipeline)}{_sum_of_parts(variant.stages, variant.pipeline)}"
         f"{_slowest_stage(variant.stages)}."
-        for variant in variants
+        for variant in result.variants
         if variant.stages and variant.pipeline is not None
     ]
+    return [*lines, *map(_saving_line, savings([result]))]
+
+
+def _saving_line(saving: Saving) -> str:
+    """Say what a frame saves with a variant, or spends more, and in which stages."""
+    frame = f"a frame's {units.quantity(saving.baseline_j, 'J')}"
+    if not saving.frame.is_certain:
+        return f"{saving.variant.name} saves {amount_text(saving.frame)} of {frame}: it may be nothing."
+    parts = [f"{name} {amount_text(amount)}" for name, amount in saving.stages.items() if amount.is_certain]
+    where = f" ({', '.join(parts)})" if parts else ""
+    if saving.frame.value < 0:
+        return f"{saving.variant.name} spends more than {frame}; it saves {amount_text(saving.frame)}{where}."
+    return f"{saving.variant.name} saves {amount_text(saving.frame)} of {frame}{where}."
 
 
 def _replayed_frames(pipeline: Pipeline) -> str:
@@ -59,6 +76,15 @@ def rest_text(rest: EnergyFigure | None) -> str:
     if rest is None or rest.value is None:
         return "–"
     return units.plus_minus(rest.value, rest.expanded_uncertainty, "J")
+
+
+def amount_text(amount: Saved) -> str:
+    """Write joules that are saved, as ``12.3 mJ (8.1 to 16.2)``."""
+    factor, prefix = units.prefix_for([max(abs(amount.value), abs(amount.low), abs(amount.high))])
+    value, low, high = (
+        f"{joules / factor:.3g}".replace("-", "−") for joules in (amount.value, amount.low, amount.high)
+    )
+    return f"{value} {prefix}J ({low} to {high})"
 
 
 def marked_stage_lines(stages: Sequence[Stage]) -> list[str]:

@@ -494,7 +494,7 @@ def notes(result: Result) -> list[str]:
     if any(v.latency_s and v.latency_s.p99_bound is not None for v in result.variants):
         lines.append("p99 ≤ is a bound that holds with 99 % confidence; p50 and p99 are the measured quantiles.")
     lines += language_lines(result.variants)
-    lines += stage_lines(result.variants)
+    lines += stage_lines(result)
     lines += load_lines(result.variants)
     if result.interrupted:
         lines.append("Interrupted: the result contains what had been measured until then.")

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import units
 from edgeprof.artifact import recognise
+from edgeprof.artifact.artifact import short_name
 from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
-from edgeprof.compression.conductor import compress
-from edgeprof.compression.variant import chain_name, check_chain, parse_chain, safe, stem
+from edgeprof.compression.variant import safe, stem
 from edgeprof.diagnosis.checks import Finding
 from edgeprof.diagnosis.evidence import blame, explain
-from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 from edgeprof.evaluation import labels
 from edgeprof.evaluation.load import load_dataset, load_metric
 from edgeprof.launch.choose import own_formats
@@ -31,7 +31,9 @@ from edgeprof.results import document, files, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing.device import host as context
 from edgeprof.study import search as study_search
+from edgeprof.study.candidate import Candidate, Maker, StageMaker
 from edgeprof.study.outcome import Outcome
+from edgeprof.study.stages import frames_fingerprint
 from edgeprof.verdicts.cost import Costs
 from edgeprof.verdicts.recommend import budgets, judge
 
@@ -47,31 +49,6 @@ if TYPE_CHECKING:
     from edgeprof.roots import Roots
     from edgeprof.study.recipe import Search, StudyFile
     from edgeprof.study.search import Judgement
-
-
-@dataclass
-class Candidate:
-    """One variant on its way through the study.
-
-    Attributes:
-        name: The name of its chain of compression steps.
-        path: The variant's file; None if the variant could not be made.
-        recipe: The provenance of each step.
-        failure: Why the variant could not be made, does not load or answers NaN; None if it works.
-        predicted: The speed-up that the saved arithmetic alone would give; None if it cannot be computed.
-        findings: The findings of ``diagnose`` that speak against the variant.
-        hopeless: Why the variant is not worth measuring; None if it is worth it.
-        size_bytes: The size of the variant's file, once it has been inspected.
-    """
-
-    name: str
-    path: str | None = None
-    recipe: list[dict[str, Any]] = field(default_factory=list)
-    failure: VariantError | None = None
-    predicted: float | None = None
-    findings: list[Finding] = field(default_factory=list)
-    hopeless: str | None = None
-    size_bytes: int | None = None
 
 
 def prepare(
@@ -103,7 +80,7 @@ def prepare(
         UnavailableError: a library that the study needs is not here.
     """
     formats = own_formats(host)
-    bases = [recognise(study.model, formats) for study in studies]
+    bases = [recognise(study.spec, formats) for study in studies]
     prepared = []
     for study, base in zip(studies, bases, strict=True):
         # Models whose files bear the same name get folders named after the path that the study gives.
@@ -163,7 +140,7 @@ class StudySweep:
         self.target = target
         self.study, self.base, self.directory, self.host, self.roots = study, base, directory, host, roots
         self.progress, self.say = progress, say
-        self.reference = ModelRequest(study.model, "baseline")
+        self.reference = ModelRequest(study.spec, "baseline")
         self.data: Dataset | None = None
         self.metric: Metric | None = None
         if study.dataset is not None:
@@ -171,7 +148,7 @@ class StudySweep:
             self.metric = load_metric(study.metric, host)
             labels.require_some(self.data.labels, self.data.name)
             self.metric.check(self.data.labels)
-        self.train = self.data if study.train is None else load_dataset(study.train, host, study.preprocess)
+        self.maker = self._make_maker(directory / "variants")
         tried = study.search.examples() if study.search else []
         for chain in [*study.chains, *([study.baseline] if study.baseline else []), *tried]:
             self._check_chain(chain)
@@ -182,9 +159,16 @@ class StudySweep:
         self.limits, self.requirements = product.limits(study.limits) if product else (study.limits, [])
         self.fresh = False
 
+    def _make_maker(self, directory: Path) -> Maker | StageMaker:
+        study = self.study
+        if study.stages:
+            return StageMaker(study, self.base.own_formats, directory, self.host, target=self.target, say=self.say)
+        train = self.data if study.train is None else load_dataset(study.train, self.host, study.preprocess)
+        return Maker(self.base, self.host, directory, train, study, self.target, self.say)
+
     def _check_chain(self, chain: str) -> None:
         try:
-            check_chain(parse_chain(chain), self.host.of("compressors"), self.base.format)
+            self.maker.check(chain)
         except InputError as error:
             raise InputError(f"{self.study.path}: {chain}: {error.message}", remedy=error.remedy) from None
 
@@ -346,33 +330,7 @@ class StudySweep:
         Raises:
             StorageError: it cannot be written.
         """
-        name = chain_name(parse_chain(chain))
-        try:
-            manifest = compress(
-                self.base,
-                [chain],
-                self.host,
-                self.directory / "variants",
-                self.train,
-                seed=self.study.seed,
-                shapes=self.study.protocol.get("shapes"),
-                dtypes=self.study.protocol.get("dtypes"),
-                device=self.target,
-                note=self.say,
-            )
-        except StorageError:
-            raise
-        except (InputError, UnavailableError) as error:
-            # A recipe that does not fit the model or this device fails alone; the study goes on with the others.
-            self.say(f"{name}: {error.message}")
-            return Candidate(name, failure=VariantError.of(error))
-        (entry,) = manifest["variants"]
-        path = None if entry["model"] is None else str(self.directory / "variants" / entry["model"]["path"])
-        candidate = Candidate(name, path, entry["recipe"])
-        if entry["status"] == "failed":
-            reason = entry["reasons"][0]
-            candidate.failure = VariantError(reason["message"], remedy=reason["remedy"], code=reason["code"])
-        return candidate
+        return self.maker.make(chain, self.study.name_of(chain))
 
     def _look_at(self, candidate: Candidate) -> None:
         """Inspect a variant by cheap proxies: size, arithmetic, signal to noise, agreement on a few samples."""
@@ -388,20 +346,37 @@ class StudySweep:
             candidate.findings = [Finding(**saved) for saved in seen["findings"]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self.say(f"{candidate.name}: inspecting")
-            diagnosis = explain(
-                variant,
-                self.host,
-                self.roots,
-                baseline=recognise(self.reference.spec, self.base.own_formats),
-                data=self.data,
-                recipe=candidate.recipe,
-            )
-            findings = [asdict(finding) for finding in diagnosis.findings if finding.status != "ok"]
-            seen = {"predicted": diagnosis.predicted, "findings": findings, "facts": diagnosis.facts}
+            findings, predicted, facts = self._diagnose(candidate, variant)
+            seen = {
+                "predicted": predicted,
+                "findings": [asdict(finding) for finding in findings],
+                "facts": facts,
+            }
             files.write(path, json.dumps(seen, indent=2) + "\n")
-            candidate.findings = [finding for finding in diagnosis.findings if finding.status != "ok"]
+            candidate.findings = findings
         candidate.predicted = seen["predicted"]
         candidate.hopeless = self._why_hopeless(candidate, seen["facts"], variant)
+
+    def _diagnose(self, candidate: Candidate, variant: Artifact) -> tuple[list[Finding], float | None, dict[str, Any]]:
+        """Return what speaks against a variant, its predicted speed-up, and further facts.
+
+        Of a pipeline, the models that were replaced are examined, each beside the one that it replaces.
+        """
+        if not candidate.replaced:
+            baseline = recognise(self.reference.spec, self.base.own_formats)
+            diagnosis = explain(
+                variant, self.host, self.roots, baseline=baseline, data=self.data, recipe=candidate.recipe
+            )
+            return [f for f in diagnosis.findings if f.status != "ok"], diagnosis.predicted, diagnosis.facts
+        findings: list[Finding] = []
+        speed_ups, facts = [], {}
+        for stage, model, before, recipe in candidate.replaced:
+            mine, its = (recognise(path, self.base.own_formats) for path in (model, before))
+            diagnosis = explain(mine, self.host, self.roots, baseline=its, recipe=recipe)
+            findings += [replace(f, sentence=f"{stage}: {f.sentence}") for f in diagnosis.findings if f.status != "ok"]
+            speed_ups += [] if diagnosis.predicted is None else [diagnosis.predicted]
+            facts = diagnosis.facts
+        return findings, max(speed_ups, default=None), facts
 
     def _why_hopeless(self, candidate: Candidate, facts: dict[str, Any], variant: Artifact) -> str | None:
         limit, size = self.limits.max_size_bytes, variant.size_bytes
@@ -448,11 +423,13 @@ class StudySweep:
         """Return a file name that hashes everything that a measurement depends on."""
         judge = self.data
         data = None if judge is None else (judge.name, judge.preprocessing, judge.fingerprint(), self.study.metric)
+        frames = self.study.protocol.get("frames")
         # A Python target is a file and an attribute; the same file may hold several models.
         artifacts = [(model.name, recognise(model.spec, self.base.own_formats)) for model in models]
         parts = [
-            [(name, a.sha256, Path(a.target).name if a.format == "python" else "") for name, a in artifacts],
+            [(name, a.sha256, short_name(a.spec) if a.format == "python" else "") for name, a in artifacts],
             self.study.protocol, self.study.seed, data, self.fingerprint,
+            *([] if frames is None else [frames_fingerprint(frames)]),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import string
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import toml_files, units
 from edgeprof.benchmark.request import input_shapes
-from edgeprof.compression.variant import chain_name, parse_chain
 from edgeprof.errors import InputError, unknown
+from edgeprof.study.stages import StageModel, pipeline_spec, read_stages, recipe_name, value_text
 from edgeprof.verdicts.gate import Limits
 from edgeprof.verdicts.recommend import Product
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 #: Key of [protocol] → the field of a BenchRequest and its type.
@@ -26,15 +27,16 @@ PROTOCOL: dict[str, tuple[str, type]] = {
     "threads": ("threads", int), "batch": ("batch", int), "scenario": ("scenario", str), "rate": ("rate_hz", float),
     "streams": ("streams", int), "sample_rate": ("sample_rate_hz", float), "rail": ("rail", str),
     "estimate_power": ("estimate_power_w", float), "timeout": ("timeout_s", float), "sensors": ("sensors", list),
-    "inputs": ("inputs", list),
+    "inputs": ("inputs", list), "frames": ("frames", str), "queue": ("queue", int),
 }  # fmt: skip
 _TOP = (
     "model", "models", "baseline", "dataset", "train", "preprocess", "metric", "seed", "protocol", "recipes", "budgets",
-    "product", "search",
+    "product", "search", "stages",
 )  # fmt: skip
 _BUDGETS = {
     "max_accuracy_drop": ("max_accuracy_drop", ""),
     "max_latency_p99": ("max_p99_s", "s"),
+    "min_fps": ("min_rate_hz", "1"),
     "max_energy": ("max_j", "J"),
     "max_rss": ("max_rss_bytes", "B"),
     "max_size": ("max_size_bytes", "B"),
@@ -100,6 +102,7 @@ class StudyFile:
         dataset: Data that variants are judged on, as for ``--dataset``; None: none.
         train: Data for calibration and training; None: ``dataset``.
         protocol: Fields of a BenchRequest.
+        stages: For a pipeline: the stages whose models are varied.
     """
 
     path: Path
@@ -115,6 +118,20 @@ class StudyFile:
     limits: Limits = field(default_factory=Limits)
     product: Product | None = None
     search: Search | None = None
+    stages: Mapping[str, StageModel] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> str:
+        """The base model as ``recognise`` takes it: a pipeline with the models of its stages."""
+        return pipeline_spec(self.model, self.stages)
+
+    def name_of(self, chain: str) -> str:
+        """Return the name of the variant that a chain makes; for a pipeline, that a recipe for its stages makes.
+
+        Raises:
+            InputError: It is no chain, or names no stage with a model.
+        """
+        return recipe_name(chain, self.stages, self.path.parent)
 
 
 def load(path: Path) -> list[StudyFile]:
@@ -128,15 +145,20 @@ def load(path: Path) -> list[StudyFile]:
         if key not in _TOP:
             raise unknown(f"key of {path.name}", key, _TOP)
     models = _read_models(path, content)
-    chains = list(_read_chains(path, _read_table(path, content, "recipes")))
-    search = _read_search(path, _read_table(path, content, "search"))
+    stages = _read_stages(path, content, models)
+
+    def name_of(recipe: str) -> str:
+        return recipe_name(recipe, stages, path.parent)
+
+    chains = list(_read_chains(path, _read_table(path, content, "recipes"), name_of))
+    search = _read_search(path, _read_table(path, content, "search"), name_of)
     if not chains and search is None:
         raise InputError(f"{path} has no recipes", remedy='[recipes] with explicit = ["int8-dynamic", …].')
     if len(chains) > _MOST:
         raise InputError(f"{path} asks for {len(chains)} variants; {_MOST} at most", remedy=_COARSER)
     baseline = _read_text(path, content, "baseline")
     if baseline is not None:
-        parse_chain(baseline)
+        name_of(baseline)
     data = {key: _read_text(path, content, key) for key in ("dataset", "train")}
     study = StudyFile(
         path=path,
@@ -144,14 +166,16 @@ def load(path: Path) -> list[StudyFile]:
         chains=chains,
         baseline=baseline,
         **{key: None if spec is None else _relative_to_study(path, spec) for key, spec in data.items()},
-        preprocess={key: _value_text(value) for key, value in _read_table(path, content, "preprocess").items()},
+        preprocess={key: value_text(value) for key, value in _read_table(path, content, "preprocess").items()},
         metric=_read_text(path, content, "metric") or "top1",
         seed=_of_type(path, "seed", content.get("seed", 0), int),
         protocol=_read_protocol(path, _read_table(path, content, "protocol")),
         limits=_read_limits(path, _read_table(path, content, "budgets")),
         product=_read_product(path, _read_table(path, content, "product")),
         search=search,
+        stages=stages,
     )
+    _check_rate(study)
     return [replace(study, model=model) for model in models]
 
 
@@ -166,6 +190,29 @@ def _read_models(path: Path, content: Mapping[str, Any]) -> list[str]:
     if len(set(given)) < len(given):
         raise InputError(f"{path} names the same model twice", remedy="Name each once.")
     return [_relative_to_study(path, model) for model in given]
+
+
+def _read_stages(path: Path, content: Mapping[str, Any], models: list[str]) -> dict[str, StageModel]:
+    stages = read_stages(path, _read_table(path, content, "stages"), functools.partial(_relative_to_study, path))
+    if stages and len(models) > 1:
+        raise InputError(f"{path} has stages of several pipelines", remedy="Write a study for each pipeline.")
+    if stages and "train" in content:
+        raise InputError(
+            f"{path}: train belongs to the stage whose model it trains",
+            remedy=f'Write it as train = "{content["train"]}" in [stages.{next(iter(stages))}].',
+        )
+    return stages
+
+
+def _check_rate(study: StudyFile) -> None:
+    """Check that frames come as often as the budgets ask for."""
+    asked = max(study.limits.min_rate_hz or 0.0, (study.product.fps or 0.0) if study.product else 0.0)
+    given = study.protocol.get("rate_hz")
+    if study.protocol.get("scenario") == "periodic" and given is not None and asked > given:
+        raise InputError(
+            f"{study.path}: no variant can process {asked:g} frames a second, because [protocol] gives {given:g}",
+            remedy="Raise rate in [protocol], or ask for fewer.",
+        )
 
 
 def _read_text(path: Path, content: Mapping[str, Any], key: str) -> str | None:
@@ -193,6 +240,8 @@ def _read_protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown(f"key of [protocol] in {path.name}", key, PROTOCOL)
         name, wanted = PROTOCOL[key]
         protocol[name] = _of_type(path, key, value, wanted)
+    if "frames" in protocol:
+        protocol["frames"] = _relative_to_study(path, protocol["frames"])
     if "inputs" in protocol:
         protocol["shapes"], protocol["dtypes"] = input_shapes([str(declared) for declared in protocol.pop("inputs")])
     return protocol
@@ -214,7 +263,7 @@ def _relative_to_study(path: Path, text: str) -> str:
     return str(path.parent / text) if toml_files.exists(near) else text
 
 
-def _read_chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
+def _read_chains(path: Path, recipes: Mapping[str, Any], name_of: Callable[[str], str]) -> Iterator[str]:
     """Yield the explicit chains, then those of grids and ranges, each once."""
     for key in recipes:
         if key not in {"explicit", "grid", "range"}:
@@ -225,7 +274,7 @@ def _read_chains(path: Path, recipes: Mapping[str, Any]) -> Iterator[str]:
         raise InputError(f"{path}: explicit is not a list of chains")
     grids = [*_read_rows(path, recipes, "grid"), *_read_rows(path, recipes, "range")]
     for chain in itertools.chain(explicit, *(_expand_grid(path, grid) for grid in grids)):
-        name = chain_name(parse_chain(chain))
+        name = name_of(chain)
         if name not in seen:
             seen.add(name)
             yield chain
@@ -270,7 +319,7 @@ def _expand_grid(path: Path, grid: Mapping[str, Any]) -> Iterator[str]:
 
 def _read_values(path: Path, name: str, given: Any) -> list[str]:
     if isinstance(given, list) and given:
-        return list(dict.fromkeys(_value_text(value) for value in given))
+        return list(dict.fromkeys(value_text(value) for value in given))
     if isinstance(given, dict) and {"from", "to", "steps"} <= set(given):
         low, high, _ = _read_range(path, name, given)
         steps = _of_type(path, f"steps of {name}", given["steps"], int)
@@ -301,7 +350,7 @@ def _read_range(path: Path, name: str, given: Mapping[str, Any]) -> tuple[float,
     return low, high, logarithmic
 
 
-def _read_search(path: Path, given: Mapping[str, Any]) -> Search | None:
+def _read_search(path: Path, given: Mapping[str, Any], name_of: Callable[[str], str]) -> Search | None:
     if not given:
         return None
     pattern, trials = given.get("with"), given.get("trials", 20)
@@ -319,12 +368,10 @@ def _read_search(path: Path, given: Mapping[str, Any]) -> Search | None:
             choices[name] = _read_range(path, name, value)
         else:
             choices[name] = _read_values(path, name, value)
-    parse_chain(pattern.format(**dict.fromkeys(names, "1")))
-    return Search(pattern, choices, trials)
-
-
-def _value_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    space = Search(pattern, choices, trials)
+    for example in space.examples():
+        name_of(example)
+    return space
 
 
 def _read_limits(path: Path, given: Mapping[str, Any]) -> Limits:
@@ -338,6 +385,8 @@ def _read_limits(path: Path, given: Mapping[str, Any]) -> Limits:
             raise InputError(
                 f"{path}: {key} = {value} is not a budget", remedy="Give a finite number that is not below 0."
             )
+        if limits[field_name] == 0 and key not in {"max_accuracy_drop", "min_fps"}:
+            raise InputError(f"{path}: no model can keep {key} = {value}", remedy="Give a number above 0.")
     return Limits(**limits)
 
 

@@ -30,15 +30,17 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Interval, Ratio, Result, Variant
 
-Unit = Literal["J", "s", "B", "1", ""]
+Unit = Literal["J", "s", "Hz", "B", "1", ""]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits, in joules, seconds, bytes and ratios; None: there is no such limit."""
+    """The limits, in joules, seconds, hertz, bytes and ratios; None: there is no such limit."""
 
     max_j: float | None = None
     max_p99_s: float | None = None
+    #: Frames, or other units of work, per second that must be reached.
+    min_rate_hz: float | None = None
     #: In points if the metric is a ratio (0.01: one point), else a share of the baseline's value.
     max_accuracy_drop: float | None = None
     max_rss_bytes: float | None = None
@@ -65,7 +67,7 @@ class Check:
         value: The figure, in ``unit``; a ratio for a regression or a drop (0.03 is 3 %).
         ci95: The 95 % interval of the figure.
         limit: The limit, in ``unit``.
-        unit: ``J``, ``s``, ``B``, ``1`` for a ratio.
+        unit: ``J``, ``s``, ``Hz``, ``B``, ``1`` for a ratio.
         provenance: Provenance of the joules.
         reason: Why it fails without a figure, or why the verdict is open.
     """
@@ -170,6 +172,8 @@ def _check_variant(
         checks.append(_check_energy(variant, limits.max_j, decided))
     if limits.max_p99_s is not None:
         checks.append(_check_p99(variant, limits.max_p99_s))
+    if limits.min_rate_hz is not None:
+        checks.append(_check_rate(variant, limits.min_rate_hz))
     if limits.max_accuracy_drop is not None:
         checks.append(_check_accuracy_drop(variant, limits.max_accuracy_drop, pair, decided))
     if limits.max_rss_bytes is not None:
@@ -224,6 +228,14 @@ def _check_p99(variant: Variant, limit: float) -> Check:
         )
     # The upper bound is checked, since the quantile of a short run says little about the slowest request in a hundred.
     return _check_value(label(variant), "p99 latency", latency.p99_bound if latency else None, limit, "s", reason=few)
+
+
+def _check_rate(variant: Variant, limit: float) -> Check:
+    """Check the rate that was reached: with a fixed rate, that of the frames that were not dropped."""
+    name, reached = label(variant), variant.throughput_per_s
+    if reached is None:
+        return Check(name, "frame rate", passed=False, limit=limit, unit="Hz", reason="no throughput was measured")
+    return Check(name, "frame rate", reached >= limit, value=reached, limit=limit, unit="Hz")
 
 
 def _check_accuracy_drop(variant: Variant, limit: float, pair: Pair | None, decided: _Decided) -> Check:

@@ -11,7 +11,9 @@ may run under the Python of its board.
 """
 
 import functools
-from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+import inspect
+import re
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 #: The longest name of a stage (characters); it becomes a label of a metric.
 MOST_NAME = 100
@@ -71,12 +73,79 @@ class Pipeline:
             self._stages = check_stages(self._given() if callable(self._given) else self._given)
         return self._stages
 
+    def with_models(self, models: Dict[str, str]) -> "Pipeline":
+        """The same pipeline with other models: its function receives each path in the parameter of the stage's name.
+
+        Args:
+            models: Stage → path of its model.
+
+        Raises:
+            PipelineError: the stages are not made by a function, or it has no such parameter.
+        """
+        if not callable(self._given):
+            raise PipelineError("its stages are a list; make them in a function that receives the models as parameters")
+        for stage in models:
+            taken = model_parameters(self._given)
+            if taken is not None and stage not in taken:
+                raise PipelineError(no_model_sentence(stage, taken))
+        return Pipeline(functools.partial(_make_with, self._given, dict(models)), self.source)
+
     def __call__(self, frame: Any) -> Any:
         """Pass a frame through all stages, and return what the last one returns."""
         value = frame
         for stage in self.stages:
             value = stage.call(value)
         return value
+
+
+def _make_with(make: Callable[..., Sequence[GivenStage]], models: Dict[str, str]) -> List[Stage]:
+    """The stages that a function makes of these models; each model belongs to the stage of its parameter's name."""
+    stages = check_stages(make(**models))
+    names = [stage.name for stage in stages]
+    for name in models:
+        if name not in names:
+            raise PipelineError("no stage is named {!r}; the stages are {}".format(name, ", ".join(names)))
+    return stages
+
+
+def model_parameters(make: Callable[..., Any]) -> Optional[List[str]]:
+    """The parameters of the function that makes a pipeline's stages; None where it takes any, or they are not known."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # built in C without a signature
+        return None
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+
+
+def no_model_sentence(stage: str, taken: Sequence[str]) -> str:
+    """Say that a pipeline's function takes no model for a stage."""
+    known = ", ".join(taken) or "none"
+    return "its function takes no model for a stage {!r} (parameters: {})".format(stage, known)
+
+
+#: The comma before ``stage=PATH``; other commas belong to a path.
+_BEFORE_STAGE = re.compile(r",(?=[^\W\d]\w*=)")
+
+
+def split_models(text: str) -> Tuple[str, Dict[str, str]]:
+    """Split ``app.py:pipeline,detect=int8.onnx`` into the pipeline and the models of its stages.
+
+    Returns:
+        The text before the first stage, and stage → path; empty where no model is named.
+    """
+    target, *given = _BEFORE_STAGE.split(text)
+    return target, dict(stage.split("=", 1) for stage in given)
+
+
+def join_models(target: str, models: Dict[str, str]) -> str:
+    """The reverse of ``split_models``."""
+    return ",".join([target, *("{}={}".format(stage, path) for stage, path in models.items())])
 
 
 def pipeline(

@@ -34,6 +34,9 @@ TensorSpec = NamedTuple(
     ],
 )
 
+#: The input of a pipeline whose answers are judged: a batch of one frame.
+FRAME_INPUT = TensorSpec("frame", ANY_SHAPE, ANY_DTYPE, None)
+
 
 class LoadOptions(NamedTuple):
     """How a model is to be loaded."""
@@ -60,6 +63,15 @@ OperatorProfile = NamedTuple(
     [
         ("operators", List[OperatorTime]),
         ("seconds", float),  # of one of the same calls as a whole, by the host's clock
+    ],
+)
+
+
+IsolatedOperators = NamedTuple(
+    "IsolatedOperators",
+    [
+        ("workloads", List[Workload]),  # named as the operators; ``units_per_call``: how often a call runs the operator
+        ("refused", Dict[str, str]),  # operator → why it cannot be run alone
     ],
 )
 
@@ -143,6 +155,9 @@ class Session(ABC):
     #: The tensors that the model takes and returns; dynamic dimensions stay dynamic here.
     inputs: Sequence[TensorSpec] = ()
     outputs: Sequence[TensorSpec] = ()
+
+    #: The inputs of ``run`` where answers are judged; None: ``inputs``.
+    judged_inputs: Optional[Sequence[TensorSpec]] = None
 
     #: Example inputs that come with the model (name → array), used where the user gives none; most models have none.
     examples: Optional[Dict[str, Any]] = None
@@ -303,6 +318,22 @@ class Session(ABC):
         """
         return None
 
+    def isolate_operators(self, feeds: Dict[str, Any], names: Sequence[str]) -> Optional[IsolatedOperators]:  # noqa: ARG002 - see above
+        """Cut operators out of the model, each with the inputs that it has in an inference of ``feeds``, so that
+        ``bind_workload`` can repeat each alone. None: the runtime cannot cut out operators.
+
+        A call should run its operator so often that starting the call takes no noticeable part of it. This too happens
+        in a worker of its own.
+
+        Args:
+            feeds: The inputs of the model.
+            names: Names of operators, as ``profile_operators`` of another session returned them.
+
+        Raises:
+            LoadError: no operator of this model can be cut out; the sentence says why.
+        """
+        return None
+
     def gpu_peak_bytes(self) -> Optional[int]:
         """The most device memory that this session has held, in bytes; None where the runtime does not know."""
         return None
@@ -337,6 +368,8 @@ class Runtime(ABC):
     #: defines ``model``.
     smallest_model: Optional[bytes] = None
     smallest_format: Optional[str] = None
+    #: Suffix of a file that belongs beside ``smallest_model``, under the same name → its content.
+    smallest_beside: Dict[str, bytes] = {}
     #: What may help where the library crashes while it loads a model, such as an option that avoids the crashing part.
     crash_remedy: Optional[str] = None
     #: Settings that are common and can cost time: the option, its value, and a description as the beginning of a

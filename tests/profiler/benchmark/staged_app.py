@@ -1,45 +1,36 @@
-"""An application of three stages, each of which logs for a virtual board when it runs.
+"""An application of three stages on the device of the running test (``virtual_device``)."""
 
-``EDGEPROF_TEST_LOG`` names the log (``logged_board.Logged``).
-"""
-
-import os
-import struct
-import time
 from typing import Any
 
 import edgeprof
+from tests.profiler.benchmark.virtual_device import work
 
 SECONDS = {"decode": 0.003, "detect": 0.012, "draw": 0.002}
-_log = os.open(os.environ["EDGEPROF_TEST_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+#: Watts of the module while a stage runs, and without work.
+POWER = {"decode": 6.0, "detect": 11.0, "draw": 4.0, "idle": 2.0}
 _calls: list[str] = []
-
-
-def _write(mark: bytes) -> None:
-    os.write(_log, struct.pack("=dc", time.monotonic(), mark))
 
 
 class Timed:
     """A stage that takes a fixed time for any input."""
 
-    def __init__(self, name: str, mark: bytes) -> None:
-        self._name, self._mark = name, mark
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __call__(self, value: Any) -> Any:
-        _write(self._mark)
-        time.sleep(SECONDS[self._name])
-        _write(b"-")
+        work(SECONDS[self._name], POWER[self._name])
         return value + 1
 
 
 def forgetful(value: Any) -> Any:
     """A stage that returns something else for the same input."""
+    work(0.001, 3.0)
     _calls.append("one more")
     return value + len(_calls)
 
 
 def stages() -> list[tuple[str, Any]]:
-    return [("decode", Timed("decode", b"d")), ("detect", Timed("detect", b"n")), ("draw", Timed("draw", b"w"))]
+    return [(name, Timed(name)) for name in SECONDS]
 
 
 @edgeprof.pipeline(source=lambda: range(5))

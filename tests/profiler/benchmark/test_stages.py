@@ -6,7 +6,6 @@ import csv
 import io
 import re
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,9 +19,9 @@ from edgeprof.plugins import PluginHost
 from edgeprof.reasons import Code
 from edgeprof.reporters import console, csv_rows, html_page, markdown
 from edgeprof.results import document, schema
-from edgeprof.roots import Roots
-from edgeprof.simulation.live import LiveBoard
-from tests.profiler.benchmark.logged_board import Logged
+from tests.profiler.benchmark import virtual_device
+from tests.profiler.benchmark.staged_app import POWER, SECONDS
+from tests.profiler.benchmark.virtual_device import VirtualDevice
 from tests.profiler.watching import Watcher
 
 if TYPE_CHECKING:
@@ -31,40 +30,28 @@ if TYPE_CHECKING:
     Measure = Callable[..., schema.Result]
 
 APP = Path(__file__).parent / "staged_app.py"
-#: Seconds of the application's stages, copied here because only a worker imports the application.
-SECONDS = {"decode": 0.003, "detect": 0.012, "draw": 0.002}
-#: Watts of the module while a stage runs, and without work.
-POWER = {"decode": 6.0, "detect": 11.0, "draw": 4.0, "idle": 2.0}
-_WATTS = {"d": POWER["decode"], "n": POWER["detect"], "w": POWER["draw"], "-": POWER["idle"]}
 
 
 @pytest.fixture(scope="module")
 def measure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
     folder = tmp_path_factory.mktemp("stages")
-    log = folder / "log"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPROF_DATA_DIR", str(folder / "data"))
-        patch.setenv("EDGEPROF_TEST_LOG", str(log))
         host = PluginHost.from_environment()
-        with LiveBoard("jetson-orin-nano", folder / "board", Logged(log, _WATTS)) as board:
+        roots = virtual_device.use(VirtualDevice(POWER["idle"]), patch, folder)
 
-            def run(attribute: str, **settings: object) -> schema.Result:
-                request = BenchRequest(
-                    models=[ModelRequest(f"{APP}:{attribute}", attribute)],
-                    sensors=["ina3221"],
-                    warmup_s=0.05,
-                    timeout_s=30.0,
-                    **settings,
-                )
-                return bench(request, host, Roots.resolve(folder / "board"), Watcher())
+        def run(attribute: str, **settings: object) -> schema.Result:
+            request = BenchRequest(
+                models=[ModelRequest(f"{APP}:{attribute}", attribute)], warmup_s=0.5, isolated=False, **settings
+            )
+            return bench(request, host, roots, Watcher())
 
-            yield run
-            assert board.failure is None
+        yield run
 
 
 @pytest.fixture(scope="module")
 def result(measure: Measure) -> schema.Result:
-    return measure("pipeline", windows=2, window_s=0.4, idle_s=0.3)
+    return measure("pipeline", windows=4, window_s=8.0, idle_s=2.0)
 
 
 def test_each_stage_has_the_joules_of_its_own_power(result):
@@ -73,17 +60,12 @@ def test_each_stage_has_the_joules_of_its_own_power(result):
     for stage in variant.stages:
         assert stage.method == "repeat"
         assert stage.calls_per_frame == 1.0
-        assert stage.seconds.p50 == pytest.approx(SECONDS[stage.name], rel=0.5)
+        assert stage.separable
+        assert stage.seconds.p50 == pytest.approx(SECONDS[stage.name], rel=0.01)
         energy = stage.energy_j_per_call
         assert (energy.provenance, energy.rail) == ("simulated", "VDD_IN")
-        # On a busy machine, sleeps and therefore joules grow, but the power of a stage stays the same.
-        seconds = stage.seconds.mean
         for figure, watts in ((energy.gross, POWER[stage.name]), (energy.net, POWER[stage.name] - POWER["idle"])):
-            error = fmean(figure.windows) / seconds - watts
-            is_longest = stage.name == "detect"
-            # A stage of 2 or 3 ms also loses the time between its marks and its call.
-            limit = 0.3 * watts if is_longest else max(0.5 * watts, figure.expanded_uncertainty / seconds)
-            assert abs(error) < limit
+            assert figure.value == pytest.approx(watts * SECONDS[stage.name], rel=0.02)
 
 
 def test_stages_and_rest_make_a_frame(result):
@@ -93,7 +75,7 @@ def test_stages_and_rest_make_a_frame(result):
     parts = [stage.energy_j_per_call.gross.windows for stage in variant.stages]
     for whole, left, *stages in zip(frame.windows, rest.windows, *parts, strict=True):
         assert left + sum(stages) == pytest.approx(whole)
-    assert abs(rest.value) < 0.25 * max(frame.windows)
+    assert abs(rest.value) < 0.02 * max(frame.windows)
     assert variant.unit == "frame"
     assert variant.pipeline.frames == 5
 
@@ -117,7 +99,7 @@ def test_every_report_shows_the_stages(result):
 
 
 def test_a_stage_that_returns_something_else_each_time_has_no_joules_and_says_why(measure):
-    result = measure("tracker", windows=2, window_s=0.1, idle_s=0.0, scenario="periodic", rate_hz=40.0)
+    result = measure("tracker", windows=2, window_s=1.0, idle_s=1.0, scenario="periodic", rate_hz=40.0)
     (variant,) = result.variants
     decode, track = variant.stages
     assert (decode.method, track.method, track.energy_j_per_call) == ("repeat", "time-share", None)
@@ -131,7 +113,7 @@ def test_a_stage_that_returns_something_else_each_time_has_no_joules_and_says_wh
 
 def test_several_rates_take_turns_and_the_one_that_saturates_is_named(measure):
     result = measure(
-        "pipeline", windows=2, window_s=0.2, idle_s=0.3, scenario="periodic", rate_hz=4.0, further=[(1000.0, 1)]
+        "pipeline", windows=2, window_s=1.0, idle_s=1.0, scenario="periodic", rate_hz=4.0, further=[(1000.0, 1)]
     )
     (variant,) = result.variants
     slow, fast, between = variant.workloads[:3]
@@ -139,7 +121,7 @@ def test_several_rates_take_turns_and_the_one_that_saturates_is_named(measure):
     assert [(one.rate_hz, one.streams) for one in (slow, fast, between)] == [(4.0, 1), (1000.0, 1), (None, None)]
     (saturation,) = variant.loads.saturation
     assert (saturation.streams, saturation.kept_hz, saturation.saturated_hz) == (1, 4.0, 1000.0)
-    assert saturation.achieved_per_s < 1 / sum(SECONDS.values())
+    assert saturation.achieved_per_s <= 1 + 1 / sum(SECONDS.values())
     # A window is a whole loop of the clip at that rate, including the idle time after its last frame.
     assert [(one.inferences, one.end_s - one.start_s >= 5 / 4.0) for one in slow.windows] == [(5, True)] * 2
     assert "saturated" not in {reason.code for reason in variant.reasons}

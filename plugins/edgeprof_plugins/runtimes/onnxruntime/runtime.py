@@ -6,7 +6,6 @@ Options: ``graph_optimization`` (disable, basic, extended, all), ``inter_op_thre
 ``custom_ops`` (the path of a library), and ``provider.KEY`` for an option of the execution provider.
 """
 
-import base64
 import contextlib
 import ctypes
 import functools
@@ -23,6 +22,7 @@ from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     ANY_SHAPE,
     Availability,
+    IsolatedOperators,
     LoadError,
     LoadOptions,
     OperatorProfile,
@@ -32,6 +32,7 @@ from edgeprof.worker.runtime import (
     library_version,
 )
 
+from .. import smallest
 from ..nvidia.cuda import CudaError
 from ..nvidia.driver import ask_driver
 from .cuda import PROVIDERS as CUDA_PROVIDERS
@@ -65,15 +66,11 @@ HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExec
 THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
 
 
-#: y = max(x, 0), float32 [1, 2], as an .onnx file.
-_RELU = "CAc6PgoMCgF4EgF5IgRSZWx1EgR0aW55WhMKAXgSDgoMCAESCAoCCAEKAggCYhMKAXkSDgoMCAESCAoCCAEKAggCQgQKABAN"
-
-
 class OnnxRuntime(Runtime):
     name = "onnxruntime"
     formats = ("onnx", "ort")
     libraries = ("onnxruntime",)
-    smallest_model = base64.b64decode(_RELU)
+    smallest_model = smallest.ONNX
     crash_remedy = (
         "ONNX Runtime's optimisation of the graph may crash: try --option graph_optimization=extended, or basic."
     )
@@ -146,6 +143,7 @@ class OnnxSession(Session):
     ) -> None:
         self._ort, self._session, self._gpu, self._options, self._again = ort, session, gpu, options, again
         self._held: Any = None
+        self._alone: Dict[str, Callable[[], Any]] = {}  # the calls of operators that were cut out
         providers = session.get_providers()
         self.inputs = tuple(spec_of(node) for node in session.get_inputs())
         self.outputs = tuple(spec_of(node) for node in session.get_outputs())
@@ -277,6 +275,17 @@ class OnnxSession(Session):
 
         return operators.profile(self._options, make, calls)
 
+    def isolate_operators(self, feeds: Dict[str, Any], names: Sequence[str]) -> Optional[IsolatedOperators]:
+        if self._again is None or self._session.get_providers() != ["CPUExecutionProvider"]:
+            raise LoadError("operators can be measured alone only on the CPU's own provider of ONNX Runtime")
+        from . import isolated
+
+        operators, self._alone = isolated.cut_out(self._ort, self._options, self._again, self._fed(feeds), names)
+        return operators
+
+    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        return self._alone[name] if name in self._alone else self.bind(feeds)
+
     def synchronize(self) -> None:
         if self._gpu is not None:
             self._gpu.wait()
@@ -289,7 +298,7 @@ class OnnxSession(Session):
         gpu, self._gpu, self._held = self._gpu, None, None
         if gpu is not None:
             gpu.release()
-        self._session = None
+        self._session, self._alone = None, {}
         if gpu is not None:
             gpu.close()
 
