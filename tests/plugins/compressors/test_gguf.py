@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgeprof.artifact import gguf
+from edgeprof.artifact import gguf, recognise
+from edgeprof.compression import conductor
 from edgeprof.compression.share import check_share
 from edgeprof.compression.variant import settings
 from edgeprof.errors import InputError, VariantError
+from edgeprof.plugins import PluginHost
 from edgeprof.testing.compressors import check_compressor
 from edgeprof_plugins.compressors.gguf import TYPES, Gguf
 from tests.profiler.artifact import gguf_files
@@ -160,3 +162,19 @@ def test_a_type_that_the_model_has_already_changes_nothing_and_says_so(tmp_path:
     assert facts["coverage"]["weights"]["changed"] == 0
     with pytest.raises(VariantError, match=r"would change 0\.0 % of the weights"):
         check_share("gguf", "model.gguf", facts, 0.01, same=False)
+
+
+def test_a_variant_is_checked_with_a_short_request(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = []
+
+    class Recorded(conductor.Worker):
+        def __init__(self, spec: Any) -> None:
+            requests.append(dict(spec.options.options))
+            super().__init__(spec)
+
+    monkeypatch.setattr(conductor, "Worker", Recorded)
+    manifest = conductor.compress(recognise(str(model)), ["gguf:type=Q8_0"], PluginHost(), tmp_path / "out")
+    assert [variant["status"] for variant in manifest["variants"]] == ["ok"]
+    assert requests == [{"prompt": "8", "generate": "2"}]

@@ -46,34 +46,6 @@ def _callable(folder: Path) -> str:
     return f"{path}:run"
 
 
-def _keras(folder: Path) -> Path:
-    import tensorflow as tf
-
-    model = tf.keras.Sequential([
-        tf.keras.Input(batch_shape=(1, 2)),
-        tf.keras.layers.Reshape((1, 2)),
-        tf.keras.layers.LSTM(3, stateful=True),
-    ])  # fmt: skip
-    model.save(folder / "lstm.keras")
-    return folder / "lstm.keras"
-
-
-def _saved_model(folder: Path) -> Path:
-    import tensorflow as tf
-
-    class Sum(tf.Module):  # its state is declared trainable, as TensorFlow does by default
-        def __init__(self) -> None:
-            self.seen = tf.Variable(tf.zeros((1, 2)))
-
-        @tf.function(input_signature=[tf.TensorSpec((1, 2), tf.float32, name="x")])
-        def __call__(self, x):
-            return {"y": self.seen.assign_add(x)}
-
-    module = Sum()
-    tf.saved_model.save(module, str(folder / "sum"), signatures=module.__call__)
-    return folder / "sum"
-
-
 def _openvino(folder: Path) -> Path:
     import openvino
     from openvino import opset13
@@ -87,8 +59,6 @@ def _openvino(folder: Path) -> Path:
 
 
 KEEPERS = {
-    "Keras": ("tensorflow", "keras", _keras),
-    "SavedModel": ("tensorflow", "keras", _saved_model),
     "OpenVINO": ("openvino", "openvino", _openvino),
     "variable tensor": ("ai_edge_litert", "litert", lambda folder: models.tflite_sum(folder / "sum.tflite")),
     "resource variable": (
