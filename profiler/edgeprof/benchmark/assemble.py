@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeprof.benchmark import gpu_findings as device
-from edgeprof.benchmark import health, language, latency, loads, microcontrollers, operators, stages
+from edgeprof.benchmark import health, isolated, language, latency, loads, microcontrollers, operators, stages
 from edgeprof.energy.counters import unwrap
 from edgeprof.reasons import Code, Severity, severity_of
 from edgeprof.results import schema
@@ -78,6 +78,9 @@ def variant(record: VariantRecord, sampled: Sampled, plan: Plan, operators_kept:
     if record.main.windows:
         _add_measurements(row, record, sampled, plan)
     operators.add_findings(row, record, operators_kept)
+    if record.alone is not None and row.operators:
+        turns = [_workload_figures(workload, record.alone.idles, sampled, plan) for workload in record.alone.workloads]
+        isolated.add_findings(row, record.alone, turns, plan.statistic)
     language.add_findings(row, record)
     microcontrollers.add_findings(row, record)
     stages.add_findings(row, record, plan)

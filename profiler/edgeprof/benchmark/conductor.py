@@ -13,11 +13,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from edgeprof import __version__
-from edgeprof.benchmark import assemble, gpu_findings, language, microcontrollers, operators, stages
+from edgeprof.benchmark import assemble, gpu_findings, isolated, language, microcontrollers, operators, stages
 from edgeprof.benchmark.judging import Judge
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
 from edgeprof.benchmark.plan import Plan, make_plan, start_delay
-from edgeprof.benchmark.records import Sampled, VariantRecord
+from edgeprof.benchmark.progress import headlines
+from edgeprof.benchmark.records import Sampled, VariantRecord, charge_load
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates, load_options
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
@@ -173,7 +174,7 @@ class _Run:
         host = context.describe_host(self.roots)
         preflight = [] if self.is_elsewhere else context.preflight(self.roots)
         self.progress.begin(
-            self._headlines(host, able, interleaved=len(groups) == 1),
+            headlines(host, self.discovery.topology.headline, self.plan, able, interleaved=len(groups) == 1),
             self.plan.seconds(able, interleaved=len(groups) == 1),
             self._live,
         )
@@ -191,8 +192,8 @@ class _Run:
                 records += members
                 if not self.interrupted:
                     self._group(list(zip(group, members, strict=True)))
+            self._look_into_operators(list(zip(candidates, records, strict=False)))
             self.recording.stop()  # from here on nothing is measured
-            self._profile(list(zip(candidates, records, strict=False)))
             for candidate, record in zip(candidates, records, strict=False):
                 if candidate.runtime is not None and candidate.artifact.path is not None and record.main.windows:
                     record.microcontroller_need = candidate.runtime.microcontroller_need(str(candidate.artifact.path))
@@ -205,8 +206,10 @@ class _Run:
             fits = sampled.fits(created.isoformat(timespec="seconds"))
             board = corrections.board_name(self.discovery.topology.board, self.roots)
             corrections.keep_fitted(self.discovery.topology.channels, fits, board)
-        preflight = _charge_load(preflight, records)
-        variants = [assemble.variant(record, sampled, self.plan, self.request.profile_ops or 0) for record in records]
+        preflight = charge_load(preflight, records)
+        variants = [
+            assemble.variant(record, sampled, self.plan, self.request.operators_kept or 0) for record in records
+        ]
         assemble.pair_accuracies(variants, records)
         language.pair_perplexities(variants)
         cost = self.sampler.cost()
@@ -244,6 +247,18 @@ class _Run:
                 self.progress.note("interrupted: keeping what was measured")
 
     def _measure(self, records: list[VariantRecord], workers: list[Worker | None]) -> None:
+        self._take_turns(records, workers)
+        for record, worker in zip(records, workers, strict=True):
+            if worker is not None:
+                with self._charged_to(record):
+                    record.memory = own_memory(record.memory, worker.memory())
+                    if record.options.device != "cpu":
+                        record.gpu_process_bytes = device_memory(self.discovery.sensors, worker.pid)
+                    self.judge.evaluate(worker, record)
+                    self.judge.score_text(worker, record)
+
+    def _take_turns(self, records: list[VariantRecord], workers: list[Worker | None]) -> None:
+        """Measure the windows of all workloads, interleaved; the worker of a variant that fails becomes None."""
         idles: list[Span] = []
         for record in records:
             record.idles = idles
@@ -269,14 +284,6 @@ class _Run:
             if record.failure is not None:
                 workers[index] = None
         self._idle(idles, "idle after")
-        for record, worker in zip(records, workers, strict=True):
-            if worker is not None:
-                with self._charged_to(record):
-                    record.memory = own_memory(record.memory, worker.memory())
-                    if record.options.device != "cpu":
-                        record.gpu_process_bytes = device_memory(self.discovery.sensors, worker.pid)
-                    self.judge.evaluate(worker, record)
-                    self.judge.score_text(worker, record)
 
     def _announce_workloads(self, members: int, variants: int) -> None:
         """Announce the additional time of several workloads; their number is known only when a model is loaded."""
@@ -284,8 +291,13 @@ class _Run:
             seconds = (members - variants) * self.plan.windows * (self.plan.window_s + self.plan.pause_s)
             self.progress.note(f"{members} workloads to measure: about {duration(seconds)} longer")
 
-    def _load(self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord) -> Worker | None:
-        """Start, load and warm up one worker; return None if that failed, with the reason in the record."""
+    def _load(
+        self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord, names: Sequence[str] = ()
+    ) -> Worker | None:
+        """Start, load and warm up one worker; return None if that failed, with the reason in the record.
+
+        With ``names``, its workloads are the whole model and these operators.
+        """
         if candidate.failure is not None:
             self.progress.note(f"{record.name}: {candidate.failure.message}")
         if candidate.runtime is None:
@@ -297,8 +309,13 @@ class _Run:
             self.progress.stage(f"load · {record.name}", 1.0)
             worker = stack.enter_context(Worker(spec))
             record.loaded = worker.load()
-            self.judge.rehearse(worker, record.loaded)
-            record.workloads = stages.workload_records(record.loaded, self.scenario, self.plan.further)
+            if names:
+                load = Scenario(batch=self.scenario.batch, seed=self.scenario.seed)
+                record.workloads, remarks = isolated.workload_records(worker, record.loaded.workloads[0], names, load)
+                record.notes += remarks
+            else:
+                self.judge.rehearse(worker, record.loaded)
+                record.workloads = stages.workload_records(record.loaded, self.scenario, self.plan.further)
             for workload in record.workloads:
                 self.progress.stage(f"warm up · {record.name}", self.plan.warmup_s)
                 longest_s = max(60.0, self.plan.warmup_s)
@@ -392,16 +409,35 @@ class _Run:
             self.progress.stage(f"cool down · {now_c:.1f} → {start_c + _COOL_DOWN_BAND_C:.1f} °C", 0.0)
             time.sleep(0.5)
 
-    def _profile(self, members: Sequence[tuple[Candidate, VariantRecord]]) -> None:
-        """Profile the operators of each measured model, in a separate worker that is then discarded."""
-        if self.request.profile_ops is None or self.interrupted:
+    def _look_into_operators(self, members: Sequence[tuple[Candidate, VariantRecord]]) -> None:
+        """Profile the operators of each measured model, and measure the longest of them alone, if that is requested.
+
+        Each of the two happens in a separate worker, which is then discarded.
+        """
+        if self.request.operators_kept is None or self.interrupted:
             return
         with contextlib.suppress(KeyboardInterrupt):  # what was measured stays
             for candidate, record in members:
                 if record.main.windows and record.failure is None:
                     self.progress.stage(f"operators · {record.name}", operators.SECONDS)
+                    began_s = time.monotonic()
                     record.profile, missing = operators.look_into(self._spec(candidate), str(record.runtime))
+                    self.recording.occupy(began_s, time.monotonic())
                     record.notes += missing
+                    if self.request.isolate_ops and record.profile is not None:
+                        names = isolated.longest(record.profile, self.request.isolate_ops)
+                        self._isolate(candidate, record, names)
+
+    def _isolate(self, candidate: Candidate, record: VariantRecord, names: Sequence[str]) -> None:
+        """Measure operators alone, in turns with the whole model."""
+        alone = self._record(candidate)
+        alone.name = f"{record.name} by operator"
+        with contextlib.ExitStack() as stack:
+            self._take_turns([alone], [self._load(stack, candidate, alone, names)])
+        if alone.failure is None:
+            record.alone, record.notes = alone, [*record.notes, *alone.notes]
+        else:
+            record.notes.append(isolated.missing(alone.failure))
 
     # ---- small things -------------------------------------------------------------------------------------------
 
@@ -455,29 +491,6 @@ class _Run:
         if hottest is not None:
             words.append(f"{hottest:.1f} °C")
         return " · ".join(words)
-
-    def _headlines(self, host: schema.Host, count: int, *, interleaved: bool) -> list[str]:
-        headline = self.discovery.topology.headline
-        power = f"{headline.rail} covers the {headline.covers}" if headline.rail else headline.reason
-        board = " · ".join(
-            part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
-        )
-        order = "" if count == 1 else ", interleaved A B … B A" if interleaved else ", one after the other (memory)"
-        what = f"{count} variant{'s' if count > 1 else ''} × {self.plan.windows} windows × {self.plan.window_s:g} s"
-        return [board, what + order]
-
-
-def _charge_load(preflight: list[schema.Reason], records: Sequence[VariantRecord]) -> list[schema.Reason]:
-    """Note the load of other programs during each variant's windows, and return the reasons that concern the whole run.
-
-    If the load during the windows is unknown, the load before the run is noted instead, which degrades the variant.
-    """
-    before = [reason for reason in preflight if reason.code == Code.COMPETING_LOAD]
-    for record in records:
-        if record.workloads and record.main.windows:
-            seen = record.foreign_load.reason()
-            record.notes += before if record.foreign_load.share is None else [seen] if seen is not None else []
-    return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]
 
 
 def _part_time(discovery: Discovery) -> PartTime | None:

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgeprof.benchmark.plan import Plan
+    from edgeprof.results import schema
+    from edgeprof.sensing.board.headline import Headline
+
 
 class Progress(Protocol):
     """Receives the progress of a benchmark: the command line draws a bar, tests store a list."""
@@ -22,3 +26,22 @@ class Progress(Protocol):
 
     def end(self) -> None:
         """The run has ended, successfully or not."""
+
+
+def headlines(host: schema.Host, headline: Headline, plan: Plan, count: int, *, interleaved: bool) -> list[str]:
+    """Return the two lines above the progress: the device with its power rail, and what is measured on it.
+
+    Args:
+        host: The device.
+        headline: The rails that are quoted.
+        plan: The plan of the run.
+        count: How many variants are measured.
+        interleaved: Whether they are all loaded at once and take turns.
+    """
+    power = f"{headline.rail} covers the {headline.covers}" if headline.rail else headline.reason
+    board = " · ".join(
+        part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
+    )
+    order = "" if count == 1 else ", interleaved A B … B A" if interleaved else ", one after the other (memory)"
+    what = f"{count} variant{'s' if count > 1 else ''} × {plan.windows} windows × {plan.window_s:g} s"
+    return [board, what + order]

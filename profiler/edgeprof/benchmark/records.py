@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.benchmark.foreign_load import ForeignLoad
 from edgeprof.energy.influences import chip_name
+from edgeprof.reasons import Code
 from edgeprof.sensing.corrections import MeasuredFilter
 from edgeprof.worker.workload import INFERENCE
 
@@ -92,6 +93,7 @@ class VariantRecord:
     foreign_load: ForeignLoad = field(default_factory=ForeignLoad)
     failure: VariantError | None = None
     profile: OperatorProfile | None = None
+    alone: VariantRecord | None = None  # the windows of operators alone, and of the whole model between them
     microcontroller_need: MicrocontrollerNeed | None = None
     text: Text | None = None  # the text whose perplexity was requested; ``likelihoods`` are the model's
     likelihoods: Likelihoods | None = None
@@ -140,3 +142,16 @@ class Sampled:
     def of(self, quantity: str) -> list[Channel]:
         """Return the sampled channels of a quantity."""
         return self.recording.of(quantity)
+
+
+def charge_load(preflight: list[Reason], records: Sequence[VariantRecord]) -> list[Reason]:
+    """Note the load of other programs during each variant's windows, and return the reasons that concern the whole run.
+
+    If the load during the windows is unknown, the load before the run is noted instead, which degrades the variant.
+    """
+    before = [reason for reason in preflight if reason.code == Code.COMPETING_LOAD]
+    for record in records:
+        if record.workloads and record.main.windows:
+            seen = record.foreign_load.reason()
+            record.notes += before if record.foreign_load.share is None else [seen] if seen is not None else []
+    return [reason for reason in preflight if reason.code != Code.COMPETING_LOAD]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import gguf, language_folders
 from edgeprof.artifact.recognition import SERVER
+from edgeprof.benchmark import operators
 from edgeprof.compression.recipe import recipe_beside
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.launch.choose import choose_runtime, examine, named_runtime, own_formats
@@ -96,8 +97,17 @@ class BenchRequest:
     seed: int = 0
     #: How many operators of each model get their own row; None: the models are not profiled.
     profile_ops: int | None = None
+    #: How many operators of each model are measured alone, in turns with the whole model; 0 for none.
+    isolate_ops: int = 0
     #: Lower the averaging of INA3221s for the run, as root.
     fast_sensor: bool = False
+
+    @property
+    def operators_kept(self) -> int | None:
+        """How many operators get their own row, among them those that are measured alone; None: none is profiled."""
+        if not self.isolate_ops:
+            return self.profile_ops
+        return max(self.profile_ops or operators.KEPT, self.isolate_ops)
 
     @property
     def inputs_from(self) -> str | None:

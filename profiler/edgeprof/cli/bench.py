@@ -32,17 +32,18 @@ if TYPE_CHECKING:
 
 
 class _Bench(click.Command):
-    """A command in which ``--profile-ops`` may stand without a number.
+    """A command in which ``--profile-ops`` and ``--isolate-ops`` may stand without a number.
 
     click would otherwise take the model that follows the flag as its value.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--profile-ops" in args:
+        if "--profile-ops" in args or "--isolate-ops" in args:
             # Not imported for every --help: what profiles operators brings numpy with it.
-            from edgeprof.benchmark.operators import KEPT
+            from edgeprof.benchmark import isolated, operators
 
-            args = [f"--profile-ops={KEPT}" if arg == "--profile-ops" else arg for arg in args]
+            defaults = {"--profile-ops": operators.KEPT, "--isolate-ops": isolated.KEPT}
+            args = [f"{arg}={defaults[arg]}" if arg in defaults else arg for arg in args]
         return super().parse_args(ctx, args)
 
 
@@ -118,6 +119,12 @@ class _Bench(click.Command):
     type=click.IntRange(1, 1000),
     metavar="[=N]",
     help="Afterwards, show the N operators that take the most time (default 10).",
+)
+@click.option(
+    "--isolate-ops",
+    type=click.IntRange(1, 100),
+    metavar="[=N]",
+    help="Afterwards, also measure the N longest operators alone, in turns with the model (default 3).",
 )
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="Any other option that the runtime documents."
@@ -270,6 +277,7 @@ def _make_request(
         ),
         threads=threads,
         isolated=not flags["no_isolation"],
+        isolate_ops=flags["isolate_ops"] or 0,
         **_parse_loads(flags["scenario"], flags["rate"], flags["streams"]),
         **{name: flags[name] for name in same.split()},
     )

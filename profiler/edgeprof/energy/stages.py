@@ -91,6 +91,11 @@ def rest_energy(
             before = influences.get(name, 0.0)
             influences[name] = math.hypot(before, u) if name.startswith(OWN) else before - u
     components = [_influence_component(name, u) for name, u in influences.items()]
+    known = {_line_of(name) for name in influences}
+    for line in _SHARED:  # as in an estimate, whose error has no cause of its own
+        if line not in known:
+            u = abs(_budget_line(frame, line) - math.fsum(_budget_line(stage, line) for stage in stages))
+            components.append(Component(line, u))
     return make_figure(remainders, components, statistic, influences).figure
 
 

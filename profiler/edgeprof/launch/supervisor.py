@@ -24,7 +24,7 @@ from edgeprof.reasons import Code
 from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
-from edgeprof.worker.runtime import LoadOptions, OperatorProfile, OperatorTime, TensorSpec
+from edgeprof.worker.runtime import IsolatedOperators, LoadOptions, OperatorProfile, OperatorTime, TensorSpec
 from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
 from edgeprof.worker.workload import Workload
 
@@ -266,6 +266,22 @@ class Worker:
             operators = [OperatorTime(str(name), str(kind), took) for name, kind, took in answer["operators"]]
             _require_numbers(answer["seconds"], *(operator.seconds for operator in operators))
             return OperatorProfile(operators, answer["seconds"])
+
+    def isolate(self, names: Sequence[str]) -> IsolatedOperators | None:
+        """Offer operators of the model as further workloads, each alone; None if the runtime cannot.
+
+        Args:
+            names: Names of operators from a profile.
+
+        Returns:
+            The workloads; their unit is the inference, so that figures are per inference and operator.
+        """
+        answer, _ = self._ask({"do": "isolate", "names": list(names)}, doing="cutting out its operators")
+        with self._understood("cutting out its operators"):
+            if answer["workloads"] is None:
+                return None
+            workloads = [Workload(*workload) for workload in answer["workloads"]]
+            return IsolatedOperators(workloads, {str(name): str(why) for name, why in answer["refused"].items()})
 
     def token_times(self) -> list[npt.NDArray[np.float64]]:
         """For each request since the last call: the seconds from its beginning to each of its tokens."""

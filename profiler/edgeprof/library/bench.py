@@ -61,6 +61,7 @@ def bench(
     random_weights: bool = False,
     server_model: str | None = None,
     profile_ops: int | None = None,
+    isolate_ops: int = 0,
     frames: str | os.PathLike[str] | None = None,
     sample_rate_hz: float = 100.0,
     sensors: Sequence[str] | None = None,
@@ -113,6 +114,7 @@ def bench(
         server_model: The model of a server that is given by its URL; by default the server's only model.
         profile_ops: How many operators of each model get their own row, from a run outside the windows; by default the
             models are not profiled.
+        isolate_ops: How many of them are also measured alone, in turns with the whole model.
         frames: For a pipeline: a video, a folder of images, a camera or a stream; by default the pipeline's own source.
         sample_rate_hz: Readings of each sensor per second.
         sensors: Only these sources; by default all that work.
@@ -179,6 +181,7 @@ def bench(
             options=options or {},
             server_model=server_model,
             profile_ops=profile_ops,
+            isolate_ops=isolate_ops,
             **language_request(
                 {name: None if count is None else _listed(count) for name, count in lengths.items()},
                 _listed(batch),

@@ -20,7 +20,7 @@ from edgeprof.reporters.charts import budget, latency, operators, pareto, saving
 from edgeprof.reporters.charts.rows import rows as rows_of
 from edgeprof.reporters.charts.svg import NARROW, WIDE, color, escape
 from edgeprof.reporters.names import shortened, shortened_pairs, with_short_names
-from edgeprof.reporters.operator_view import ATTRIBUTED
+from edgeprof.reporters.operator_view import operator_notes
 from edgeprof.reporters.terminal import together
 from edgeprof.results import schema
 from edgeprof.verdicts.recommend import recommended_variant
@@ -408,8 +408,9 @@ def _operators(rows: Sequence[Row]) -> str:
     if not drawn:
         return ""
     lead = "Shares of a call, from a separate run outside the windows, scaled to the measured latency. "
+    lead += " ".join(operator_notes([row.variant for row, _ in drawn]))
     figures = [f'<h3>{escape(row.label)}</h3><figure class="wide">{picture}</figure>' for row, picture in drawn]
-    return _section("Where the time goes", lead + ATTRIBUTED + others, *figures)
+    return _section("Where the time goes", lead + others, *figures)
 
 
 def _budget(rows: Sequence[Row]) -> str:

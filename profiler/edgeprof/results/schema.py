@@ -34,6 +34,8 @@ from edgeprof.results.schema_figures import (
     EnergyFigure,
     Gpu,
     Histogram,
+    IsolatedFigures,
+    IsolatedSum,
     KvCache,
     Latency,
     Marginal,
@@ -48,7 +50,8 @@ from edgeprof.results.schema_verdicts import Comparison, Difference, Ratio, Reco
 
 __all__ = [
     "SCHEMA", "Accuracy", "Budget", "Clock", "Closure", "Comparison", "Difference", "Energy", "EnergyFigure",
-    "Gpu", "Histogram", "Host", "Interval", "KvCache", "Language", "Latency", "Marginal", "Memory",
+    "Gpu", "Histogram", "Host", "Interval", "IsolatedFigures", "IsolatedSum", "KvCache",
+    "Language", "Latency", "Marginal", "Memory",
     "Microcontroller", "MicrocontrollerNeed", "Model", "Operator", "Perplexity", "Pipeline", "Power", "Proof",
     "ProofCheck", "Protocol", "Ratio", "Reason", "Recommendation", "Result", "RuntimeUse", "SelfCost",
     "SensorUse", "Stage", "StageEnergy", "Status", "Steady", "Struct", "Temperature", "TokenTime", "TraceStrip",
@@ -365,6 +368,8 @@ class Variant(Struct):
     #: The operators by their time, the longest first, then the sum of the others and the rest; empty if they were not
     #: requested or are unknown.
     operators: list[Operator] = []
+    #: Only if operators were measured alone.
+    isolated_sum: IsolatedSum | None = None
     #: Only for a .tflite file, and if tflite-micro is installed; None if unknown.
     microcontroller_need: MicrocontrollerNeed | None = None
     #: Only for a model that ran on a separate device; None for any other.

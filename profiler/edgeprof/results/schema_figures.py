@@ -156,6 +156,38 @@ class Memory(Struct):
     compute_buffer: int | None = None
 
 
+class IsolatedFigures(Struct):
+    """A model, or one of its operators, in windows of its own.
+
+    Attributes:
+        seconds: Seconds of one execution (mean).
+        seconds_ci95: The 95 % interval of that mean, from the scatter of the windows; None for a single window.
+        energy_j: Joules per inference; None if unknown.
+    """
+
+    seconds: float
+    seconds_ci95: Interval | None
+    energy_j: Energy | None
+
+
+class IsolatedSum(Struct):
+    """The operators that were measured alone, compared with the whole model in the same turns.
+
+    Attributes:
+        operators: How many operators were measured alone.
+        whole: The whole model, in windows between those of the operators.
+        rest_s: Seconds of the whole model minus those of all these operators (mean).
+        rest_s_ci95: Its 95 % interval; None for a single window.
+        rest_j: The same difference in gross joules per inference; without a value if a figure is unknown.
+    """
+
+    operators: int
+    whole: IsolatedFigures
+    rest_s: float
+    rest_s_ci95: Interval | None
+    rest_j: EnergyFigure
+
+
 class Operator(Struct):
     """The part of an inference that one operator takes, or a group of operators, or the rest outside all operators.
 
@@ -165,7 +197,9 @@ class Operator(Struct):
         share: The share of a call's time, from a run outside the windows; the shares of a variant add up to 1.
         seconds: The same share of the mean latency in the windows.
         energy_j_attributed: The same share of the joules of an inference (J): an attribution, not a measurement.
-        method: ``time-share``: the joules are shared out as if each operator drew the mean power.
+        method: ``time-share``: the joules are shared out as if each operator drew the mean power. ``isolated``: in
+            addition, the operator was measured alone.
+        isolated: The figures that were measured alone; None if they were not.
     """
 
     name: str
@@ -174,6 +208,7 @@ class Operator(Struct):
     seconds: float | None
     energy_j_attributed: float | None
     method: Literal["time-share", "isolated"] = "time-share"
+    isolated: IsolatedFigures | None = None
 
 
 class MicrocontrollerNeed(Struct):

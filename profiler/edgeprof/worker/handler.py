@@ -65,6 +65,7 @@ class Handler:
             "window": self._window,
             "device_times": self._device_times,
             "profile": self._profile,
+            "isolate": self._isolate,
             "token_times": self._token_times,
             "stage_times": self._stage_times,
             "infer": self._infer,
@@ -295,6 +296,21 @@ class Handler:
             [str(operator.name), str(operator.type), float(operator.seconds)] for operator in profile.operators
         ]
         return {"operators": operators, "seconds": float(profile.seconds), "calls": calls}, []
+
+    def _isolate(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """Offer operators of the main workload as further workloads; the answer has None if the runtime cannot."""
+        isolated = self._session().isolate_operators(self._feeds, request["names"])
+        if isolated is None:
+            return {"workloads": None}, []
+        assert self._options is not None
+        batch = self._options.batch
+        alone = [workload._replace(units_per_call=workload.units(1) * batch) for workload in isolated.workloads]
+        workloads = [*self._workloads[:1], *alone]
+        wrong = check_workloads(workloads)
+        if wrong is not None:
+            raise FailureError("load_failed", wrong)
+        self._workloads = workloads
+        return {"workloads": [list(workload) for workload in alone], "refused": isolated.refused}, []
 
     def _token_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         """The arrival times of the tokens of all requests since the last call, over all sessions."""

@@ -67,6 +67,15 @@ OperatorProfile = NamedTuple(
 )
 
 
+IsolatedOperators = NamedTuple(
+    "IsolatedOperators",
+    [
+        ("workloads", List[Workload]),  # named as the operators; ``units_per_call``: how often a call runs the operator
+        ("refused", Dict[str, str]),  # operator → why it cannot be run alone
+    ],
+)
+
+
 MicrocontrollerNeed = NamedTuple(
     "MicrocontrollerNeed",
     [
@@ -306,6 +315,22 @@ class Session(ABC):
 
         Raises:
             LoadError: the library's profiler cannot be used here; the sentence says why.
+        """
+        return None
+
+    def isolate_operators(self, feeds: Dict[str, Any], names: Sequence[str]) -> Optional[IsolatedOperators]:  # noqa: ARG002 - see above
+        """Cut operators out of the model, each with the inputs that it has in an inference of ``feeds``, so that
+        ``bind_workload`` can repeat each alone. None: the runtime cannot cut out operators.
+
+        A call should run its operator so often that starting the call takes no noticeable part of it. This too happens
+        in a worker of its own.
+
+        Args:
+            feeds: The inputs of the model.
+            names: Names of operators, as ``profile_operators`` of another session returned them.
+
+        Raises:
+            LoadError: no operator of this model can be cut out; the sentence says why.
         """
         return None
 

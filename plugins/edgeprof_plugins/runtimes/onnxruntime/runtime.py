@@ -23,6 +23,7 @@ from edgeprof.worker.graph import Graph
 from edgeprof.worker.runtime import (
     ANY_SHAPE,
     Availability,
+    IsolatedOperators,
     LoadError,
     LoadOptions,
     OperatorProfile,
@@ -146,6 +147,7 @@ class OnnxSession(Session):
     ) -> None:
         self._ort, self._session, self._gpu, self._options, self._again = ort, session, gpu, options, again
         self._held: Any = None
+        self._alone: Dict[str, Callable[[], Any]] = {}  # the calls of operators that were cut out
         providers = session.get_providers()
         self.inputs = tuple(spec_of(node) for node in session.get_inputs())
         self.outputs = tuple(spec_of(node) for node in session.get_outputs())
@@ -277,6 +279,17 @@ class OnnxSession(Session):
 
         return operators.profile(self._options, make, calls)
 
+    def isolate_operators(self, feeds: Dict[str, Any], names: Sequence[str]) -> Optional[IsolatedOperators]:
+        if self._again is None or self._session.get_providers() != ["CPUExecutionProvider"]:
+            raise LoadError("operators can be measured alone only on the CPU's own provider of ONNX Runtime")
+        from . import isolated
+
+        operators, self._alone = isolated.cut_out(self._ort, self._options, self._again, self._fed(feeds), names)
+        return operators
+
+    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        return self._alone[name] if name in self._alone else self.bind(feeds)
+
     def synchronize(self) -> None:
         if self._gpu is not None:
             self._gpu.wait()
@@ -289,7 +302,7 @@ class OnnxSession(Session):
         gpu, self._gpu, self._held = self._gpu, None, None
         if gpu is not None:
             gpu.release()
-        self._session = None
+        self._session, self._alone = None, {}
         if gpu is not None:
             gpu.close()
 

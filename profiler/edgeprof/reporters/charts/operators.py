@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgeprof import units
 from edgeprof.reporters.charts import svg
 from edgeprof.reporters.operator_view import short_name
+from edgeprof.reporters.view import energy_text
 
 if TYPE_CHECKING:
     from edgeprof.reporters.charts.rows import Row
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 WIDTH = 960.0
 LEFT, RIGHT, TOP = 330.0, 210.0, 6.0
+#: Room at the right for the figures of operators that were measured alone.
+RIGHT_ALONE = 420.0
 BAR, STEP = 14.0, 23.0
 
 
@@ -22,7 +25,8 @@ def draw(row: Row) -> str | None:
     operators = row.variant.operators
     if not operators:
         return None
-    scale = svg.Scale(0.0, max(operator.share for operator in operators), LEFT, WIDTH - RIGHT)
+    right = RIGHT if row.variant.isolated_sum is None else RIGHT_ALONE
+    scale = svg.Scale(0.0, max(operator.share for operator in operators), LEFT, WIDTH - right)
     parts = []
     for n, operator in enumerate(operators):
         top = TOP + n * STEP
@@ -46,4 +50,9 @@ def _operator_text(operator: Operator) -> str:
     parts = [f"{units.significant(100 * operator.share, 3)} %"]
     if operator.seconds is not None:
         parts.append(units.quantity(operator.seconds, "s"))
+    if operator.isolated is not None:
+        parts.append(f"alone {units.quantity(operator.isolated.seconds, 's')}")
+        energy = operator.isolated.energy_j
+        if energy is not None and energy.gross.value is not None:
+            parts.append(energy_text(energy.gross, energy.provenance))
     return " · ".join(parts)
