@@ -319,7 +319,8 @@ def _require_made(made: object, folder: Path, name: str) -> None:
         VariantError: The answer names other files, or has another form.
     """
     try:
-        variant, recipe = made  # type: ignore[misc] # that is what is checked
+        answer: Any = made
+        variant, recipe = answer
         path, root = variant.path, folder.resolve()
         is_valid = isinstance(variant, Artifact) and path in variant.files
         for file in variant.files:

@@ -73,7 +73,8 @@ class _Beats:
     def _judge(objectives: Sequence[Objective], number: int) -> Mask:
         verdicts = [objective.judge(number) for objective in objectives]
         better = np.logical_or.reduce([better for better, _ in verdicts])
-        return better & ~np.logical_or.reduce([obstacle for _, obstacle in verdicts])
+        blocked = np.logical_or.reduce([obstacle for _, obstacle in verdicts])
+        return np.asarray(better & ~blocked, dtype=bool)
 
     def row(self, number: int) -> Mask:
         """A mask of the variants that variant ``number`` beats."""
