@@ -12,8 +12,11 @@
 #   make soak         the exporter for HOURS=2: memory and its slope, descriptors, CPU, scrapes beside node_exporter's
 #   make attacks      the exporter under floods and slow clients, beside node_exporter
 #   make test-kernel  the sensors against real kernel drivers in user-mode Linux (builds it once, some minutes)
+#   make test-arm64  help, doctor, sensors, a bench, run and the exporter on an emulated Debian arm64 (root; a quarter of an hour)
+#   make test-empty  make demo in a Debian with nothing but python3, make and git (root)
 #   make test-systemd the exporter's service under a real systemd in QEMU (builds Debian once; root; many minutes)
 #   make test-runtimes    OpenVINO, OpenCV, ncnn, Keras and language models, each in its own environment (RUNTIMES="openvino keras")
+#   make test-recipes the recipes of docs/recipes.md with MLflow, W&B, Optuna and Olive, in an environment of their own
 #   make test-onnx-suite  all models of ONNX's own backend suite (a part of them is in make test)
 #   make site         the documentation as a site in build/site, built in its own environment; a warning is an error
 #   make deb          a Debian package in build/, for the release and the processor of this machine
@@ -100,6 +103,13 @@ test-kernel: $(VENV)/.develop
 test-systemd: $(VENV)/.develop
 	EDGEPROF_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd
 
+.PHONY: test-arm64 test-empty
+test-arm64:
+	@tools/test-arm64
+
+test-empty:
+	@tools/test-empty
+
 # Twelve virtual boards behind twelve SSH servers, with a fault in each round; some minutes. Needs sshd.
 test-fleet: $(VENV)/.develop
 	$(BIN)/python -m tests.profiler.fleet.faults
@@ -108,6 +118,16 @@ test-fleet: $(VENV)/.develop
 .PHONY: test-runtimes
 test-runtimes:
 	@tools/test-runtimes $(RUNTIMES)
+
+.PHONY: test-recipes
+test-recipes:
+	@HOLDS='edgeprof with MLflow, W&B, Optuna and Olive, which brings PyTorch: 2 GB on disk, or 6 GB where pip takes its CUDA build' \
+	    tools/venv build/recipes -e '.[onnx-compress,search]' mlflow-skinny sqlalchemy alembic wandb olive-ai pytest pytest-timeout hypothesis pyyaml
+	build/recipes/bin/python -m pip list --format freeze 2>/dev/null | grep -i -E '^(mlflow|wandb|optuna|olive)[a-z-]*==' | paste -s -d ' ' -
+	build/recipes/bin/python -m pip wheel -q --no-deps -w build/recipes/wheel .
+	build/recipes/bin/python -m pytest -q -p no:cacheprovider tests/docs/test_recipes.py
+	EDGEPROF_WHEEL=$$(ls -t $(CURDIR)/build/recipes/wheel/*.whl | head -1) EDGEPROF_PYTHON=$$(readlink -f build/recipes/bin/python) \
+	    build/recipes/bin/python -m pytest -q -p no:cacheprovider tests/docs/test_pages.py -k real_installation
 
 test-onnx-suite: $(VENV)/.develop
 	EDGEPROF_ONNX_SUITE=1 $(BIN)/python -m pytest tests/plugins/runtimes/test_onnx_suite.py

@@ -25,10 +25,20 @@ def paragraphs(text: str) -> list[str]:
     return [" ".join(block.replace("\b", "").split()) for block in re.split(r"\n\s*\n", inspect.cleandoc(text))]
 
 
+def context_of(names: list[str], command: click.Command) -> click.Context:
+    """Return the context in which edgeprof calls a command, with its settings, such as ``-h`` beside ``--help``.
+
+    click stores the help option in the command when it is asked for first, so any other context would change what the
+    command answers later in the same process.
+    """
+    top = cli.cli.make_context(names[0], [], resilient_parsing=True)
+    return top if command is cli.cli else click.Context(command, parent=top, info_name=names[-1])
+
+
 def page(names: list[str], command: click.Command) -> str:
     """Return the man page of one command."""
     title = "-".join(names)
-    context = click.Context(command, info_name=" ".join(names))
+    context = context_of(names, command)
     short = ABOUT if len(names) == 1 else VERBS.get(names[-1]) or command.get_short_help_str(120)
     pieces = " ".join(command.collect_usage_pieces(context))
     lines = [

@@ -1,10 +1,14 @@
-"""Write docs/img/dashboard-*.png: each dashboard with one day of a simulated site, drawn by edgeprof's own preview.
+"""Write the pictures of docs/img: ``python tools/pictures.py [dashboards] [report]``, by default both.
 
-Run ``python tools/pictures.py``. It needs Prometheus, promtool and Chromium (Debian: prometheus, chromium).
+``dashboards`` draws each dashboard with one day of a simulated site by edgeprof's own preview. ``report`` runs the
+command that README.md shows, writes what it prints into README.md and draws its report; run it on a quiet machine. They
+need Chromium, and ``dashboards`` also Prometheus and promtool (Debian: prometheus, chromium).
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,13 +42,52 @@ SPAN = {"inference": "4h"}
 
 
 def main() -> int:
+    chosen = sys.argv[1:] or ["dashboards", "report"]
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     promtool = shutil.which("promtool")
-    if chromium is None or promtool is None:
+    if chromium is None or (promtool is None and "dashboards" in chosen):
         print("needs promtool and chromium: apt-get install prometheus chromium", file=sys.stderr)
         return 2
     target = ROOT / "docs" / "img"
     target.mkdir(parents=True, exist_ok=True)
+    if "dashboards" in chosen:
+        assert promtool is not None
+        draw_dashboards(target, chromium, promtool)
+    if "report" in chosen:
+        draw_report(target, chromium)
+    return 0
+
+
+def draw_report(target: Path, chromium: str) -> None:
+    """Run the command of README.md's capture; write what it prints into README.md, and draw its report."""
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    capture = re.search(r"<!-- capture -->\n.*?\n    \$ (?P<typed>.*?[^\\])\n(?P<printed>.*?)\n!\[", text, re.DOTALL)
+    assert capture is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for file in (ROOT / "examples/demo").glob("digits*"):
+            shutil.copy(file, folder)
+        done = subprocess.run(
+            ["/bin/bash", "-ec", capture["typed"]],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "COLUMNS": "112",  # and four before each line
+                "EDGEPROF_DATA_DIR": str(folder / "data"),
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        printed = "".join(f"    {line}".rstrip() + "\n" for line in done.stdout.strip("\n").splitlines())
+        readme.write_text(text[: capture.start("printed")] + printed + text[capture.end("printed") :], "utf-8")
+        photograph(folder / "report.html", target / "report.png", 1500, chromium, width=1100)
+
+
+def draw_dashboards(target: Path, chromium: str, promtool: str) -> None:
+    """Draw each dashboard."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "day.om").write_text(imagined.text(imagined.site(), END, SPAN_S, STEP_S, bench_on=("sorter-1",)))
@@ -68,7 +111,6 @@ def main() -> int:
                 photograph(page, target / f"dashboard-{name}.png", sum(heights) + 38 * len(heights) + 110, chromium)
         finally:
             server.end()
-    return 0
 
 
 def _grid_rows(panels: tuple[Panel, ...]) -> int:
@@ -90,7 +132,7 @@ def preview(name: str, server: Prometheus, folder: Path) -> Path:
     return page
 
 
-def photograph(page: Path, image: Path, height: int, chromium: str) -> None:
+def photograph(page: Path, image: Path, height: int, chromium: str, width: int = 1280) -> None:
     run(
         *(
             chromium,
@@ -100,7 +142,7 @@ def photograph(page: Path, image: Path, height: int, chromium: str) -> None:
             "--hide-scrollbars",
             "--force-device-scale-factor=1",
         ),
-        *(f"--screenshot={image}", f"--window-size=1280,{height}", f"--user-data-dir={page.parent / 'chromium'}"),
+        *(f"--screenshot={image}", f"--window-size={width},{height}", f"--user-data-dir={page.parent / 'chromium'}"),
         page.as_uri(),
     )
 

@@ -136,7 +136,7 @@ def _of_suffixes(family: Family) -> Iterator[str]:
         elif family.kind == "counter" and not name.endswith("_total"):
             yield f"is a counter, and {name} does not end in _total"
         elif family.kind != "counter" and name.endswith("_total"):
-            yield f"is a {family.kind}, and {name} ends in _total"
+            yield f"has the type {family.kind}, and {name} ends in _total"
 
 
 def _of_values(family: Family) -> Iterator[str]:

@@ -1,13 +1,15 @@
-"""Object detection on ONNX Runtime: FastestDet, YOLOX-nano, or a detector of your own.
+"""Object detection: FastestDet, YOLOX-nano and their variants, YOLOv8 with random weights, or your own detector.
 
     python detect.py frames/ -o drawn/
     python detect.py clip.mp4 --model mine.onnx
     edgeprof bench detect.py:fastestdet detect.py:yolox_nano --frames clip.mp4
-    MODEL=mine.onnx edgeprof bench detect.py:own --frames clip.mp4
+    RUNTIME=openvino edgeprof bench detect.py:fastestdet --frames clip.mp4
+    MODEL=mine.engine edgeprof bench detect.py:own --frames clip.mp4
 
-A detector of your own has one image as its input and one of these outputs: FastestDet's (1 × 5+classes × rows ×
-columns), YOLOX's (1 × boxes × 5+classes) or YOLOv8's (1 × 4+classes × boxes). The classes are the 80 of COCO, or those
-in LABELS, a file with one name on each line.
+A detector of your own (.onnx, .engine, .tflite, .xml, .param) has one image as its input and one of these outputs:
+FastestDet's (1 × 5+classes × rows × columns), YOLOX's (1 × boxes × 5+classes) or YOLOv8's (1 × 4+classes × boxes). The
+classes are the 80 of COCO, or those in LABELS, a file with one name on each line. RUNTIME chooses the runtime:
+onnxruntime, openvino, ncnn, litert or tensorrt.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import onnxruntime
 from images import Found, Resized, draw, find_model, fit, keep_best, main, sigmoid, stretch
+from networks import Network
 
 import edgeprof
 
@@ -59,24 +61,28 @@ class Detector:
     """A detector's stages, each a pure function of its input.
 
     Args:
-        path: The ONNX file.
+        path: The model's file.
         labels: The names of its classes.
+        shape: The shape of its input, for files that do not contain it.
+        least_score: Boxes with a lower score are dropped.
     """
 
-    def __init__(self, path: Path | str, labels: Sequence[str]) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # bench --threads sets it
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
-            raise ValueError(f"{path} cannot be loaded: {error}") from None
-        (given,), (output,) = self._session.get_inputs(), self._session.get_outputs()
-        if not all(isinstance(size, int) for size in (*given.shape, *output.shape)):
-            raise ValueError(f"{path} has an input of the shape {given.shape}; export it with a fixed size")
-        self._input, (_, _, self._height, self._width) = given.name, given.shape
-        self._layout = recognise(output.shape, len(labels))
-        self._labels = labels
+    def __init__(
+        self,
+        path: Path,
+        labels: Sequence[str],
+        shape: tuple[int, ...] | None = None,
+        least_score: float = LEAST_SCORE,
+    ) -> None:
+        self._network = Network(path, shape)
+        shape = self._network.shape
+        if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+            raise ValueError(f"{path} takes an input of the shape {list(shape)}, which is no colour image")
+        self._is_channels_last = shape[1] != 3
+        self._height, self._width = shape[1:3] if self._is_channels_last else shape[2:]
+        (raw, *_) = self._network(np.zeros(shape, np.float32))
+        self._layout = recognise(raw.shape, len(labels))
+        self._labels, self._least_score = labels, least_score
 
     def stages(self) -> list[tuple[str, Callable]]:
         return [("resize", self.resize), ("detect", self.detect), ("boxes", self.boxes), ("draw", draw)]
@@ -86,16 +92,18 @@ class Detector:
             return stretch(frame, self._width, self._height)
         return fit(frame, self._width, self._height, self._layout.padding)
 
-    def detect(self, resized: Resized) -> Output:
+    def tensor(self, resized: Resized) -> np.ndarray:
+        """Convert a resized frame into the network's input."""
         image = resized.small[:, :, ::-1] if self._layout.is_rgb else resized.small
-        tensor = np.ascontiguousarray(image.transpose(2, 0, 1)[np.newaxis], np.float32) / np.float32(
-            self._layout.divisor
-        )
-        return Output(resized, self._session.run(None, {self._input: tensor})[0])
+        image = image if self._is_channels_last else image.transpose(2, 0, 1)
+        return np.ascontiguousarray(image[np.newaxis], np.float32) / np.float32(self._layout.divisor)
+
+    def detect(self, resized: Resized) -> Output:
+        return Output(resized, self._network(self.tensor(resized))[0])
 
     def boxes(self, output: Output) -> Found:
         boxes, scores, classes = self._layout.read(output.raw, self._height, self._width)
-        likely = scores >= LEAST_SCORE
+        likely = scores >= self._least_score
         boxes, scores, classes = boxes[likely], scores[likely], classes[likely]
         kept = keep_best(boxes, scores, classes, MOST_OVERLAP)
         boxes = boxes[kept] * np.tile(output.resized.scale, 2)
@@ -142,10 +150,13 @@ def read_yolox(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
     return _corners(centres, np.exp(cells[:, 2:4]) * stride), scores.max(1), scores.argmax(1)
 
 
-def read_yolov8(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # noqa: ARG001 - a Reader
-    """Read boxes from columns: centre and size in pixels, and a probability for each class."""
+def read_yolov8(raw: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read boxes from columns: centre and size (pixels, or fractions of the input), and each class's probability."""
     cells = raw[0].T
-    return _corners(cells[:, :2], cells[:, 2:4]), cells[:, 4:].max(1), cells[:, 4:].argmax(1)
+    corners = _corners(cells[:, :2], cells[:, 2:4])
+    if corners.max() <= 2:  # fractions, as in TFLite files; in pixels, the lower right cell alone exceeds this
+        corners = corners * (width, height, width, height)
+    return corners, cells[:, 4:].max(1), cells[:, 4:].argmax(1)
 
 
 def _corners(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -157,22 +168,49 @@ def read_labels() -> list[str]:
     return Path(os.environ.get("LABELS") or find_model("coco.names")).read_text("utf-8").splitlines()
 
 
-@edgeprof.pipeline
-def fastestdet() -> list[tuple[str, Callable]]:
-    return Detector(find_model("FastestDet.onnx"), read_labels()).stages()
+def load_detector(file: str, size: int | None = None, least_score: float = LEAST_SCORE) -> Detector:
+    """Load a detector from the file of ``MODELS`` that matches a pattern.
+
+    Args:
+        file: The pattern. With RUNTIME=ncnn the file of ncnn's format is taken instead of an .onnx.
+        size: Height and width of the input, which ncnn's files do not contain.
+        least_score: Boxes with a lower score are dropped.
+    """
+    if os.environ.get("RUNTIME") == "ncnn":
+        file = file.replace(".onnx", "*.param")  # pnnx names its files yolox_nano.ncnn.param
+    shape = (1, 3, size, size) if size and file.endswith(".param") else None
+    return Detector(find_model(file), read_labels(), shape, least_score)
 
 
-@edgeprof.pipeline
-def yolox_nano() -> list[tuple[str, Callable]]:
-    return Detector(find_model("yolox_nano.onnx"), read_labels()).stages()
+#: Pipeline → the pattern of its model's file, and the size of its input. variants.py makes int8 and pruned files,
+#: student.py the student, and yolov8.py the networks with random weights.
+DETECTORS = {
+    "fastestdet": ("FastestDet.onnx", 352),
+    "fastestdet_int8": ("FastestDet.int8*.onnx", 352),
+    "fastestdet_pruned": ("FastestDet.prune*.onnx", 352),
+    "yolox_nano": ("yolox_nano.onnx", 416),
+    "yolox_nano_int8": ("yolox_nano.int8*.onnx", 416),
+    "yolox_nano_pruned": ("yolox_nano.prune*.onnx", 416),
+    "student": ("student.onnx", 256),
+    "yolov8n": ("yolov8n.onnx", 640),
+    "yolov8s": ("yolov8s.onnx", 640),
+}
+
+
+def _pipeline(file: str, size: int) -> edgeprof.Pipeline:
+    return edgeprof.pipeline(lambda: load_detector(file, size).stages())
+
+
+PIPELINES = {name: _pipeline(*detector) for name, detector in DETECTORS.items()}
+globals().update(PIPELINES)  # edgeprof bench detect.py:NAME
 
 
 @edgeprof.pipeline
 def own() -> list[tuple[str, Callable]]:
     if not os.environ.get("MODEL"):
-        raise ValueError("MODEL has to name the ONNX file of your detector")
-    return Detector(os.environ["MODEL"], read_labels()).stages()
+        raise ValueError("MODEL has to name the file of your detector")
+    return Detector(Path(os.environ["MODEL"]), read_labels()).stages()
 
 
 if __name__ == "__main__":
-    main({"fastestdet": fastestdet, "yolox_nano": yolox_nano, "own": own}, __doc__, {"MODEL": "own", "LABELS": None})
+    main({**PIPELINES, "own": own}, __doc__, {"MODEL": "own", "LABELS": None, "RUNTIME": None})

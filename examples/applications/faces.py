@@ -1,9 +1,12 @@
 """Face recognition: BlazeFace finds faces, MobileFaceNet embeds them, and embeddings are compared with known people.
 
     python faces.py clip.mp4 --known people/ -o drawn/
-    KNOWN=people/ edgeprof bench faces.py:pipeline --frames clip.mp4
+    KNOWN=people/ edgeprof bench faces.py:pipeline faces.py:int8 --frames clip.mp4
+    edgeprof bench faces.py:inception_resnet --frames clip.mp4
 
 KNOWN is a folder with one photo of each person; the file's name is the person's name. Without it nobody is known.
+EMBEDDER is the file of another embedding, with the input of MobileFaceNet (2 × 112 × 112 × 3, the face and its mirror
+image) or of InceptionResNetV1 (1 × 3 × 160 × 160).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from images import SUFFIXES, Found, Resized, draw, find_model, fit, keep_best, main, read_image, sigmoid
-from litert import Network
+from networks import Network
 from PIL import Image
 
 import edgeprof
@@ -28,7 +31,7 @@ MOST_OVERLAP = 0.3
 LEAST_LIKENESS = 0.4
 #: The eyes and the middle of the mouth in an aligned face of 112 × 112 pixels (ArcFace's template).
 TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.1396, 92.2848]])
-FACE_SIZE = 112
+TEMPLATE_SIZE = 112
 
 
 class Output(NamedTuple):
@@ -46,8 +49,8 @@ class Faces(NamedTuple):
         boxes: n × 4: left, top, right, bottom (pixels).
         scores: n, from 0 to 1.
         points: n × 3 × 2: the left eye in the image, the right eye, and the mouth (pixels).
-        aligned: n × 112 × 112 × 3: the output of the stage ``align``; None before it.
-        embeddings: n × 192, each of length 1: the output of the stage ``embed``; None before it.
+        aligned: n × size × size × 3: the output of the stage ``align``; None before it.
+        embeddings: n × 192 (or 512), each of length 1: the output of the stage ``embed``; None before it.
     """
 
     image: np.ndarray
@@ -58,21 +61,75 @@ class Faces(NamedTuple):
     embeddings: np.ndarray | None = None
 
 
-@edgeprof.pipeline
-def pipeline() -> list[tuple[str, Callable]]:
-    detector, embedder = (
-        Network(find_model("face_detection_short_range.tflite")),
-        Network(find_model("MobileFaceNet.tflite")),
-    )
-    stages = [
+class Embedder:
+    """An embedding of faces: MobileFaceNet's, or one with the input of InceptionResNetV1.
+
+    Args:
+        path: The model's file.
+
+    Attributes:
+        size: Height and width of the faces that it takes.
+
+    Raises:
+        ValueError: the model has another input.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._network = Network(path)
+        shape = self._network.shape
+        self._is_channels_last = shape == (2, 112, 112, 3)
+        if not self._is_channels_last and not (len(shape) == 4 and shape[:2] == (1, 3) and shape[2] == shape[3]):
+            raise ValueError(f"{path} takes an input of the shape {list(shape)}; see EMBEDDER in faces.py --help")
+        self.size = shape[2]
+
+    def tensor(self, face: np.ndarray) -> np.ndarray:
+        """Convert an aligned face into the network's input; MobileFaceNet's file takes it with its mirror image."""
+        image = (face[:, :, ::-1].astype(np.float32) - np.float32(127.5)) / np.float32(128)
+        if self._is_channels_last:
+            return np.stack([image, image[:, ::-1]])
+        return np.ascontiguousarray(image.transpose(2, 0, 1)[np.newaxis])
+
+    def __call__(self, face: np.ndarray) -> np.ndarray:
+        """Return the embedding of an aligned face, of length 1; the embeddings of both images are added."""
+        total = self._network(self.tensor(face))[0].sum(0)
+        return total / np.linalg.norm(total)
+
+
+def detection(size: int) -> list[tuple[str, Callable]]:
+    """Return the stages that find faces, and align them at the size that an embedding takes."""
+    detector = Network(find_model("face_detection_short_range.tflite"))
+    return [
         ("resize", resize),
         ("detect", lambda resized: detect(detector, resized)),
         ("boxes", read_faces),
-        ("align", align),
-        ("embed", lambda faces: embed(embedder, faces)),
+        ("align", lambda faces: align(faces, size)),
     ]
-    known = read_known(os.environ.get("KNOWN"), edgeprof.pipeline(stages))
-    return [*stages, ("match", lambda faces: match(known, faces)), ("draw", draw)]
+
+
+def stages(embedder: Embedder) -> list[tuple[str, Callable]]:
+    embedding = [*detection(embedder.size), ("embed", lambda faces: embed(embedder, faces))]
+    known = read_known(os.environ.get("KNOWN"), edgeprof.pipeline(embedding))
+    return [*embedding, ("match", lambda faces: match(known, faces)), ("draw", draw)]
+
+
+@edgeprof.pipeline
+def pipeline() -> list[tuple[str, Callable]]:
+    return stages(Embedder(Path(os.environ.get("EMBEDDER") or find_model("MobileFaceNet.tflite"))))
+
+
+@edgeprof.pipeline
+def int8() -> list[tuple[str, Callable]]:
+    return stages(Embedder(find_model("MobileFaceNet.int8*.tflite")))
+
+
+@edgeprof.pipeline
+def pruned() -> list[tuple[str, Callable]]:
+    return stages(Embedder(find_model("MobileFaceNet.prune*.tflite")))
+
+
+@edgeprof.pipeline
+def inception_resnet() -> list[tuple[str, Callable]]:
+    return stages(Embedder(find_model("inception_resnet_v1.onnx")))
 
 
 def resize(frame: np.ndarray) -> Resized:
@@ -110,38 +167,33 @@ def make_anchors() -> np.ndarray:
 ANCHORS = make_anchors()
 
 
-def align(faces: Faces) -> Faces:
+def align(faces: Faces, size: int) -> Faces:
     """Rotate, move and scale each face so that its eyes and its mouth are at the places of the template."""
     picture = Image.fromarray(faces.image)
-    size = (FACE_SIZE, FACE_SIZE)
+    sides = (size, size)
     aligned = [
-        np.asarray(picture.transform(size, Image.Transform.AFFINE, similarity(points), Image.Resampling.BILINEAR))
-        for points in faces.points
+        np.asarray(picture.transform(sides, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR))
+        for coefficients in (similarity(points, size) for points in faces.points)
     ]
-    return faces._replace(aligned=np.array(aligned, np.uint8).reshape(-1, *size, 3))
+    return faces._replace(aligned=np.array(aligned, np.uint8).reshape(-1, *sides, 3))
 
 
-def similarity(points: np.ndarray) -> tuple[float, ...]:
+def similarity(points: np.ndarray, size: int = TEMPLATE_SIZE) -> tuple[float, ...]:
     """Return the six coefficients of the similarity transform from the template to these points, by least squares.
 
     Args:
         points: 3 × 2 (pixels): the eyes and the mouth.
+        size: Height and width of the aligned face (pixels).
     """
-    x, y = TEMPLATE.T
+    x, y = TEMPLATE.T * (size / TEMPLATE_SIZE)
     ones, zeros = np.ones(3), np.zeros(3)
     equations = np.concatenate([np.stack([x, -y, ones, zeros], 1), np.stack([y, x, zeros, ones], 1)])
     a, b, right, down = np.linalg.lstsq(equations, points.T.reshape(-1), rcond=None)[0]
     return float(a), float(-b), float(right), float(b), float(a), float(down)
 
 
-def embed(network: Network, faces: Faces) -> Faces:
-    """Embed each face. The network takes two images: the face and its mirror image, whose embeddings are added."""
-    embeddings = np.zeros((len(faces.boxes), 192), np.float32)
-    for number, face in enumerate(faces.aligned):
-        tensor = (face[:, :, ::-1].astype(np.float32) - np.float32(127.5)) / np.float32(128)
-        total = network(np.stack([tensor, tensor[:, ::-1]]))[0].sum(0)
-        embeddings[number] = total / np.linalg.norm(total)
-    return faces._replace(embeddings=embeddings)
+def embed(embedder: Embedder, faces: Faces) -> Faces:
+    return faces._replace(embeddings=np.array([embedder(face) for face in faces.aligned]))
 
 
 def match(known: dict[str, np.ndarray], faces: Faces) -> Found:
@@ -179,4 +231,5 @@ def read_known(folder: str | None, recognise: Callable[[np.ndarray], Faces]) -> 
 
 
 if __name__ == "__main__":
-    main({"pipeline": pipeline}, __doc__, {"KNOWN": None})
+    PIPELINES = {"pipeline": pipeline, "int8": int8, "pruned": pruned, "inception_resnet": inception_resnet}
+    main(PIPELINES, __doc__, {"KNOWN": None, "EMBEDDER": "pipeline"})

@@ -1,4 +1,4 @@
-"""Draw footage for trying the applications without a camera: ``python footage.py street/ portrait/``.
+"""Draw footage for trying the applications without a camera: ``python footage.py street/ portrait/ [FRAMES]``.
 
 In the street scene a stop sign beside a traffic light comes nearer; in the portrait a drawn face moves through the
 picture. The footage contains no photographs, so pictures of it may be published.
@@ -99,5 +99,6 @@ def write_footage(draw: Callable[[float], np.ndarray], folder: Path, count: int)
 
 
 if __name__ == "__main__":
-    write_footage(draw_street, Path(sys.argv[1]), 20)
-    write_footage(draw_portrait, Path(sys.argv[2]), 20)
+    frames = int(sys.argv[3]) if len(sys.argv) > 3 else 20
+    write_footage(draw_street, Path(sys.argv[1]), frames)
+    write_footage(draw_portrait, Path(sys.argv[2]), frames)

@@ -41,6 +41,7 @@ class Resized(NamedTuple):
 
 class Found(NamedTuple):
     """The objects that were found in a frame.
+
     Attributes:
         image: The frame.
         boxes: n × 4: left, top, right, bottom (pixels of ``image``).
@@ -54,18 +55,22 @@ class Found(NamedTuple):
     labels: list[str]
 
 
-def find_model(file: str) -> Path:
-    """Return the path of a file of models.toml: in the folder ``MODELS``, or else in one of ``MODEL_FOLDERS``.
+def find_model(pattern: str) -> Path:
+    """Return the path of a model: in the folders ``VARIANTS`` and ``MODELS``, or else in one of ``MODEL_FOLDERS``.
+
+    Args:
+        pattern: The name of the file, or a pattern as "FastestDet.int8*.onnx".
 
     Raises:
         FileNotFoundError: the file is in none of them.
     """
-    given = os.environ.get("MODELS")
-    for folder in (Path(given),) if given else MODEL_FOLDERS:
-        for path in sorted(folder.rglob(file)):
+    given = [Path(os.environ[name]) for name in ("VARIANTS", "MODELS") if os.environ.get(name)]
+    for folder in given if os.environ.get("MODELS") else [*given, *MODEL_FOLDERS]:
+        for path in sorted(folder.rglob(pattern)):
             return path
     raise FileNotFoundError(
-        f"{file} is not there; models.toml says where it comes from; MODELS=FOLDER says where it lies"
+        f"{pattern} is not there; README.md says what makes it or where it comes from, and MODELS=FOLDER or"
+        " VARIANTS=FOLDER where it lies"
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from images import Found, Resized, draw, find_model, main, stretch
-from litert import Network
+from networks import Network
 
 import edgeprof
 
@@ -33,11 +33,9 @@ class Output(NamedTuple):
     raw: list[np.ndarray]
 
 
-@edgeprof.pipeline
-def pipeline() -> list[tuple[str, Callable]]:
-    path = Path(os.environ.get("SSD") or find_model("ssd_mobilenet_v1_coco.tflite"))
+def stages(path: Path) -> list[tuple[str, Callable]]:
     network = Network(path)
-    if network.dtype is not np.uint8 or [len(shape) for shape in network.output_shapes] != [3, 2, 2, 1]:
+    if network.dtype != "uint8" or [len(shape) for shape in network.output_shapes] != [3, 2, 2, 1]:
         raise ValueError(
             f"{path} does not take uint8 and return boxes, classes, scores and their number, in this order"
         )
@@ -54,6 +52,11 @@ def pipeline() -> list[tuple[str, Callable]]:
         return read_boxes(output, labels)
 
     return [("resize", resize), ("detect", detect), ("boxes", boxes), ("draw", draw)]
+
+
+@edgeprof.pipeline
+def pipeline() -> list[tuple[str, Callable]]:
+    return stages(Path(os.environ.get("SSD") or find_model("ssd_mobilenet_v1_coco.tflite")))
 
 
 def read_boxes(output: Output, labels: list[str]) -> Found:

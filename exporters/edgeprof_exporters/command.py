@@ -146,7 +146,7 @@ def install(where: str | None, dry_run: bool, root: str) -> None:
 
 
 def _ask_daemon(settings: Settings, command: str) -> Any:
-    from edgeprof_exporters.control import ask, usual_path  # noqa: PLC0415 - needed only here
+    from edgeprof.daemon_client import ask, usual_path  # noqa: PLC0415 - needed only here
 
     named = settings.control_socket
     return ask(usual_path() if named == "auto" else Path(named), command)

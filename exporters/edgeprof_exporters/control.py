@@ -13,15 +13,14 @@ import os
 import socket
 import struct
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprof.errors import UnavailableError
 from edgeprof_exporters.logs import event
 from edgeprof_exporters.receiver import bind, group_id, unbind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 #: Longest line (bytes), longest silence (s), most simultaneous callers, and most lines of one caller.
 MOST_LINE, SILENCE_S, MOST_CALLERS, MOST_LINES = 4096, 10.0, 8, 1000
@@ -145,42 +144,3 @@ def _groups_of_user(uid: int, gid: int) -> list[int]:
 
 def _send_answer(caller: socket.socket, answer: dict[str, Any]) -> None:
     caller.sendall(json.dumps(answer).encode() + b"\n")
-
-
-def usual_path() -> Path:
-    """The path of the control socket of this user's or the machine's daemon.
-
-    Raises:
-        UnavailableError: there is no such socket.
-    """
-    places = [Path("/run/edgeprof")]
-    if os.environ.get("XDG_RUNTIME_DIR"):
-        places.insert(0, Path(os.environ["XDG_RUNTIME_DIR"]) / "edgeprof")
-    for place in places:
-        if (place / "control.sock").exists():
-            return place / "control.sock"
-    raise UnavailableError(
-        f"no daemon has a control socket in {' or '.join(map(str, places))}",
-        remedy="Is it running? systemctl status edgeprof-exporter",
-    )
-
-
-def ask(path: Path, command: str) -> Any:
-    """Send a command to the daemon behind a control socket, and return its answer.
-
-    Raises:
-        UnavailableError: no daemon answers, or it refuses the command.
-    """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(SILENCE_S)
-            sock.connect(os.fspath(path))
-            sock.sendall(json.dumps({"command": command}).encode() + b"\n")
-            with sock.makefile("rb") as answers:
-                answer = json.loads(answers.readline() or b"{}")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else None
-        raise UnavailableError(f"the daemon behind {path} does not answer: {why or error}") from None
-    if "ok" not in answer:
-        raise UnavailableError(f"the daemon refuses: {answer.get('error', 'it hung up')}")
-    return answer["ok"]

@@ -488,6 +488,7 @@ class Daemon:
                 "unready": self.unready(),
                 "sensors": {name: self.engine.is_up(name, time.monotonic()) for name in self.engine.known},
                 "power_w": self.engine.watts(time.monotonic()),
+                "models": self.inferences.counts(time.monotonic(), self.engine.lock),
                 "reload_good": self.reload_good,
             }
 

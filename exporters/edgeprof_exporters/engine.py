@@ -19,11 +19,11 @@ from edgeprof.sensing.board.headline import is_power
 from edgeprof.sensing.clock import MonotonicClock
 from edgeprof.sensing.limits import SENTINELS, plausible_bounds
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.sensing.sensor import Channel, Sensor
+from edgeprof.sensing.sensor import Channel, Sensor, WrappedSensor
 from edgeprof_exporters.logs import event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableSequence, Sequence
+    from collections.abc import Callable, Iterable, MutableSequence
 
     from edgeprof.sensing.board.topology import Topology
     from edgeprof.sensing.discover import Discovery
@@ -90,13 +90,11 @@ class _Patient(MonotonicClock):
             time.sleep(min(left, _SLICE_S))
 
 
-class Tap(Sensor):
+class Tap(WrappedSensor):
     """A sensor that passes its readings to the engine; the Sampler reads it like any other sensor."""
 
     def __init__(self, sensor: Sensor, engine: Engine, channels: dict[Key, Channel]) -> None:
-        self.inner = sensor
-        self.name = sensor.name
-        self.slow = sensor.slow
+        super().__init__(sensor)
         self._engine = engine
         known = [channels.get(channel.key, channel) for channel in sensor.channels]
         #: Position in the row, and channel, of each channel that can be read.
@@ -110,23 +108,9 @@ class Tap(Sensor):
         self.refused = 0
         self.last_read = -math.inf
 
-    @property
-    def channels(self) -> Sequence[Channel]:
-        return self.inner.channels
-
-    @property
-    def unavailable(self) -> Sequence[Channel]:
-        return self.inner.unavailable
-
-    def open(self) -> None:
-        self.inner.open()
-
-    def close(self) -> None:
-        self.inner.close()
-
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         before = time.monotonic()
-        self.inner.read(values, times)
+        self.wrapped.read(values, times)
         middle = 0.5 * (before + time.monotonic())
         engine, latest = self._engine, self.latest
         with engine.lock:

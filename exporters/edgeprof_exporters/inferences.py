@@ -37,16 +37,18 @@ class Tally:
     Attributes:
         count: Number of inferences.
         without: Number of inferences whose energy is not known.
+        settled: Number of inferences whose energy is in ``joules``, since this daemon started.
         joules: Energy of the other inferences, as a counter that never falls.
         seconds: Duration of all inferences together.
         buckets: Histogram of the durations.
     """
 
-    __slots__ = ("_joules", "buckets", "count", "joules", "seconds", "without")
+    __slots__ = ("_joules", "buckets", "count", "joules", "seconds", "settled", "without")
 
     def __init__(self) -> None:
         self.count = 0
         self.without = 0
+        self.settled = 0
         self.joules = 0.0
         self._joules = 0.0
         self.seconds = 0.0
@@ -156,6 +158,7 @@ class Inferences:
                     tally = self.tallies[model, variant, runtime]
                     if share.is_whole:
                         tally.add_joules(share.joules)
+                        tally.settled += share.span.count
                     else:
                         tally.without += share.span.count
                         too_short += share.guessed_s > 0
@@ -166,6 +169,22 @@ class Inferences:
                 inferences=too_short,
                 remedy="raise sampling.rate_hz",
             )
+
+    def counts(self, now: float, engine_lock: threading.Lock) -> list[dict[str, Any]]:
+        """What is counted of each model, as JSON; ``energy_j`` is that of ``with_energy`` inferences."""
+        self.settle(now, engine_lock)
+        with self.lock:
+            return [
+                {
+                    "model": model,
+                    "variant": variant,
+                    "runtime": runtime,
+                    "inferences": tally.count,
+                    "with_energy": tally.settled,
+                    "energy_j": tally.joules,
+                }
+                for (model, variant, runtime), tally in self.tallies.items()
+            ]
 
     def state(self) -> list[Any]:
         """The state from which a later daemon resumes."""

@@ -103,6 +103,8 @@ class PluginHost:
         self.manager.add_hookspecs(hookspecs)
         self.plugins: list[PluginInfo] = []
         self._modules: dict[str, object] = {}
+        #: Name and version of each distribution; every look at one of them parses the whole metadata, with the README.
+        self._distributions: dict[int, tuple[str, str]] = {}
         self._registry: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS.values()}
         only = None if only is None else set(only)
         points = list(self._installed_entry_points() if entry_points is None else entry_points)
@@ -223,7 +225,9 @@ class PluginHost:
 
     def _load_plugin(self, point: Point, only: set[str] | None) -> None:
         dist = point.dist
-        info = PluginInfo(point.name, dist.name if dist else "?", dist.version if dist else "?")
+        if dist and id(dist) not in self._distributions:
+            self._distributions[id(dist)] = dist.name, dist.version
+        info = PluginInfo(point.name, *self._distributions.get(id(dist), ("?", "?")))
         if only is not None and point.name not in only:
             info.status, info.reason = "skipped", "not named in EDGEPROF_PLUGINS"
             self.plugins.append(info)

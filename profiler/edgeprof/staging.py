@@ -255,6 +255,9 @@ def open_stages() -> List[Key]:
 
 def _write_unfinished() -> None:
     """At the end of the process: what never ended is said, with an end of 0."""
+    now = _now()
+    if _open and now > _rings.look_again_at:  # no stage has ended yet, which is when rings are looked for
+        _rings.look(now)
     for begun in list(_open.values()):
         for ring in _rings.open:
             ring.write(ring.identify(begun.key), begun.start, 0)

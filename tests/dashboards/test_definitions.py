@@ -45,6 +45,19 @@ def test_titles_within_a_dashboard_are_unique_and_panels_do_not_overlap(board) -
         cells |= inside
 
 
+@EACH
+def test_no_title_is_cut_on_a_screen_of_1280_pixels(board) -> None:
+    """A title has 7.3 px for each letter; beside it are the panel's padding and the gap to the next one."""
+    room = {title: place["w"] * 1248 / 24 - 28 for title, place in titles(board)}
+    assert [title for title, pixels in room.items() if 7.3 * len(title) > pixels] == []
+
+
+def titles(board) -> list[tuple[str, dict]]:
+    """Title and place of every panel, also in collapsed rows."""
+    panels = [p for panel in board.render()["panels"] for p in [panel, *panel.get("panels", [])]]
+    return [(panel["title"], panel["gridPos"]) for panel in panels if panel["type"] != "row"]
+
+
 def metrics_of(board) -> set[str]:
     values = promql.STAND_INS | {v.name: v.query.split(",")[0] for v in board.variables if v.kind != "query"}
     return {

@@ -30,7 +30,7 @@ def exposition(name: str, kind: str, *samples: str, text: str = "Words.") -> str
         (exposition("edgeprof_x", "counter", "edgeprof_x 1"), "does not end in _total"),
         (
             exposition("edgeprof_x_total", "gauge", "edgeprof_x_total 1"),
-            "is a gauge, and edgeprof_x_total ends in _total",
+            "has the type gauge, and edgeprof_x_total ends in _total",
         ),
         (exposition("power_watts", "gauge", "power_watts 1"), "does not begin with edgeprof_"),
         (exposition("edgeprof_Power_watts", "gauge", "edgeprof_Power_watts 1"), "is not snake_case"),

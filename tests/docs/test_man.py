@@ -38,7 +38,14 @@ def test_every_verb_has_a_page_with_all_of_its_options(pages: Path) -> None:
         command = cli.cli.get_command(click.Context(cli.cli), verb)
         assert command is not None
         options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
-        assert [flag for option in options for flag in option.opts if flag not in text] == []
+        flags = [flag for option in options for flag in option.opts]
+        assert [flag for flag in [*flags, "-h, --help"] if flag not in text] == []
+
+
+def test_the_pages_leave_help_as_it_is(pages: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pages.exists()
+    assert cli.run(["sensors", "--help"]) == 0
+    assert "-h, --help" in capsys.readouterr().out
 
 
 def test_no_text_is_taken_for_a_request_of_troff() -> None:

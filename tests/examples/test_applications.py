@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from tests.examples.conftest import APPLICATIONS as FOLDER
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +23,6 @@ else:
 for library in ("PIL", "onnxruntime", "ai_edge_litert"):
     pytest.importorskip(library)
 
-FOLDER = Path(__file__).parents[2] / "examples/applications"
 MODELS = tomllib.loads((FOLDER / "models.toml").read_text("utf-8"))
 #: Of each application, a pipeline and the stages that it has.
 STAGES = {
@@ -34,47 +33,28 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def applications(shared_data):
-    """The modules of the applications, imported as ``python detect.py`` imports them."""
-    names = [path.stem for path in FOLDER.glob("*.py")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        patch.setenv("MODELS", str(shared_data))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-    for name in names:
-        del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def measured(applications, shared_data, tmp_path_factory):
-    """A variant of a result by its pipeline: all of them measured by one command on footage of our own."""
+def footage(applications, tmp_path_factory):
+    """A folder with two frames of our own, and a photo of a person that is known."""
     folder = tmp_path_factory.mktemp("applications")
     applications.images.save(applications.footage.draw_street(1.0), folder / "frames/street.png")
     applications.images.save(applications.footage.draw_portrait(0.5), folder / "frames/portrait.png")
     applications.images.save(applications.footage.draw_portrait(0.0), folder / "known/somebody.png")
-    windows = ["--windows", "1", "--window", "0.05", "--warmup", "0.05", "--idle", "0", "--threads", "1"]
-    command = [sys.executable, "-m", "edgeprof", "bench", *STAGES, "--frames", str(folder / "frames"), *windows]
-    subprocess.run(
-        [*command, "--option", "repeat=1", "--estimate-power", "4", "--quiet", "-o", str(folder / "result.json")],
-        cwd=FOLDER,
-        env={
-            **os.environ,
-            "EDGEPROF_DATA_DIR": str(folder),
-            "MODELS": str(shared_data),
-            "KNOWN": str(folder / "known"),
-        },
-        check=True,
-        capture_output=True,
-        timeout=110,
-    )
-    variants = json.loads((folder / "result.json").read_text("utf-8"))["variants"]
-    return dict(zip(STAGES, variants, strict=True))
+    return folder
 
 
 @pytest.mark.parametrize("pipeline", STAGES)
-def test_an_application_is_measured_by_stage_and_each_stage_can_be_repeated(measured, pipeline):
-    variant = measured[pipeline]
+def test_an_application_is_measured_by_stage_and_each_stage_can_be_repeated(footage, shared_data, pipeline):
+    windows = ["--windows", "1", "--window", "0.05", "--warmup", "0.05", "--idle", "0", "--threads", "1"]
+    command = [sys.executable, "-m", "edgeprof", "bench", pipeline, "--frames", str(footage / "frames"), *windows]
+    places = {"EDGEPROF_DATA_DIR": footage, "MODELS": shared_data, "KNOWN": footage / "known"}
+    subprocess.run(
+        [*command, "--option", "repeat=1", "--estimate-power", "4", "--quiet", "-o", str(footage / "result.json")],
+        cwd=FOLDER,
+        env={**os.environ, **{name: str(place) for name, place in places.items()}},
+        check=True,
+        capture_output=True,
+    )
+    (variant,) = json.loads((footage / "result.json").read_text("utf-8"))["variants"]
     assert [stage["name"] for stage in variant["stages"]] == STAGES[pipeline]
     for stage in variant["stages"]:
         assert stage["method"] == "repeat", stage["reason"]
@@ -202,24 +182,30 @@ def test_a_detector_whose_output_is_unknown_is_refused(applications):
 @pytest.mark.parametrize(
     ("settings", "frames", "says"),
     [
-        ({"pipeline": "own"}, "street.png", "MODEL has to name the ONNX file"),
-        ({"model": "street.png"}, "street.png", "street.png cannot be loaded"),
+        ({"pipeline": "own"}, "street.png", "MODEL has to name the file of your detector"),
+        ({"model": "street.png"}, "street.png", r"no runtime for street\.png"),
+        ({"model": "mine.pt"}, "street.png", r"Python objects .* 'yolo export model=mine\.pt format=onnx"),
+        ({"model": "broken.onnx"}, "street.png", r"broken\.onnx cannot be loaded"),
+        ({"runtime": "cuda"}, "street.png", "no runtime cuda: choose from onnxruntime, openvino"),
         ({}, "nowhere", "there is nothing at nowhere"),
         ({}, "broken.png", "cannot identify image file"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence(applications, tmp_path, monkeypatch, settings, frames, says):
     monkeypatch.chdir(tmp_path)
-    for name in ("MODEL", "LABELS"):
+    for name in ("MODEL", "LABELS", "RUNTIME"):
         monkeypatch.setenv(name, "")
     applications.images.save(applications.footage.draw_street(0.0), tmp_path / "street.png")
-    (tmp_path / "broken.png").write_bytes(b"no image")
+    for name in ("broken.png", "broken.onnx"):
+        (tmp_path / name).write_bytes(b"nothing")
     detect = applications.detect
-    own = detect.edgeprof.pipeline(detect.own._given)  # made anew: a pipeline makes its stages once
+    # Made anew: a pipeline makes its stages once.
+    fastestdet, own = (detect.edgeprof.pipeline(pipeline._given) for pipeline in (detect.fastestdet, detect.own))
     flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
     monkeypatch.setattr(sys, "argv", ["detect.py", frames, *flags])
+    settings_of_detect = {"MODEL": "own", "LABELS": None, "RUNTIME": None}
     with pytest.raises(SystemExit, match=says) as refused:
-        applications.images.main({"fastestdet": detect.fastestdet, "own": own}, "", {"MODEL": "own", "LABELS": None})
+        applications.images.main({"fastestdet": fastestdet, "own": own}, "", settings_of_detect)
     assert str(refused.value).startswith("detect.py: ")
 
 

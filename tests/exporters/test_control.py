@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeprof.daemon_client import ask
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof_exporters.control import MOST_LINE, Control, ask
+from edgeprof_exporters.control import MOST_LINE, Control
 
 if TYPE_CHECKING:
     from pathlib import Path

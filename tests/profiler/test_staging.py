@@ -114,12 +114,12 @@ def test_a_killed_program_loses_what_had_not_ended(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stage_that_never_ends_is_named_when_its_program_does(tmp_path):
+@pytest.mark.parametrize("before", ["with stage('decode'): pass", "pass"])
+def test_a_stage_that_never_ends_is_named_when_its_program_does(tmp_path, before):
     program = run_program(
-        """
+        f"""
         from edgeprof.staging import stage
-        with stage("decode"):
-            pass
+        {before}
         stage("detect").__enter__()
         """,
         tmp_path,

@@ -39,6 +39,8 @@ class Ncnn(Runtime):
     name = "ncnn"
     formats = ("ncnn",)
     libraries = ("ncnn",)
+    smallest_model = b"7767517\n2 2\nInput x 0 1 x 0=2\nReLU y 1 1 x y\n"  # y = max(x, 0) of two numbers
+    smallest_beside = {".bin": b""}  # it has no weights
 
     def availability(self) -> Availability:
         version = library_version("ncnn")

@@ -85,10 +85,25 @@ KNOWN_ERRORS = (
 )
 
 
+#: y = max(x, 0), float32 [1, 2]; without weights it needs no .bin.
+_RELU = b"""<?xml version="1.0"?>
+<net name="relu" version="11"><layers>
+<layer id="0" name="x" type="Parameter" version="opset1"><data shape="1,2" element_type="f32"/>
+<output><port id="0" precision="FP32" names="x"><dim>1</dim><dim>2</dim></port></output></layer>
+<layer id="1" name="y" type="ReLU" version="opset1"><input><port id="0"><dim>1</dim><dim>2</dim></port></input>
+<output><port id="1" precision="FP32" names="y"><dim>1</dim><dim>2</dim></port></output></layer>
+<layer id="2" name="y/result" type="Result" version="opset1">
+<input><port id="0"><dim>1</dim><dim>2</dim></port></input></layer>
+</layers><edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/>
+<edge from-layer="1" from-port="1" to-layer="2" to-port="0"/></edges></net>
+"""
+
+
 class OpenVino(Runtime):
     name = "openvino"
     formats = ("openvino", "onnx", "tflite")
     libraries = ("openvino",)
+    smallest_model = _RELU
     costly_options = (("precision", "bf16", "computing in bf16"), ("precision", "f32", "computing in float32"))
 
     def availability(self) -> Availability:

@@ -193,9 +193,9 @@ def _by_text(path: Path, head: bytes) -> Content | None:
             f"{path} is a Python program; name the function in it that runs the model once",
             remedy=f"edgeprof bench {path}:FUNCTION, or measure the whole program: edgeprof run -- python {path}",
         )
-    kind = "JSON" if start.startswith(("{", "[")) else "text"
+    kind = "a JSON" if start.startswith(("{", "[")) else "a text"
     raise InputError(
-        f"{path} is a {kind} file, no model: it begins {start[:40].split(chr(10))[0]!r}", remedy=_MODEL_WANTED
+        f"{path} is {kind} file, no model: it begins {start[:40].split(chr(10))[0]!r}", remedy=_MODEL_WANTED
     )
 
 

@@ -22,6 +22,7 @@ from edgeprof.cli.options import (
     safety_options,
     typed_command,
 )
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from edgeprof.benchmark.request import ModelRequest
@@ -333,7 +334,7 @@ def _load_data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None,
 
     dataset = load_dataset(flags["dataset"], host, pairs("--preprocess", flags["preprocess"]))
     if flags["chains"] and are_absent(dataset.labels):
-        click.echo(f"{dataset.name} has no labels: it calibrates the variants, but accuracy is not judged", err=True)
+        say(f"{dataset.name} has no labels: it calibrates the variants, but accuracy is not judged", err=True)
         return dataset, None
     return dataset, load_metric(flags["metric"], host)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, resolve_roots, root_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def _list_entries(*, as_json: bool) -> None:
     elif not entries:
         click.echo("nothing is calibrated on this device")
     else:
-        click.echo("\n".join(line for entry in entries for line in described(entry)))
+        say(*(line for entry in entries for line in described(entry)))
 
 
 def described(entry: Entry) -> list[str]:
@@ -134,13 +135,14 @@ def _run_calibration(flags: dict[str, Any]) -> None:
     if flags["covers"] is not None and flags["covers"] not in SCOPES:
         raise InputError(f"--covers {flags['covers']} is unknown", remedy=f"One of {', '.join(SCOPES)}.")
     host, roots = PluginHost.from_environment(), resolve_roots(flags["sysfs_root"], flags["procfs_root"])
-    same = {"rail": flags["rail"], "sensors": flags["sensors"] or None, "say": lambda text: click.echo(text, err=True)}
+    same = {"rail": flags["rail"], "sensors": flags["sensors"] or None, "say": lambda text: say(text, err=True)}
     if flags["filters"]:
         with measuring(roots, "calibrate --filter"):
             responses = calibrate.step_response(host, roots, **same)
-        click.echo(
-            json.dumps(_steps_json(responses), indent=2) if flags["as_json"] else "\n".join(steps_table(responses))
-        )
+        if flags["as_json"]:
+            click.echo(json.dumps(_steps_json(responses), indent=2))
+        else:
+            say(*steps_table(responses))
         return
     with measuring(roots, f"calibrate --against {flags['against']}"):
         compared = calibrate.against(
@@ -154,11 +156,10 @@ def _run_calibration(flags: dict[str, Any]) -> None:
             covers=flags["covers"],
             **same,
         )
-    click.echo(
-        json.dumps(_comparison_as_json(compared), indent=2, default=str)
-        if flags["as_json"]
-        else "\n".join(table(compared))
-    )
+    if flags["as_json"]:
+        click.echo(json.dumps(_comparison_as_json(compared), indent=2, default=str))
+    else:
+        say(*table(compared))
 
 
 def _comparison_as_json(compared: Compared) -> dict[str, Any]:

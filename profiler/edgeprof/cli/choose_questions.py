@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof import toml_files
+from edgeprof.cli.prose import say
 from edgeprof.errors import InputError
 from edgeprof.results import files
 from edgeprof.verdicts import requirements
@@ -101,7 +102,7 @@ def _ask_until_valid(
                 trial.setdefault(question.table, {}).update(toml_files.parse(line, path))
             asked = requirements.from_toml(trial, path)
         except InputError as error:
-            click.echo(f"  {error.message}" + (f"\n  {error.remedy}" if error.remedy else ""), err=True)
+            say(f"  {error.message}", *([f"  {error.remedy}"] if error.remedy else []), err=True)
             continue
         content.clear()
         content.update(trial)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, no_color_option, pairs, safety_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,7 +107,7 @@ def command(model: str, **flags: Any) -> int:
             timeout_s=flags["timeout_s"],
             fresh=flags["again"],
             device=device,
-            note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+            note=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         )
     if flags["as_json"]:
         click.echo(json.dumps(manifest, indent=2))

@@ -155,7 +155,7 @@ def _check_instance(
 
     def check() -> None:
         thing = factory()
-        assert isinstance(thing, kind), f"its factory returned {thing!r}, which is not a {kind.__name__}"
+        assert isinstance(thing, kind), f"its factory returned {thing!r}, which is not of the class {kind.__name__}"
         assert thing.name == name, f"it is registered as {name!r} but calls itself {thing.name!r}"  # type: ignore[attr-defined]
         if instances is not None:
             instances.append(thing)

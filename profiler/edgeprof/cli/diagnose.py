@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, no_color_option, pairs, resolve_roots, root_options, safety_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,7 +118,7 @@ def command(model: str, **flags: Any) -> int:
             timeout_s=flags["timeout_s"],
             named=named_runtime(host, flags["runtime"]) if flags["runtime"] else None,
             inputs=Inputs(shapes, dtypes, input_data, frames=flags["frames"]),
-            note=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+            note=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         )
     methods = Methods.of(host, (baseline or given).format)
     commands = {

@@ -12,6 +12,7 @@ import click
 
 from edgeprof import __version__
 from edgeprof.cli.options import can_ask
+from edgeprof.cli.prose import say
 from edgeprof.errors import InputError
 from edgeprof.roots import BUNDLE_MARKER, SIMULATION_MARKER
 
@@ -57,7 +58,7 @@ def run(host: PluginHost, roots: Roots, file: Path, *, yes: bool) -> None:
         file.write_bytes(archive)
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}", remedy="Name another file.") from None
-    click.echo(f"{file} is written. It can be read on any machine: tar xf {file}, then")
+    say(f"{file} is written. It can be read on any machine: tar xf {file}, then")
     click.echo("  edgeprof sensors --sysfs-root edgeprof-bundle")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from edgeprof.cli.prose import say
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,10 +60,13 @@ def run(host: PluginHost, roots: Roots, asked: Asked, *, output: Path | None, as
             sensors=list(asked.sensors) or None,
             against=asked.against,
             quick=asked.quick,
-            say=lambda text: click.echo(text, err=True),
+            say=lambda text: say(text, err=True),
         )
     document = json.dumps(proof.to_dict(), indent=2)
-    click.echo(document if as_json else "\n".join(lines(proof)))
+    if as_json:
+        click.echo(document)
+    else:
+        say(*lines(proof))
     if output is not None:
         _write(proof, document, output)
     return proof.verdict != "failed"

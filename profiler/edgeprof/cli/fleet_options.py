@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgeprof.cli.prose import say
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -83,9 +85,7 @@ def failure_as_json(error: EdgeprofError) -> dict[str, Any]:
 
 def say_failure(device: Device, error: EdgeprofError) -> None:
     """Print a device's error to stderr, and the remedy below it."""
-    click.echo(f"{device.name}: {error.message}", err=True)
-    if error.remedy:
-        click.echo(f"  {error.remedy}", err=True)
+    say(f"{device.name}: {error.message}", *([f"  {error.remedy}"] if error.remedy else []), err=True)
 
 
 def exit_code(failures: Sequence[EdgeprofError], devices: int, results: Sequence[Result]) -> int:

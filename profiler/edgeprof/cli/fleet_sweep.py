@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from edgeprof.cli.fleet_bench import Outcome, check_outputs, deliver, keep_measured, measure_all, watch_all
 from edgeprof.cli.fleet_options import chosen_devices
+from edgeprof.cli.prose import say
 from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import InputError
 from edgeprof.fleet.engine import measure_on_each
@@ -59,7 +58,7 @@ def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
         PluginHost.from_environment(),
         roots,
         progress=_Silent(),
-        say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+        say=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         target=find_target(flags["target"], roots),
     )
     outcome = Outcome()

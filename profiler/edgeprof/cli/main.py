@@ -17,6 +17,7 @@ import click
 
 from edgeprof import __version__
 from edgeprof.cli import streams
+from edgeprof.cli.prose import say
 from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, TERMINAL_OWNERS, VERBS
 
 if TYPE_CHECKING:
@@ -141,15 +142,13 @@ def run(argv: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except EdgeprofError as error:
-        click.echo(f"edgeprof: {error.message}", err=True)
-        if error.remedy:
-            click.echo(f"  {error.remedy}", err=True)
+        say(f"edgeprof: {error.message}", *([f"  {error.remedy}"] if error.remedy else []), err=True)
         return error.exit_code
     except OSError as error:
         sentence = _system_error_sentence(error)
         if sentence is None:
             raise
-        click.echo(f"edgeprof: {sentence}", err=True)
+        say(f"edgeprof: {sentence}", err=True)
         return 2
     return outcome if isinstance(outcome, int) else 0
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ def list_plugins(as_json: bool) -> None:
         brings = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.registers.items() if names)
         text = info.reason if info.status != "loaded" else brings or "registers nothing"
         source = "" if info.distribution == "edgeprof" else f"  ({info.distribution} {info.version})"
-        click.echo(f"  {info.status:<7} {info.name:<{width}}  {text}{source}")
+        say(f"  {info.status:<7} {info.name:<{width}}  {text}{source}")
 
 
 @command.command("check", short_help="Run the conformance checks on an installed plugin.")
@@ -90,7 +91,7 @@ def check(name: str, models: tuple[str, ...], inputs: tuple[str, ...], sensors: 
         click.echo(json.dumps({"plugin": name, "checks": [row._asdict() for row in rows]}, indent=2))
     else:
         for row in rows:
-            click.echo(f"  {row.status:<6} {row.name}" + (f": {row.detail}" if row.detail else ""))
+            say(f"  {row.status:<6} {row.name}" + (f": {row.detail}" if row.detail else ""))
         click.echo("it does not conform" if failed else "it conforms, as far as this machine can tell")
     if failed:
         raise click.exceptions.Exit(1)
@@ -114,6 +115,7 @@ def new(name: str, directory: str, kind: str) -> None:
     from edgeprof.installation import install_command
 
     written = write(name, kind, Path(directory))
+    click.echo(f"{name}, of the kind {kind}:")
     for path in written:
         click.echo(f"  {path}")
     install = install_command(["-e", directory, "pytest"])

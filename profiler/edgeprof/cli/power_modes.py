@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprof.cli.prose import say
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -48,7 +50,7 @@ def bench_modes(
         if flags["as_json"]:
             click.echo(json.dumps(_outcome_document(swept), indent=2))
         else:
-            click.echo("\n".join(table(swept)))
+            say(*table(swept))
     return max((exit_code(result, strict=flags["strict"]) for result in results), default=3)
 
 

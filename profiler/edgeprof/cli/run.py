@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, resolve_roots, root_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     import re
@@ -108,7 +109,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
         if flags["as_json"]:
             click.echo(text)
         else:
-            click.echo(sentence(outcome), err=True)
+            say(sentence(outcome), err=True)
     return outcome.exit_code
 
 

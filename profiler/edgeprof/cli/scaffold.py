@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from string import Template
 
@@ -39,6 +40,11 @@ def write(name: str, kind: str, directory: Path) -> list[Path]:
     if not _NAME.fullmatch(name):
         remedy = "Use lower-case letters and digits, and hyphens between words, as in my-meter."
         raise InputError(f"{name!r} cannot be the name of a plugin", remedy=remedy)
+    if name in DEPENDENCIES:  # "plugins new runtime DIR" would make a sensor
+        raise InputError(
+            f"{name!r} is a kind of plugin, not a name",
+            remedy=f"edgeprof plugins new {shlex.quote(directory.name)} {shlex.quote(str(directory))} --kind {name}",
+        )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} already exists and is not an empty folder", remedy="Name a new folder.")
     module = "edgeprof_" + name.replace("-", "_")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, resolve_roots, root_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ def command(
 
         click.echo(json.dumps(document(discovery, seen), indent=2))
     else:
-        click.echo("\n".join(table(discovery, seen, verbose=verbose)))
+        say(*table(discovery, seen, verbose=verbose))
     if strict and not discovery.topology.headline.channels:
         raise GateError(f"no total: {discovery.topology.headline.reason}", remedy=discovery.topology.headline.remedy)
 

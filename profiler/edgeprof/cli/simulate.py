@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprof.cli.around import run_command, terminated
+from edgeprof.cli.prose import say
 from edgeprof.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -223,9 +224,9 @@ def _introduce_board(live: LiveBoard, follows: str, around: bool) -> None:
     name = live.layout.spec.model or live.board
     total = " + ".join(live.totals) if len(live.totals) < 5 else f"the sum of {len(live.totals)}"
     rails = f"{len(live.rails)} rails, " + (f"total = {total}" if total else "none of which is the total")
-    click.echo(f"{name} (virtual) in {live.directory} · {rails} · follows {follows}", err=True)
+    say(f"{name} (virtual) in {live.directory} · {rails} · follows {follows}", err=True)
     if not around:
-        click.echo(f"  look at it: edgeprof sensors --sysfs-root {live.directory} · Ctrl-C ends it", err=True)
+        say(f"  look at it: edgeprof sensors --sysfs-root {live.directory} · Ctrl-C ends it", err=True)
 
 
 def _sum_up(live: LiveBoard, has_directory: bool) -> None:
@@ -240,7 +241,7 @@ def _sum_up(live: LiveBoard, has_directory: bool) -> None:
     else:
         text = f"played for {seconds:.2f} s"
     where = f" · {live.directory / SUMMARY}" if has_directory else ""
-    click.echo(f"{live.board} (virtual): {text}{where}", err=True)
+    say(f"{live.board} (virtual): {text}{where}", err=True)
 
 
 def _check_alive(live: LiveBoard) -> None:

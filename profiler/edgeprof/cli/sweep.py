@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.options import json_option, no_color_option, output_option, resolve_roots, root_options
+from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
     from edgeprof.plugins import PluginHost
@@ -61,7 +62,7 @@ def command(recipe: Path, **flags: Any) -> int:
             roots,
             target=find_target(flags["target"], roots),
             progress=Bar(sys.stderr, quiet=flags["quiet"]),
-            say=(lambda _: None) if flags["quiet"] else (lambda text: click.echo(text, err=True)),
+            say=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         )
         if flags["plan_only"]:
             click.echo(_plan_text(studies))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import sys
@@ -28,7 +29,7 @@ _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 _QUIT = frozenset({b"q", b"Q", b"\x03", b"\x04", b""})
 #: Readings per second: enough for a marked window of one second, at a negligible CPU load.
 _RATE_HZ = 10.0
-#: Delay of the first frame (s): long enough for two readings of every counter.
+#: After this (s) there are two readings of every counter, and so its power.
 _FIRST_S = 0.25
 _FASTEST_S = 0.1
 
@@ -100,8 +101,8 @@ def _play_frames(watch: Watch, state: _State, every_s: float, style: Style, keys
     from edgeprof.reporters.top_frame import History, draw
 
     history = History()
-    pause_s = _FIRST_S
-    while True:
+    # At once what is known then; soon afterwards what the first readings and their differences give.
+    for pause_s in itertools.chain((0.0, 0.05, _FIRST_S), itertools.repeat(every_s)):
         pressed = _read_key(keys, pause_s)
         if pressed in _QUIT:
             return
@@ -114,7 +115,6 @@ def _play_frames(watch: Watch, state: _State, every_s: float, style: Style, keys
         # in the lines safe.
         frame = _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST
         os.write(1, frame.encode(sys.stdout.encoding or "utf-8", "replace"))
-        pause_s = every_s
 
 
 def _read_key(keys: int, seconds: float) -> bytes | None:
@@ -153,18 +153,21 @@ class _State:
     """What a frame shows beside the readings, and the CPU time at the frame before."""
 
     def __init__(self, roots: Roots) -> None:
+        from edgeprof.energy.online.production import Production
+        from edgeprof.sensing.device import throttle
         from edgeprof.sensing.device.power_mode import power_mode
+        from edgeprof.sensing.files import TextFile
 
-        self._roots = roots
+        self._causes = throttle.Causes(roots)
         self._mode = power_mode(roots)
+        self._memory = TextFile("/proc/self/statm")
+        self._production = Production()
         self._cpu_s, self._at = time.process_time(), time.monotonic()
 
     def moment(self, watch: Watch) -> Moment:
         from edgeprof.reporters.top_frame import Moment
-        from edgeprof.sensing.device import throttle
 
         headline = watch.topology.headline
-        states = throttle.read_counters(self._roots).states
         return Moment(
             board=watch.topology.board.name,
             power_mode=self._mode,
@@ -172,8 +175,9 @@ class _State:
             total=watch.total(),
             rails=watch.rails(),
             others=watch.others(),
-            throttling=[cause for cause, level in states.items() if level],
+            throttling=self._causes.read(),
             marked=watch.marked(),
+            models=self._production.models(),
             own_cost=self._own_cost(),
             reason=headline.reason,
         )
@@ -184,9 +188,5 @@ class _State:
         cpu_s, at = time.process_time(), time.monotonic()
         ratio = (cpu_s - self._cpu_s) / (at - self._at) if at > self._at else 0.0
         self._cpu_s, self._at = cpu_s, at
-        try:
-            with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - one read a frame
-                pages = int(file.read().split()[1])
-        except (OSError, ValueError, IndexError):
-            return OwnCost(ratio, None)
-        return OwnCost(ratio, pages * os.sysconf("SC_PAGE_SIZE"))
+        pages = (self._memory.read() or b"").split()[1:2]
+        return OwnCost(ratio, int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else None)

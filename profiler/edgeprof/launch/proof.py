@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: How long a library may take to be imported and to run a model of some hundred bytes: PyTorch on a busy board.
 TIMEOUT_S = 90.0
+#: Formats whose libraries expect another suffix than the format's name.
+_SUFFIXES = {"python": ".py", "openvino": ".xml", "ncnn": ".param", "executorch": ".pte"}
 
 
 class Proof(NamedTuple):
@@ -45,8 +47,10 @@ def prove(runtime: Runtime) -> Proof:
     with tempfile.TemporaryDirectory(prefix="edgeprof-proof-") as folder:
         chosen = runtime.smallest_format or runtime.formats[0]
         is_python = chosen == "python"
-        path = Path(folder) / f"smallest.{'py' if is_python else chosen}"
+        path = Path(folder) / f"smallest{_SUFFIXES.get(chosen, f'.{chosen}')}"
         path.write_bytes(runtime.smallest_model)
+        for suffix, content in runtime.smallest_beside.items():
+            path.with_suffix(suffix).write_bytes(content)
         target = f"{path}:model" if is_python else str(path)
         options = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
         try:

@@ -227,8 +227,8 @@ class Worker:
         load = scenario._replace(seed=scenario.seed + number)
         request = {"do": "window", "scenario": load._asdict(), "seconds": seconds, "workload": workload}
         asked_s = time.monotonic()
-        fields, blobs = self._ask(request, doing=f"a {scenario.name} window", extra_s=seconds)
-        with self._understood(f"a {scenario.name} window"):
+        fields, blobs = self._ask(request, doing=f"a window of the scenario {scenario.name}", extra_s=seconds)
+        with self._understood(f"a window of the scenario {scenario.name}"):
             window = Window.from_wire(fields, blobs[0])
             _require_window(window, asked_s, time.monotonic())
         still_s = 0.0 if self._process is None else self._process.stood_still_s

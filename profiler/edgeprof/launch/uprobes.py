@@ -328,9 +328,8 @@ class _Tracefs:
         for index, probe in enumerate(probes):
             for is_return in (False, True):
                 name = self._name(index, is_return=is_return)
-                with control.open("a") as file:
-                    file.write(f"{'r' if is_return else 'p'}:{name} {probe.library}:0x{probe.offset:x}\n")
-                stack.callback(_append, control, f"-:{name}\n")
+                _append(control, f"{'r' if is_return else 'p'}:{name} {probe.library}:0x{probe.offset:x}\n")
+                stack.callback(_remove, control, name)
 
     def _name(self, index: int, *, is_return: bool) -> str:
         return f"{self._group}/{'return' if is_return else 'entry'}_{index}"
@@ -341,8 +340,17 @@ class _Tracefs:
 
 
 def _append(path: Path, line: str) -> None:
-    with suppress(OSError), path.open("a") as file:
-        file.write(line)
+    """Append a line, which without O_APPEND would remove all probes; open() would seek to the end, which fails here."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, os.fsencode(line))
+    finally:
+        os.close(descriptor)
+
+
+def _remove(control: Path, name: str) -> None:
+    with suppress(OSError):
+        _append(control, f"-:{name}\n")
 
 
 def _source(sysfs: Path, probes: Sequence[Probe], stack: ExitStack) -> _Pmu | _Tracefs:

@@ -119,8 +119,8 @@ def _accuracy_clause(accuracy: schema.Accuracy | None, before: str) -> str | Non
         )
     is_distinguishable = accuracy.p_value is None or accuracy.p_value < SIGNIFICANT
     if not is_distinguishable:
-        same = f"{verb}as accurate" if accuracy.higher_is_better else f"has as good a {view.metric_title(accuracy)}"
-        return f"{same} ({value}, not distinguishable)"
+        same = "as accurate" if accuracy.higher_is_better else f"equally good in {view.metric_title(accuracy)}"
+        return f"{verb}{same} ({value}, not distinguishable)"
     size = f"{abs(100 * change):.1f} points" if accuracy.is_ratio else units.significant(abs(change))
     if accuracy.higher_is_better:
         return f"{verb}{size} {'less' if accuracy.drop > 0 else 'more'} accurate ({value})"

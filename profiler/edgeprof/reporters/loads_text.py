@@ -28,7 +28,7 @@ def load_lines(variants: Sequence[Variant]) -> list[str]:
 
 
 def _joules_by_rate(rated: Sequence[Workload]) -> str:
-    """``a frame takes 0.81 ± 0.02 J at 5/s, 0.42 ± 0.01 J at 15/s``."""
+    """``one frame takes 0.81 ± 0.02 J at 5/s, 0.42 ± 0.01 J at 15/s``."""
     several = len({workload.streams for workload in rated}) > 1
     parts = []
     for workload in rated:
@@ -37,7 +37,7 @@ def _joules_by_rate(rated: Sequence[Workload]) -> str:
         joules = units.plus_minus(figure.value, figure.expanded_uncertainty, "J") if figure and known else "–"
         streams = f" × {workload.streams}" if several else ""
         parts.append(f"{joules} at {units.significant(workload.rate_hz or 0.0)}/s{streams}")
-    return f"a {rated[0].unit} takes {', '.join(parts)}"
+    return f"one {rated[0].unit} takes {', '.join(parts)}"
 
 
 def _rates_kept(loads: Loads, unit: str) -> str:

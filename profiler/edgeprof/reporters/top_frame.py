@@ -11,6 +11,7 @@ from edgeprof.units import plus_minus, quantity, significant, size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeprof.energy.online.production import ModelInProduction
     from edgeprof.energy.online.watch import Marked, RailReading
     from edgeprof.reporters.terminal import Style
     from edgeprof.sensing.sensor import Channel
@@ -43,6 +44,7 @@ class Moment(NamedTuple):
         others: Channels other than power, with their newest readings.
         throttling: The causes that throttle the device now, in words.
         marked: The energy since the last mark.
+        models: The models in production that a daemon on this machine counts.
         own_cost: The cost of edgeprof itself.
         reason: Why there is no total.
     """
@@ -55,6 +57,7 @@ class Moment(NamedTuple):
     others: Sequence[tuple[Channel, float]]
     throttling: Sequence[str]
     marked: Marked
+    models: Sequence[ModelInProduction]
     own_cost: OwnCost
     reason: str | None
 
@@ -103,6 +106,7 @@ def draw(moment: Moment, history: History, style: Style, *, keys: bool) -> list[
     lines += _rail_lines(moment, history, style)
     facts = _fact_lines(moment)
     lines += [""] + [style.text(" " + line) for line in _fill_lines(facts, style.width - 2)] if facts else []
+    lines += _model_lines(moment.models, style)
     lines.append(style.text(f" {_cost_line(moment.own_cost)}"))
     lines += [
         "",
@@ -144,6 +148,10 @@ def document(moment: Moment, time_s: float) -> dict[str, Any]:
             "energy_j": marked.joules,
             "expanded_uncertainty_j": marked.expanded_uncertainty,
         },
+        "models": [
+            {"name": model.name, "rate_hz": model.rate_hz, "energy_j_per_inference": model.joules}
+            for model in moment.models
+        ],
         "self": {"cpu_ratio": moment.own_cost.cpu_ratio, "rss_bytes": moment.own_cost.rss_bytes},
     }
 
@@ -221,6 +229,17 @@ def _fill_lines(facts: Sequence[str], columns: int) -> list[str]:
             lines.append(fact)
         else:
             lines[-1] = joined
+    return lines
+
+
+def _model_lines(models: Sequence[ModelInProduction], style: Style) -> list[str]:
+    """A line for each model in production: its rate, and the joules of an inference."""
+    names = [style.text(_shorten_name(model.name)) for model in models]
+    name_width = max(map(width, names), default=0)
+    lines = []
+    for model, name in zip(models, names, strict=True):
+        joules = "" if model.joules is None else f"   {quantity(model.joules, 'J')} each"
+        lines.append(f" {pad(name, name_width)}  {significant(model.rate_hz or 0.0, 3):>5}/s{style.text(joules)}")
     return lines
 
 

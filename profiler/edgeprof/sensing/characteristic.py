@@ -1,8 +1,15 @@
-"""The measured characteristics of a channel."""
+"""The measured characteristics of a channel, and what they say about it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from edgeprof.sensing.sensor import Channel
+    from edgeprof.sensing.trace import Key
 
 
 @dataclass(frozen=True)
@@ -24,3 +31,32 @@ class Characteristic:
     effective_rate_hz: float
     plausible: bool
     reason: str | None = None
+
+
+def annotate_channels(channels: Iterable[Channel], characteristics: Mapping[Key, Characteristic]) -> dict[Key, Channel]:
+    """Fill the measured characteristics into channels; returns them by key, as ``Sampler(channels=…)`` takes them.
+
+    A declared resolution stays. A declared refresh interval stays if it is shorter than the measured one of a gauge,
+    because a constant signal hides refreshes; a shorter measured interval replaces it, and so does the measured
+    interval of a counter, which rises at each refresh. A channel with impossible values becomes unavailable.
+    """
+    result: dict[Key, Channel] = {}
+    for channel in channels:
+        known = characteristics.get(channel.key)
+        if known is not None and not known.plausible:
+            channel = replace(channel, available=False, reason=known.reason)  # noqa: PLW2901 - the same one, annotated
+        elif known is not None:
+            channel = replace(  # noqa: PLW2901 - the same one, annotated
+                channel,
+                update_interval_s=_refresh_interval(channel, known.update_interval_s),
+                resolution=channel.resolution or known.step,
+            )
+        result[channel.key] = channel
+    return result
+
+
+def _refresh_interval(channel: Channel, seen: float | None) -> float | None:
+    declared = channel.update_interval_s
+    if declared is None or seen is None:
+        return declared or seen
+    return seen if channel.kind == "counter" else min(declared, seen)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
-from edgeprof.sensing.sensor import Calibration, Channel, Sensor
+from edgeprof.sensing.sensor import Calibration, Channel, WrappedSensor
 from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from edgeprof.roots import Roots
     from edgeprof.sensing.board.topology import Board
+    from edgeprof.sensing.sensor import Sensor
     from edgeprof.sensing.trace import Key
 
 FILE = "calibrations.json"
@@ -191,7 +192,7 @@ def board_name(board: Board, roots: Roots) -> str:
     return f"simulated {name}" if roots.is_simulated else name
 
 
-class Calibrated(Sensor):
+class Calibrated(WrappedSensor):
     """A sensor whose power and energy are corrected at the moment they are read.
 
     A power becomes gain × power + offset. A counter of energy becomes gain × energy + offset × the time at which it
@@ -203,9 +204,7 @@ class Calibrated(Sensor):
     """
 
     def __init__(self, sensor: Sensor, lines: dict[str, Calibration]) -> None:
-        self._inner = sensor
-        self.name = sensor.name
-        self.slow = sensor.slow
+        super().__init__(sensor)
         self._lines = lines
         self._origin = math.nan
         self._ticks: dict[int, tuple[float, float]] = {}  # counter → its raw value and when that was first read
@@ -215,7 +214,7 @@ class Calibrated(Sensor):
     @property
     def channels(self) -> Sequence[Channel]:
         if not self._channels:
-            self._channels = tuple(self._correct_channel(channel) for channel in self._inner.channels)
+            self._channels = tuple(self._correct_channel(channel) for channel in self.wrapped.channels)
             self._todo = [
                 (index, channel.kind == "counter", channel.calibration)
                 for index, channel in enumerate(self._channels)
@@ -223,18 +222,8 @@ class Calibrated(Sensor):
             ]
         return self._channels
 
-    @property
-    def unavailable(self) -> Sequence[Channel]:
-        return self._inner.unavailable
-
-    def open(self) -> None:
-        self._inner.open()
-
-    def close(self) -> None:
-        self._inner.close()
-
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
-        self._inner.read(values, times)
+        self.wrapped.read(values, times)
         if not self._channels:
             len(self.channels)
         for index, counts, line in self._todo:

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.sensor import Channel, Sensor
+from edgeprof.sensing.sensor import Channel, Sensor, WrappedSensor
 
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence, Sequence
+    from collections.abc import Sequence
 
 
-class Renamed(Sensor):
+class Renamed(WrappedSensor):
     """A sensor whose channels have other names.
 
     Args:
@@ -21,9 +21,7 @@ class Renamed(Sensor):
     """
 
     def __init__(self, sensor: Sensor, names: Sequence[str]) -> None:
-        self._inner = sensor
-        self.name = sensor.name
-        self.slow = sensor.slow
+        super().__init__(sensor)
         channels = [*sensor.channels, *sensor.unavailable]
         renamed = [replace(channel, name=name) for channel, name in zip(channels, names, strict=True)]
         self._channels = tuple(renamed[: len(sensor.channels)])
@@ -36,15 +34,6 @@ class Renamed(Sensor):
     @property
     def unavailable(self) -> Sequence[Channel]:
         return self._unavailable
-
-    def open(self) -> None:
-        self._inner.open()
-
-    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
-        self._inner.read(values, times)
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def rename_duplicates(sensors: Sequence[Sensor]) -> list[Sensor]:

@@ -269,6 +269,41 @@ class Sensor(ABC):
         }
 
 
+class WrappedSensor(Sensor):
+    """A sensor that another one stands for: it answers everything as the wrapped sensor does.
+
+    Subclasses override what they change.
+
+    Args:
+        sensor: The wrapped sensor.
+    """
+
+    def __init__(self, sensor: Sensor) -> None:
+        self.wrapped = sensor
+        self.name = sensor.name
+        self.slow = sensor.slow
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        return self.wrapped.channels
+
+    @property
+    def unavailable(self) -> Sequence[Channel]:
+        return self.wrapped.unavailable
+
+    def open(self) -> None:
+        self.wrapped.open()
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        self.wrapped.read(values, times)
+
+    def close(self) -> None:
+        self.wrapped.close()
+
+    def process_memory_bytes(self, pid: int) -> int | None:
+        return self.wrapped.process_memory_bytes(pid)
+
+
 @dataclass
 class Reading:
     """A channel's value at a time; what ``sensors`` and the exporter show."""

@@ -108,7 +108,7 @@ def random_feeds(
     for spec in specs:
         if spec.dtype.startswith(("sequence", "map")):
             raise LoadError(
-                "there is no random data for the input {!r}, a {}".format(spec.name, spec.dtype),
+                "there is no random data for the input {!r} of the type {}".format(spec.name, spec.dtype),
                 "Give real inputs with --input-data FILE.npz; the tensors of a sequence are {0}.0, {0}.1 …".format(
                     spec.name
                 ),

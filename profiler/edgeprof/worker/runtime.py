@@ -368,6 +368,8 @@ class Runtime(ABC):
     #: defines ``model``.
     smallest_model: Optional[bytes] = None
     smallest_format: Optional[str] = None
+    #: Suffix of a file that belongs beside ``smallest_model``, under the same name → its content.
+    smallest_beside: Dict[str, bytes] = {}
     #: What may help where the library crashes while it loads a model, such as an option that avoids the crashing part.
     crash_remedy: Optional[str] = None
     #: Settings that are common and can cost time: the option, its value, and a description as the beginning of a

@@ -78,7 +78,7 @@ def _json_tree(name: str, item: Any) -> Any:
     if isinstance(item, (np.ndarray, np.generic, list, tuple)):
         ((header,), (blob,)) = dump({name: item})
         return ["array", header, base64.b64encode(blob).decode("ascii")]
-    raise TypeError("{!r} holds a {}, neither a number nor a string".format(name, type(item).__name__))
+    raise TypeError("{!r} holds an item of type {}, not a number or a string".format(name, type(item).__name__))
 
 
 def _from_tree(item: Any) -> Any:

@@ -59,7 +59,7 @@ WRITING = {
     f"bench app.py:steady {QUICK} -o full.json -o there.csv": "steady",
     "choose requirements.toml one.json -o full.json": "baseline",
     "dashboards targets inventory.toml -o full.json": "",
-    "gate one.json --max-j 1 --junit full.json": "passed",
+    "gate one.json --max-j 1 --junit full.json": "pass",
     "history -o full.html": "",
     "plot many.json -o full.svg": "",
     "report one.json -o full.html": "",

@@ -75,6 +75,12 @@ def test_a_name_that_cannot_be_one_is_refused(name: str, tmp_path: Path, capsys:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_kind_is_not_taken_for_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plugins", "new", "runtime", str(tmp_path / "my-rt")]) == 2
+    assert f"edgeprof plugins new my-rt {tmp_path}/my-rt --kind runtime" in capsys.readouterr().err
+    assert not (tmp_path / "my-rt").exists()
+
+
 def test_a_folder_in_use_is_not_written_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     assert run(["plugins", "new", "lamp", str(tmp_path)]) == 2

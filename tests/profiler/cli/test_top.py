@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -17,6 +18,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeprof.energy.online import production
+from edgeprof.energy.online.production import ModelInProduction, Production
+from edgeprof.errors import UnavailableError
 from edgeprof.simulation.layouts import build
 from tests.processes import ended
 
@@ -156,3 +160,37 @@ def test_it_loads_no_library_that_sensors_do_not_need(board: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_models_in_production_are_those_that_a_daemon_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {
+        "model": "yolov8s",
+        "variant": "int8",
+        "runtime": "",
+        "inferences": 100,
+        "with_energy": 90,
+        "energy_j": 9.0,
+    }
+    clock = itertools.count(1000.0)
+    monkeypatch.setattr(production, "usual_path", lambda: None)
+    monkeypatch.setattr(production, "ask", lambda *_: {"models": [dict(counts)]})
+    monkeypatch.setattr(production.time, "monotonic", lambda: next(clock))
+    looked = Production()
+    assert looked.models() == []  # one look gives no rate
+    counts |= {"inferences": 115, "with_energy": 100, "energy_j": 12.0}
+    assert looked.models() == [ModelInProduction("yolov8s int8", 15.0, pytest.approx(0.3))]
+    counts |= {"inferences": 120, "with_energy": 2, "energy_j": 12.0}  # the daemon was started again
+    assert looked.models() == [ModelInProduction("yolov8s int8", 5.0, None)]
+
+
+def test_without_a_daemon_there_are_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def nobody() -> None:
+        asked.append(1)
+        raise UnavailableError("no daemon")
+
+    monkeypatch.setattr(production, "usual_path", nobody)
+    looked = Production()
+    assert [looked.models(), looked.models()] == [[], []]
+    assert asked == [1]  # it is not looked for at every frame

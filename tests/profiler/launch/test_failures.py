@@ -37,7 +37,11 @@ def fails(worker) -> VariantError:
 
 @pytest.mark.parametrize(
     ("when", "doing"),
-    [("load", "during loading"), ("run", "during its first inference"), ("call", "during a single-stream window")],
+    [
+        ("load", "during loading"),
+        ("run", "during its first inference"),
+        ("call", "during a window of the scenario single-stream"),
+    ],
 )
 def test_a_segfault_is_told_with_the_signal_the_moment_and_the_python_stack(toy, when, doing):
     error = fails(toy(f"{when}:segfault"))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edgeprof.roots import Roots
 from edgeprof.sensing.boot import FILE, BootCache
-from edgeprof.sensing.characterize import annotate_channels, characterise, check_counter, smallest_step
+from edgeprof.sensing.characteristic import annotate_channels
+from edgeprof.sensing.characterize import characterise, check_counter, smallest_step
 from edgeprof.sensing.sensor import Filter
 from edgeprof.sensing.trace import Series
 

@@ -251,7 +251,7 @@ RATIOS = Row(
 )
 
 SURE = Row(
-    "How sure, how old",
+    "Uncertainty and age",
     (
         bars(
             "Relative uncertainty",

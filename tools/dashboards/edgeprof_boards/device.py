@@ -57,8 +57,8 @@ OVERVIEW = Row(
             thresholds=_SHARE,
         ),
         stat(
-            "Held back",
-            "Times that heat, current or voltage held the device back in the time shown.",
+            "Throttling events",
+            "Times that heat, current or voltage throttled the device in the time shown.",
             f"sum by (instance) ({increase('edgeprof_throttle_events_total')})",
             "{{instance}}",
             decimals=0,
@@ -169,7 +169,7 @@ PARTS = Row(
 )
 
 HEAT = Row(
-    "Heat, clocks and what holds the device back",
+    "Heat, clocks and throttling",
     (
         Panel(
             "Temperatures",
@@ -212,11 +212,11 @@ HEAT = Row(
             line="stepAfter",
         ),
         states(
-            "Held back at this moment",
+            "Throttled now",
             "Causes that hold the device back while they last. Empty on boards that only count events.",
             of("edgeprof_throttled"),
             "{{instance}} {{cause}}",
-            mappings={"0": ("no", GREEN), "1": ("held back", RED)},
+            mappings={"0": ("no", GREEN), "1": ("throttled", RED)},
             width=12,
         ),
     ),

@@ -88,8 +88,8 @@ NOW = Row(
             instant=True,
         ),
         stat(
-            "Held back (1 h)",
-            "Devices that heat, current or voltage held back in the last hour.",
+            "Throttled (1 h)",
+            "Devices that heat, current or voltage throttled in the last hour.",
             f"count ({_HELD} > 0) or 0 * count ({_HELD})",
             "devices",
             width=3,
@@ -111,7 +111,7 @@ NOW = Row(
 )
 
 TOGETHER = Row(
-    "Together",
+    "All devices",
     (
         Panel(
             "Power by site",
@@ -151,7 +151,7 @@ TOGETHER = Row(
 )
 
 WORST = Row(
-    "The worst, and the odd ones out",
+    "Worst devices and outliers",
     (
         bars(
             "Most power",
@@ -174,7 +174,7 @@ WORST = Row(
         bars(
             "Not like the others",
             "How far a device's power is from the median of its board type, in standard deviations estimated from the "
-            "median absolute deviation, so that the odd ones do not hide themselves. Beyond 5 is worth a visit.",
+            "median absolute deviation, so that outliers do not hide themselves. Beyond 5 is worth a visit.",
             f"topk(10, abs({_LIKE}))",
             "{{instance}} {{board}}",
             unit="none",
@@ -194,7 +194,7 @@ WORST = Row(
                 "Power": Value(f"sum by (instance, site, provenance) ({_POWER})", "watt"),
                 "Provenance": "provenance",
                 "Hottest": Value(f"max by (instance, site) ({_HOT})", "celsius", coloured(HEAT_LEVELS)),
-                "Held back (1 h)": Value(
+                "Throttled (1 h)": Value(
                     f"max by (instance, site) ({_HELD})", properties=coloured(((None, GREEN), (1.0, ORANGE)))
                 ),
                 "Oldest sample": Value(
@@ -296,7 +296,7 @@ RESULTS = Row(
 )
 
 WATCH = Row(
-    "The watching itself",
+    "Monitoring itself",
     (
         Panel(
             "Oldest sample of any device",
@@ -334,7 +334,7 @@ WATCH = Row(
 DASHBOARD = Dashboard(
     uid="edgeprof-fleet",
     title="edgeprof / Fleet",
-    description="Many devices: the sum, the worst and the odd ones out. Needs the recording rules edgeprof.rules.yml.",
+    description="Many devices: the sum, the worst and the outliers. Needs the recording rules edgeprof.rules.yml.",
     rows=(NOW, TOGETHER, RESULTS, WORST, WATCH),
     is_for_one=False,
     variables=(

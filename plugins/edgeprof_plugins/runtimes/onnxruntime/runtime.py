@@ -6,7 +6,6 @@ Options: ``graph_optimization`` (disable, basic, extended, all), ``inter_op_thre
 ``custom_ops`` (the path of a library), and ``provider.KEY`` for an option of the execution provider.
 """
 
-import base64
 import contextlib
 import ctypes
 import functools
@@ -33,6 +32,7 @@ from edgeprof.worker.runtime import (
     library_version,
 )
 
+from .. import smallest
 from ..nvidia.cuda import CudaError
 from ..nvidia.driver import ask_driver
 from .cuda import PROVIDERS as CUDA_PROVIDERS
@@ -66,15 +66,11 @@ HOST_MEMORY = ("CPUExecutionProvider", "XnnpackExecutionProvider", "OpenVINOExec
 THREAD_SETTINGS = {"XnnpackExecutionProvider": "intra_op_num_threads", "OpenVINOExecutionProvider": "num_of_threads"}
 
 
-#: y = max(x, 0), float32 [1, 2], as an .onnx file.
-_RELU = "CAc6PgoMCgF4EgF5IgRSZWx1EgR0aW55WhMKAXgSDgoMCAESCAoCCAEKAggCYhMKAXkSDgoMCAESCAoCCAEKAggCQgQKABAN"
-
-
 class OnnxRuntime(Runtime):
     name = "onnxruntime"
     formats = ("onnx", "ort")
     libraries = ("onnxruntime",)
-    smallest_model = base64.b64decode(_RELU)
+    smallest_model = smallest.ONNX
     crash_remedy = (
         "ONNX Runtime's optimisation of the graph may crash: try --option graph_optimization=extended, or basic."
     )

@@ -28,6 +28,7 @@ from edgeprof.worker.runtime import (
     library_version,
 )
 
+from .. import smallest
 from . import graph_inputs
 
 REMEDY = install_command("opencv", "opencv-python-headless")
@@ -49,6 +50,8 @@ class OpenCv(Runtime):
     name = "opencv"
     formats = ("graphdef", "onnx")
     libraries = ("cv2",)
+    smallest_model = smallest.ONNX
+    smallest_format = "onnx"
     costly_options = (("engine", "classic", "the classic engine, the only one of OpenCV 4,"),)
 
     def availability(self) -> Availability:

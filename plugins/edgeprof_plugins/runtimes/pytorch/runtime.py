@@ -46,18 +46,31 @@ OPTIONS = ("interop_threads", "freeze", "cudnn_benchmark", "cuda_graph", "compil
 #: TorchScript's types of arguments that are not tensors → the dtype of the rank-0 input that represents them.
 SCALARS = {"int": "int64", "float": "float64", "bool": "bool", "number": "float64"}
 
-#: A module that doubles its input.
+#: A module that doubles its input. It is exported, written and read again first, so that a .pt2 file is known to work;
+#: the file itself would be bound to the version of PyTorch.
 _DOUBLE = b"""
+import io
 import torch
 
 class Double(torch.nn.Module):
-    example_inputs = (torch.ones(1, 2),)
-
     def forward(self, x):
         return 2 * x
 
+class Loaded(torch.nn.Module):
+    example_inputs = (torch.ones(1, 2),)
+
+    def __init__(self):
+        super().__init__()
+        file = io.BytesIO()
+        torch.export.save(torch.export.export(Double(), self.example_inputs), file)
+        file.seek(0)
+        self.program = [torch.export.load(file).module()]  # in a list: it has no eval()
+
+    def forward(self, x):
+        return self.program[0](x)
+
 def model():
-    return Double()
+    return Loaded()
 """
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from edgeprof.energy.online.running_sum import Meter
 from edgeprof.sensing.limits import why_impossible
 from edgeprof.sensing.sampler import Sampler
-from edgeprof.sensing.sensor import Sensor
+from edgeprof.sensing.sensor import WrappedSensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableSequence, Sequence
+    from collections.abc import Mapping, MutableSequence
 
     from edgeprof.sensing.discover import Discovery
-    from edgeprof.sensing.sensor import Channel, Quantity
+    from edgeprof.sensing.sensor import Channel, Quantity, Sensor
 
     Key = tuple[str, str, Quantity]
 
@@ -162,33 +162,19 @@ def _sensor_variance(channel: Channel, joules: float, seconds: float) -> float:
     return gain**2 + offset**2
 
 
-class _Tapped(Sensor):
+class _Tapped(WrappedSensor):
     """A sensor whose power readings go to the meters as they are read."""
 
     def __init__(self, sensor: Sensor, meters: Mapping[Key, Meter], lock: threading.Lock) -> None:
-        self._sensor, self._lock = sensor, lock
-        self.name, self.slow = sensor.name, sensor.slow
+        super().__init__(sensor)
+        self._lock = lock
         self._metered = [
             (index, meters[channel.key]) for index, channel in enumerate(sensor.channels) if channel.key in meters
         ]
 
-    @property
-    def channels(self) -> Sequence[Channel]:
-        return self._sensor.channels
-
-    @property
-    def unavailable(self) -> Sequence[Channel]:
-        return self._sensor.unavailable
-
-    def open(self) -> None:
-        self._sensor.open()
-
-    def close(self) -> None:
-        self._sensor.close()
-
     def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
         before = time.monotonic()
-        self._sensor.read(values, times)
+        self.wrapped.read(values, times)
         middle = 0.5 * (before + time.monotonic())
         with self._lock:
             for index, meter in self._metered:

@@ -15,7 +15,7 @@ from edgeprof.sensing.board.files import Board, Rail, Total
 from edgeprof.sensing.board.headline import Headline, find_headline, is_additive, is_power
 from edgeprof.sensing.board.identity import identify_board
 from edgeprof.sensing.board.placement import Origin, find_rails
-from edgeprof.sensing.characterize import annotate_channels
+from edgeprof.sensing.characteristic import annotate_channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

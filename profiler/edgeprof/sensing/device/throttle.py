@@ -10,9 +10,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.files import listing, number_of, text_of
+from edgeprof.sensing.files import NumberFile, listing, number_of, text_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from edgeprof.roots import Roots
 
 #: soctherm_oc: OC1 under-voltage, OC2 average, OC3 instantaneous over-current (Linux, tegra234).
@@ -43,25 +46,46 @@ def read_counters(roots: Roots) -> Counters:
     counts: dict[str, int] = {}
     states: dict[str, int] = {}
     for hwmon in listing(roots.sysfs / "class/hwmon"):
-        name = text_of(hwmon / "name")
-        if name == "soctherm_oc":
+        if text_of(hwmon / "name") == "soctherm_oc":
             for number, cause in _OVER_CURRENT.items():
                 _add_count(counts, f"{cause} (OC{number})", number_of(hwmon / f"oc{number}_event_cnt"))
-        elif name == "rpi_volt":
-            _add_count(states, "under-voltage alarm", number_of(hwmon / "in0_lcrit_alarm"))
     for cpu in listing(roots.sysfs / "devices/system/cpu"):
         for node in ("core", "package"):
             path = cpu / "thermal_throttle" / f"{node}_throttle_count"
             _add_count(counts, f"thermal throttling ({node})", number_of(path), add=True)
-    for device in listing(roots.sysfs / "class/thermal"):
-        if device.name.startswith("cooling_device"):
-            kind = text_of(device / "type") or ""
-            if _SLOWING.match(kind):
-                _add_count(states, f"{kind} is held down by heat", number_of(device / "cur_state"))
+    for cause, path in _state_files(roots):
+        value = number_of(path)
+        if value is not None:  # of several processors, one that is held down is enough
+            states[cause] = max(int(value), states.get(cause, 0))
     bits = _pi_bits(roots)
     states |= {cause: bits >> bit & 1 for bit, cause in _PI_BITS.items() if bits is not None}
     sticky = frozenset(cause for bit, cause in _PI_BITS.items() if bits is not None and bits >> (bit + 16) & 1)
     return Counters(counts, states, sticky)
+
+
+class Causes:
+    """What slows the device down now, for a display that asks again and again; the files stay open.
+
+    Args:
+        roots: Where /sys is.
+    """
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self._files = [(cause, NumberFile(path)) for cause, path in _state_files(roots)]
+        self._is_pi = _pi_bits(roots) is not None
+
+    def read(self) -> list[str]:
+        """The causes, in words; empty if nothing slows the device down."""
+        causes = [cause for cause, file in self._files if file.number() > 0]  # not if it is NaN
+        bits = _pi_bits(self._roots) if self._is_pi else None
+        causes += [cause for bit, cause in _PI_BITS.items() if bits is not None and bits >> bit & 1]
+        return list(dict.fromkeys(causes))
+
+    def close(self) -> None:
+        """Close the files."""
+        for _, file in self._files:
+            file.close()
 
 
 def describe_difference(before: Counters, after: Counters) -> list[str]:
@@ -78,6 +102,18 @@ def describe_difference(before: Counters, after: Counters) -> list[str]:
     ]
     events += sorted(after.sticky - before.sticky)
     return events
+
+
+def _state_files(roots: Roots) -> Iterator[tuple[str, Path]]:
+    """The files that hold a present condition: its cause, and the path; 0 in the file is normal."""
+    for hwmon in listing(roots.sysfs / "class/hwmon"):
+        if text_of(hwmon / "name") == "rpi_volt":
+            yield "under-voltage alarm", hwmon / "in0_lcrit_alarm"
+    for device in listing(roots.sysfs / "class/thermal"):
+        if device.name.startswith("cooling_device"):
+            kind = text_of(device / "type") or ""
+            if _SLOWING.match(kind):
+                yield f"{kind} is held down by heat", device / "cur_state"
 
 
 def _add_count(into: dict[str, int], cause: str, value: float | None, *, add: bool = False) -> None:
