@@ -75,3 +75,10 @@ def test_the_interval_of_the_median_covers_the_true_median_as_often_as_it_says(p
 def test_the_interval_of_the_median_is_the_range_where_there_are_few_values(paired):
     assert paired.median_interval([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
     assert paired.median_interval([5.0]) == (5.0, 5.0, 5.0)
+
+
+def test_a_long_run_has_the_joules_of_each_waveform(tmp_path):
+    text, numbers = run(tmp_path, "long_run")
+    assert len(rows(text)) == len(numbers["results"]) == 3
+    for result in numbers["results"]:
+        assert result["joules"] == pytest.approx(result["true_joules"], rel=0.05)

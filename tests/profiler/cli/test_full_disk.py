@@ -85,6 +85,7 @@ def place(tmp_path_factory) -> Path:
         (folder / f"{name}.json").write_text(to_json(result))
     (folder / "net.onnx").write_bytes(readers.onnx())
     (folder / "weights.bin").write_bytes(bytes(16))
+    Store(folder / "data").save(samples.one())
     Store(folder / "data/fleet").save_job(samples.one(), "0" * 64, "a")
     for suffix in ("html", "json", "jsonl", "svg"):
         (folder / f"full.{suffix}").symlink_to(FULL)
