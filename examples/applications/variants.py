@@ -62,7 +62,9 @@ def read_sources(sources: Iterable[str]) -> list[np.ndarray]:
     """
     frames = [frame for source in sources for frame in itertools.islice(read_frames(source), MOST_FRAMES)]
     if len(frames) < 4:
-        raise ValueError(f"{len(frames)} frames are too few to calibrate and to judge; give more frames")
+        raise ValueError(
+            f"the sources have {len(frames)} frames, too few to calibrate and to judge; give at least four"
+        )
     return frames
 
 

@@ -12,6 +12,8 @@ import pytest
 APPLICATIONS = Path(__file__).parents[2] / "examples/applications"
 #: Modules that need PyTorch: the fixture ``trainers`` has them.
 OF_TORCH = ("inception_resnet", "student", "yolov8")
+#: Modules that need onnx, which not every environment of the tests has.
+OF_ONNX = ("focus",)
 
 
 def imported(names, shared_data):
@@ -29,7 +31,9 @@ def imported(names, shared_data):
 def applications(shared_data):
     for library in ("PIL", "onnxruntime", "ai_edge_litert"):
         pytest.importorskip(library)
-    yield from imported([path.stem for path in APPLICATIONS.glob("*.py") if path.stem not in OF_TORCH], shared_data)
+    yield from imported(
+        [path.stem for path in APPLICATIONS.glob("*.py") if path.stem not in OF_TORCH + OF_ONNX], shared_data
+    )
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 
@@ -76,6 +77,24 @@ def test_a_quantised_input_takes_real_numbers_and_its_outputs_are_real_numbers(a
     assert (probabilities * 256 == np.rint(probabilities * 256)).all()
     (same,) = network(np.clip(np.rint(values / 0.0078125) + 128, 0, 255).astype(np.uint8))
     assert (same == probabilities).all()
+
+
+def test_yolox_computes_the_same_without_its_slices(applications, shared_data, tmp_path):
+    """Pixels from 0 to 255; FastestDet has no such slices, and is refused."""
+    onnx = pytest.importorskip("onnx")
+    focus = importlib.import_module("focus")
+    model = onnx.load(shared_data / "detection/yolox_nano.onnx")
+    focus.replace_slices(model)
+    assert "Slice" not in {node.op_type for node in model.graph.node}
+    onnx.save(model, tmp_path / "yolox_nano.onnx")
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, 416, 416)).astype(np.float32)
+    networks = [
+        applications.networks.Network(folder / "yolox_nano.onnx") for folder in (shared_data / "detection", tmp_path)
+    ]
+    first, second = (network(image)[0] for network in networks)
+    assert second == pytest.approx(first, abs=1e-4)
+    with pytest.raises(ValueError, match="does not begin with four slices"):
+        focus.replace_slices(onnx.load(shared_data / "detection/FastestDet.onnx"))
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
