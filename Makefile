@@ -113,7 +113,8 @@ test-empty:
 # Twelve virtual boards behind twelve SSH servers, with a fault in each round; some minutes. Needs sshd.
 test-fleet: $(VENV)/.develop
 	$(BIN)/python -m tests.profiler.fleet.faults
-	$(BIN)/python -m pytest -q -n0 tests/profiler/fleet/test_nat.py
+	$(BIN)/python -m tests.profiler.fleet.faults --cluster --boards 6
+	EDGEPROF_FLEET=1 $(BIN)/python -m pytest -q -n0 tests/profiler/fleet/test_nat.py tests/profiler/fleet/test_cluster.py
 
 .PHONY: test-runtimes
 test-runtimes:

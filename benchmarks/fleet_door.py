@@ -42,9 +42,9 @@ from tests.profiler.fleet.sshd import SSHD, serve
 
 from edgeprof import __version__
 from edgeprof.fleet import protocol, task
-from edgeprof.fleet.engine import on_each
+from edgeprof.fleet.engine import Threads
 from edgeprof.fleet.inventory import Device
-from edgeprof.fleet.link import OPTIONS, Link
+from edgeprof.fleet.link import OPTIONS
 
 BOARD = Device("board", "board", ssh="board")
 PSS_TARGET, CPU_TARGET, RATIO_TARGET = 5e6, 1e-4, 1.5
@@ -149,14 +149,10 @@ def _switches(process: psutil.Process) -> int:
 def ask_all(name: str, count: int) -> float:
     """Return how many seconds ``status`` of ``count`` devices takes."""
 
-    def status(device: Device) -> protocol.State:
-        with Link(device) as link:
-            return link.status()
-
-    devices = [Device(f"{name}-{number}", name, ssh=name) for number in range(count)]
+    tasks = [task.AskState(Device(f"{name}-{number}", name, ssh=name)) for number in range(count)]
     began = time.monotonic()
-    answers = [answer for _, answer in on_each(devices, status)]
-    assert all(isinstance(answer, protocol.State) for answer in answers), answers
+    answers = [answer for _, answer in Threads().run(tasks)]
+    assert all(isinstance(answer, tuple) for answer in answers), answers
     return time.monotonic() - began
 
 

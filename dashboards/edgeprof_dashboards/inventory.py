@@ -15,8 +15,9 @@ __all__ = ["DEFAULT_PORT", "Device", "load", "targets", "write"]
 
 
 def targets(devices: list[Device]) -> str:
-    """Return the JSON that Prometheus' file_sd reads: one group for each device."""
-    groups = [{"targets": [d.address], "labels": {"instance": d.name, **d.labels}} for d in devices]
+    """Return the JSON that Prometheus' file_sd reads: one group for each device that has an exporter."""
+    boards = [device for device in devices if device.mcu is None]
+    groups = [{"targets": [d.address], "labels": {"instance": d.name, **d.labels}} for d in boards]
     return json.dumps(groups, indent=2, ensure_ascii=False) + "\n"
 
 

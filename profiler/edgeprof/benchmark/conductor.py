@@ -200,6 +200,8 @@ class _Run:
         finally:
             self.recording.stop()
             self.progress.end()
+        if self.is_elsewhere and not self.interrupted:
+            microcontrollers.refuse_silent(records)
         sampled = Sampled(self.recording, self.sampler.stats(), started, host.cores)
         _, filter_reasons = self.recording.fitted_filters()
         if not self.roots.is_simulated:

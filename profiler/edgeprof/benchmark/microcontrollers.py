@@ -129,6 +129,16 @@ def host_of(machine: schema.Host, records: Sequence[VariantRecord]) -> schema.Ho
     )
 
 
+def refuse_silent(records: Sequence[VariantRecord]) -> None:
+    """Check that the only device has given something to report.
+
+    Raises:
+        InputError: It failed before its first window: it is something else, restarts, or answers out of step.
+    """
+    if len(records) == 1 and records[0].failure is not None and not records[0].main.windows:
+        raise InputError(records[0].failure.message, remedy=records[0].failure.remedy)
+
+
 def is_clock_wrong(windows: Sequence[Window]) -> bool:
     """Return whether a device's own clock differs from this machine's by more than late reports explain.
 

@@ -22,13 +22,19 @@ ASKED = ("", "edgeprof door")
     type=click.Path(dir_okay=False, path_type=Path),
     help=f"What the device's owner allows (default: {CONFIGURATION}, where it exists).",
 )
+@click.option("--mcu", nargs=2, metavar="NAME PORT", help="A microcontroller of this machine that may be measured.")
+@click.option("--meter", metavar="SENSOR", help="The meter at its supply.")
 @root_options
-def command(config: Path | None, sysfs_root: str | None, procfs_root: str | None) -> int:
+def command(
+    config: Path | None, mcu: tuple[str, str] | None, meter: str | None, sysfs_root: str | None, procfs_root: str | None
+) -> int:
     """Serve a fleet on this device: answer hello, status, put, bench, fetch and cancel on stdin and stdout.
 
     sshd starts this command as the forced command of a key or a certificate, so that the holder of that key can do
     nothing else on this device. The process ends with the connection; asked for a benchmark, it turns into it.
     """
+    from dataclasses import replace
+
     from edgeprof.errors import InputError
     from edgeprof.fleet.door import Door, Permissions
     from edgeprof.fleet.protocol import Wire
@@ -42,4 +48,7 @@ def command(config: Path | None, sysfs_root: str | None, procfs_root: str | None
     if config is None and CONFIGURATION.exists():
         config = CONFIGURATION
     permissions = Permissions() if config is None else Permissions.read(config)
+    if mcu is not None:
+        name, port = mcu
+        permissions = replace(permissions, microcontrollers={name: port}, meters={} if meter is None else {name: meter})
     return Door(Wire(0, 1), resolve_roots(sysfs_root, procfs_root), permissions).serve()

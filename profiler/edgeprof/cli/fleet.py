@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprof.cli import fleet_hosts
 from edgeprof.cli.fleet_options import (
     SCHEMA,
     chosen_devices,
+    engine_of,
     exit_code,
     failure_as_json,
     inventory_option,
@@ -43,6 +44,10 @@ def command() -> None:
     key or a certificate whose forced command is edgeprof door (docs/fleet.md); nothing runs on it between jobs. If one
     device fails, the others are measured nevertheless (exit 3).
     """
+
+
+command.add_command(fleet_hosts.scheduler)
+command.add_command(fleet_hosts.host)
 
 
 @command.command("add", short_help="Contact a device and add it to the inventory.")
@@ -90,17 +95,11 @@ def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: boo
     Exit 3 if a device is missing, or is not the one that the inventory describes.
     """
     from edgeprof.errors import EdgeprofError
-    from edgeprof.fleet.engine import on_each
-    from edgeprof.fleet.link import Link
-
-    def ask(device: Device) -> tuple[State, float]:
-        asked_s = time.time()
-        with Link(device) as link:
-            state = link.status()
-        return state, state.time_s - (asked_s + time.time()) / 2  # the device read its clock between the two moments
+    from edgeprof.fleet.task import AskState
 
     devices = chosen_devices(inventory, on)
-    answers = {device.name: answer for device, answer in on_each(devices, ask)}
+    tasks = [AskState(device) for device in devices]
+    answers = {task.name: answer for task, answer in engine_of(inventory).run(tasks)}
     failures = [answer for answer in answers.values() if isinstance(answer, EdgeprofError)]
     wrong = {device.name: error for device in devices if (error := _wrong_device(device, answers[device.name]))}
     if as_json:
@@ -222,7 +221,8 @@ def bench(arguments: tuple[str, ...], **flags: Any) -> int:
 
     BENCH FLAGS are those of edgeprof bench that a device allows (--threads, --preset, --dataset FILE.npz, …); a value
     follows its flag after a space or an equals sign. All models of a device are measured in turns, in one benchmark.
-    What a device has measured already is fetched and not measured again.
+    What a device has measured already is fetched and not measured again. The MODEL mcu is the firmware of
+    microcontrollers in the inventory, which each command measures again.
     """
     from edgeprof.cli.fleet_bench import bench_on_devices
 
@@ -248,10 +248,11 @@ def bench(arguments: tuple[str, ...], **flags: Any) -> int:
 @json_option
 @no_color_option
 def sweep(recipe: Path, **flags: Any) -> int:
-    """Run a study on every device: make the variants here, measure them there, and recommend one for each device.
+    """Run a study on every device: make the variants once, measure them there, and recommend one for each device.
 
-    The variants of RECIPE.toml are made once, on this machine. Each device measures the baseline and all variants in
-    turns, and is held to the study's budgets. With [search], each device has a search of its own.
+    The variants of RECIPE.toml are made on this machine, or by hosts if the inventory has compress = true. Each device
+    measures the baseline and all variants in turns, and is held to the study's budgets. With [search], each device has
+    a search of its own.
     """
     from edgeprof.cli.fleet_sweep import sweep_on_devices
 
@@ -300,25 +301,25 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
 def fetch(inventory: Path, on: tuple[str, ...], *, as_json: bool) -> int:
     """Fetch the results of the devices that are missing on this machine, as after a broken connection."""
     from edgeprof.errors import EdgeprofError
-    from edgeprof.fleet.engine import on_each
     from edgeprof.fleet.store import fleet_store, keep
-    from edgeprof.fleet.task import fetch_missing
+    from edgeprof.fleet.task import FetchMissing
 
-    devices, here = chosen_devices(inventory, on), fleet_store().job_keys()
-
-    def fetch_and_keep(device: Device) -> list[str]:
-        return [keep(measured, device.name).id for measured in fetch_missing(device, here)]
-
-    failures, rows = [], []
-    for device, outcome in on_each(devices, fetch_and_keep):
-        if isinstance(outcome, EdgeprofError):
-            failures.append(outcome)
-            rows.append({"device": device.name, **failure_as_json(outcome)})
-            say_failure(device, outcome)
+    devices, here = chosen_devices(inventory, on), frozenset(fleet_store().job_keys())
+    failures: list[EdgeprofError] = []
+    rows = []
+    for task, outcome in engine_of(inventory).run([FetchMissing(device, here) for device in devices]):
+        try:
+            if isinstance(outcome, EdgeprofError):
+                raise outcome
+            result_ids = [keep(measured, task.name).id for measured in outcome]
+        except EdgeprofError as error:
+            failures.append(error)
+            rows.append({"device": task.name, **failure_as_json(error)})
+            say_failure(task.device, error)
             continue
-        rows.append({"device": device.name, "results": outcome})
+        rows.append({"device": task.name, "results": result_ids})
         if not as_json:
-            click.echo(f"{device.name}: {len(outcome)} fetched")
+            click.echo(f"{task.name}: {len(result_ids)} fetched")
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "devices": rows}, indent=2))
     return exit_code(failures, len(devices), [])

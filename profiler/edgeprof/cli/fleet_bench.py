@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprof.cli.delivery import Delivery
-from edgeprof.cli.fleet_options import SCHEMA, chosen_devices, exit_code, failure_as_json, say_failure, show_table
+from edgeprof.cli.fleet_options import (
+    SCHEMA,
+    chosen_devices,
+    engine_of,
+    exit_code,
+    failure_as_json,
+    say_failure,
+    show_table,
+)
 from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import EdgeprofError, InputError, unknown
 from edgeprof.fleet.door import FLAGS
-from edgeprof.fleet.engine import measure_on_each
 from edgeprof.fleet.store import keep
-from edgeprof.fleet.task import Job, Watch
+from edgeprof.fleet.task import Job, Measure, Watch
 from edgeprof.reporters import fleet as reporter
 from edgeprof.results import files
 from edgeprof.verdicts.fleet_table import fleet_table
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from edgeprof.fleet.engine import Engine
     from edgeprof.fleet.inventory import Device
     from edgeprof.fleet.task import Measured
     from edgeprof.results.schema import Result
@@ -47,7 +55,7 @@ def bench_on_devices(arguments: Sequence[str], flags: Mapping[str, Any]) -> int:
     devices = chosen_devices(flags["inventory"], flags["on"])
     job = Job.of(models, given, data["dataset"], data["input-data"], flags["repeat"])
     outcome = Outcome()
-    measure_all(devices, job, flags, outcome)
+    measure_all(engine_of(flags["inventory"]), devices, job, flags, outcome)
     return deliver(devices, outcome, flags)
 
 
@@ -67,6 +75,7 @@ class Outcome:
 
 
 def measure_all(
+    engine: Engine,
     devices: Sequence[Device],
     job: Job,
     flags: Mapping[str, Any],
@@ -76,6 +85,7 @@ def measure_all(
     """Measure a job on every device, and keep each result as it comes.
 
     Args:
+        engine: What runs the tasks.
         devices: Where.
         job: What.
         flags: Of the command: ``quiet``, ``wait_s``.
@@ -84,10 +94,10 @@ def measure_all(
     """
     watches = watch_all(devices, quiet=flags["quiet"])
     with ending_like_ctrl_c():
-        for device, measured in measure_on_each(devices, lambda _: job, watches, wait_s=flags["wait_s"]):
-            result = keep_measured(device, measured, flags, outcome, finish)
+        for task, measured in engine.run([Measure(device, job, flags["wait_s"]) for device in devices], watches):
+            result = keep_measured(task.device, measured, flags, outcome, finish)
             if result is not None:
-                outcome.entries.append((device.name, result))
+                outcome.entries.append((task.name, result))
 
 
 def watch_all(devices: Sequence[Device], *, quiet: bool) -> dict[str, Watch]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.engine import Engine
     from edgeprof.fleet.inventory import Device
     from edgeprof.results.schema import Result
     from edgeprof.verdicts.fleet_table import Group
@@ -76,6 +77,24 @@ def chosen_devices(inventory: Path, on: Sequence[str]) -> list[Device]:
             remedy=f"Add a device: edgeprof fleet add NAME ADDRESS, or name another file: --inventory, {INVENTORY}.",
         )
     return devices.choose(devices.load(inventory), on, inventory)
+
+
+def engine_of(inventory: Path) -> Engine:
+    """The engine that runs a fleet's tasks: threads of this process, or the cluster that the inventory names.
+
+    Raises:
+        InputError: the table [engine] or a certificate cannot be used.
+        UnavailableError: the scheduler cannot be reached, or the extra fleet is not installed.
+    """
+    from edgeprof.fleet.engine import Threads
+    from edgeprof.fleet.inventory import load_engine
+
+    settings = load_engine(inventory)
+    if settings is None:
+        return Threads()
+    from edgeprof.fleet.cluster import Cluster
+
+    return Cluster(settings)
 
 
 def failure_as_json(error: EdgeprofError) -> dict[str, Any]:

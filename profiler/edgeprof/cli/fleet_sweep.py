@@ -1,4 +1,4 @@
-"""What ``edgeprof fleet sweep`` does: variants are made here, once for all devices, and measured on each of them."""
+"""What ``edgeprof fleet sweep`` does: variants are made once for all devices, and measured on each of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.cli.fleet_bench import Outcome, check_outputs, deliver, keep_measured, measure_all, watch_all
-from edgeprof.cli.fleet_options import chosen_devices
+from edgeprof.cli.fleet_options import chosen_devices, engine_of
 from edgeprof.cli.prose import say
 from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import InputError
-from edgeprof.fleet.engine import measure_on_each
-from edgeprof.fleet.task import Job
+from edgeprof.fleet.inventory import load_engine
+from edgeprof.fleet.task import Job, Measure
 from edgeprof.results.schema import model_name
 from edgeprof.study.conductor import default_directory, merge_results, prepare
 from edgeprof.verdicts.recommend import budgets, judge
@@ -21,6 +21,7 @@ from edgeprof.verdicts.recommend import budgets, judge
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from edgeprof.fleet.engine import Engine
     from edgeprof.fleet.inventory import Device
     from edgeprof.results.schema import Result
     from edgeprof.study.candidate import Candidate
@@ -33,7 +34,7 @@ _UNITS = ("_s", "_hz")
 
 
 def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
-    """Make a study's variants here, measure them on the chosen devices, and return the exit code.
+    """Make a study's variants, measure them on the chosen devices, and return the exit code.
 
     Raises:
         InputError: the study or the inventory cannot be used.
@@ -61,18 +62,37 @@ def sweep_on_devices(recipe: Path, flags: Mapping[str, Any]) -> int:
         say=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         target=find_target(flags["target"], roots),
     )
-    outcome = Outcome()
+    engine, settings, outcome = engine_of(flags["inventory"]), load_engine(flags["inventory"]), Outcome()
     for study_sweep in prepared:
+        if settings is not None and settings.compress:
+            _make_on_hosts(engine, study_sweep, flags["target"])
         study_sweep.make_reference()
         if study_sweep.study.search is None:
-            _measure_together(study_sweep, devices, flags, outcome)
+            _measure_together(engine, study_sweep, devices, flags, outcome)
         else:
-            _Searching(study_sweep, devices, flags, outcome).run()
+            _Searching(engine, study_sweep, devices, flags, outcome).run()
     return deliver(devices, outcome, flags)
 
 
+def _make_on_hosts(engine: Engine, study_sweep: StudySweep, target: str | None) -> None:
+    """Let hosts make the study's variants, all chains that the study names at the same time."""
+    from edgeprof.fleet.variants import Workshop
+
+    protocol = _protocol_flags(study_sweep)
+    flags = [f"--{name}={value}" for name in ("seed", "input", "preprocess") for value in protocol.get(name, [])]
+    more = [*flags, *([f"--target={target}"] if target else [])]
+    workshop = Workshop.of(engine, study_sweep.maker, study_sweep.study, more)
+    study = study_sweep.study
+    workshop.make_all([*([study.baseline] if study.baseline else []), *study.chains])
+    study_sweep.maker = workshop
+
+
 def _measure_together(
-    study_sweep: StudySweep, devices: Sequence[Device], flags: Mapping[str, Any], outcome: Outcome
+    engine: Engine,
+    study_sweep: StudySweep,
+    devices: Sequence[Device],
+    flags: Mapping[str, Any],
+    outcome: Outcome,
 ) -> None:
     """Measure the baseline and all variants of a study in one benchmark on each device."""
     candidates = [study_sweep.make_candidate(chain) for chain in study_sweep.study.chains]
@@ -82,7 +102,7 @@ def _measure_together(
         _rename_variants(result, able)
         _judge_result(study_sweep, result, candidates)
 
-    measure_all(devices, _job_of(study_sweep, able), flags, outcome, finish)
+    measure_all(engine, devices, _job_of(study_sweep, able), flags, outcome, finish)
 
 
 @dataclass
@@ -112,8 +132,14 @@ class _Searching:
     """
 
     def __init__(
-        self, study_sweep: StudySweep, devices: Sequence[Device], flags: Mapping[str, Any], outcome: Outcome
+        self,
+        engine: Engine,
+        study_sweep: StudySweep,
+        devices: Sequence[Device],
+        flags: Mapping[str, Any],
+        outcome: Outcome,
     ) -> None:
+        self.engine = engine
         self.study_sweep, self.devices, self.flags, self.outcome = study_sweep, devices, flags, outcome
         self.made: dict[str, Candidate] = {}
         self.searches = {
@@ -166,16 +192,15 @@ class _Searching:
         failed: set[str] = set()
         watches = watch_all(devices, quiet=self.flags["quiet"])
         with ending_like_ctrl_c():
-            for device, measured in measure_on_each(
-                devices, lambda device: jobs[device.name], watches, wait_s=self.flags["wait_s"]
-            ):
-                chain, candidate = wanted[device.name]
+            tasks = [Measure(device, jobs[device.name], self.flags["wait_s"]) for device in devices]
+            for task, measured in self.engine.run(tasks, watches):
+                chain, candidate = wanted[task.name]
                 finish = functools.partial(self._finish, candidate)
-                result = keep_measured(device, measured, self.flags, self.outcome, finish)
+                result = keep_measured(task.device, measured, self.flags, self.outcome, finish)
                 if result is None:
-                    failed.add(device.name)
+                    failed.add(task.name)
                     continue
-                search = self.searches[device.name]
+                search = self.searches[task.name]
                 search.results.append(result)
                 search.judgements[chain] = self.study_sweep.judgement_of(result)
         return failed
@@ -186,7 +211,7 @@ class _Searching:
         if alone:
             finish = functools.partial(self._finish, None)
             outcome = Outcome(failures=self.outcome.failures, rows=self.outcome.rows)
-            measure_all(alone, _job_of(self.study_sweep, []), self.flags, outcome, finish)
+            measure_all(self.engine, alone, _job_of(self.study_sweep, []), self.flags, outcome, finish)
             for name, result in outcome.entries:
                 self.searches[name].results.append(result)
 

@@ -343,6 +343,17 @@ def _check_microcontroller(e: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _check_cycles(e: Evidence) -> Iterator[Finding]:
+    """The cycles that a maker's compiler estimates; an estimate of time, from which no joules follow."""
+    for estimate in e.cycles:
+        seconds = units.quantity(estimate.cycles / estimate.clock_hz, "s")
+        yield Finding(
+            "estimated-cycles", "ok", estimate.cycles, "cycles", None,
+            f"on {estimate.processor} its compiler estimates {estimate.cycles:,.0f} cycles an inference, {seconds} at "
+            f"{units.quantity(estimate.clock_hz, 'Hz')}; nothing was measured, and no joules follow from it",
+        )  # fmt: skip
+
+
 def _check_costly_options(e: Evidence) -> Iterator[Finding]:
     """The measured cost of common but slower ways to use the library."""
     for option, (words, usual_s, costly_s) in e.costly.items():
@@ -408,6 +419,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _check_shape,
     _check_compiled_part,
     _check_microcontroller,
+    _check_cycles,
     _check_costly_options,
     _check_outcome,
 )

@@ -111,6 +111,7 @@ def explain(
         baseline_size=None if baseline is None else _file_sizes(baseline),
         methods=Methods.of(host, (baseline or variant).format),
         microcontroller_need=_microcontroller_need(runtime, variant),
+        cycles=[] if runtime is None or variant.path is None else runtime.estimate_cycles(str(variant.path)),
         stage_models=tuple(split_models(variant.target)[1]),
     )
     steps: list[tuple[str, Callable[[], None]]] = []
@@ -283,4 +284,5 @@ def _diagnosis_facts(e: Evidence) -> dict[str, Any]:
         "output_db": {name: None if math.isinf(value) else value for name, value in e.output_db.items()},
         "clipped": dict(e.clipped),
         "microcontroller_need": None if e.microcontroller_need is None else e.microcontroller_need._asdict(),
+        "estimated_cycles": [estimate._asdict() for estimate in e.cycles],
     }

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from edgeprof.diagnosis.advice import Methods
     from edgeprof.worker.graph import Graph
-    from edgeprof.worker.runtime import MicrocontrollerNeed
+    from edgeprof.worker.runtime import CycleEstimate, MicrocontrollerNeed
 
 Status = Literal["fail", "warn", "unknown", "ok"]
 
@@ -71,6 +71,7 @@ class Evidence:
             gives; infinite if they are equal.
         methods: The methods for a model of the baseline's format; None if unknown, and no method is advised.
         microcontroller_need: The memory that the model needs on a microcontroller; None if unknown.
+        cycles: The cycles of one inference that a maker's compiler estimates for the maker's processors.
         costly: ``option=value`` of the runtime → its description, and the seconds of a call by default and with it.
         stages: For a pipeline: stage → its mean seconds in a frame.
         baseline_stages: The same of the baseline.
@@ -101,4 +102,5 @@ class Evidence:
     baseline_stages: Mapping[str, float] = field(default_factory=dict)
     stage_models: Sequence[str] = ()
     microcontroller_need: MicrocontrollerNeed | None = None
+    cycles: Sequence[CycleEstimate] = ()
     costly: dict[str, tuple[str, float, float]] = field(default_factory=dict)

@@ -16,7 +16,7 @@ import signal
 import stat
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -29,7 +29,7 @@ from edgeprof.launch import lock
 from edgeprof.results.place import data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from edgeprof.fleet.protocol import Bench, Cancel, Expected, Fetch, Put, Request, Wire
@@ -75,6 +75,8 @@ class Permissions:
         max_bytes: The most bytes of models and data that are stored on the device.
         sign_key: The file of the private key that signs results; None if they are not signed.
         keep_days: How many days a result is stored after it was last fetched.
+        microcontrollers: Name → serial port of each microcontroller that a fleet may measure.
+        meters: Name of a microcontroller → the meter at its supply, as after ``--sensor``.
     """
 
     allow_code: bool = False
@@ -82,6 +84,8 @@ class Permissions:
     max_bytes: int = 8 << 30
     sign_key: str | None = None
     keep_days: int = 90
+    microcontrollers: Mapping[str, str] = field(default_factory=dict)
+    meters: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Permissions:
@@ -95,7 +99,15 @@ class Permissions:
         for key in content:
             if key not in cls.__dataclass_fields__:
                 raise unknown(f"key of {path}", key, list(cls.__dataclass_fields__))
-        kinds = {"allow_code": bool, "worker_python": str, "max_bytes": str, "sign_key": str, "keep_days": int}
+        kinds = {
+            "allow_code": bool,
+            "worker_python": str,
+            "max_bytes": str,
+            "sign_key": str,
+            "keep_days": int,
+            "microcontrollers": dict,
+            "meters": dict,
+        }
         for key, value in content.items():
             if not _fits(value, kinds[key]):
                 examples = {
@@ -104,6 +116,8 @@ class Permissions:
                     "max_bytes": '"8GiB"',
                     "sign_key": '"/etc/edgeprof/sign"',
                     "keep_days": "90",
+                    "microcontrollers": '{ sensor-node = "/dev/ttyACM0" }',
+                    "meters": '{ sensor-node = "ppk2:source:3.3V" }',
                 }
                 raise InputError(f"{path}: {key} = {value!r} does not fit", remedy=f"As in {key} = {examples[key]}")
         try:
@@ -115,9 +129,11 @@ class Permissions:
 
 
 def _fits(value: object, kind: type) -> bool:
-    """Return whether a value of the owner's file has a type; an integer is a count and must be at least 1."""
+    """Return whether a value of the owner's file has a type: an integer is a count ≥ 1, and a table has texts."""
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if kind is dict:
+        return isinstance(value, dict) and all(isinstance(text, str) and text for text in value.values())
     return isinstance(value, kind)
 
 
@@ -271,7 +287,11 @@ class Door:
         key = protocol.job_key(
             request, machine=description["machine"], fingerprint=description["fingerprint"], version=__version__
         )
-        flags = bench_flags(request)
+        if (request.mcu is None) is not bool(request.models):
+            raise InputError("a job measures models, or the firmware of one microcontroller")
+        flags, targets = bench_flags(request), []
+        if request.mcu is not None:
+            flags, targets = [*flags, *self._meter(request.mcu)], [f"mcu:{self._port(request.mcu)}"]
         if self.spool.is_done(key):
             self._say({"key": key, "state": "done"})
             return
@@ -284,8 +304,21 @@ class Door:
                 if not file.name.endswith(".npz"):
                     raise InputError(f"{file.name} is no .npz", remedy="A fleet takes data as one .npz file.")
                 flags.append(f"{flag}={self.spool.place(key, flag.lstrip('-'), [file])[0]}")
-        what = " ".join(["fleet bench", *(path.name for path in paths)])
-        self._wait_and_measure(request, key, what, [*flags, "--", *map(str, paths)])
+        what = " ".join(["fleet bench", *(path.name for path in paths), *targets])
+        self._wait_and_measure(request, key, what, [*flags, "--", *map(str, paths), *targets])
+
+    def _port(self, name: str) -> str:
+        """Return the port of a microcontroller.
+
+        Raises:
+            InputError: The owner has named none so, or nothing is plugged in there.
+        """
+        if name not in self.permissions.microcontrollers:
+            raise unknown("microcontroller of this board", name, self.permissions.microcontrollers)
+        return self.permissions.microcontrollers[name]
+
+    def _meter(self, name: str) -> list[str]:
+        return [f"--sensor={self.permissions.meters[name]}"] if name in self.permissions.meters else []
 
     def _wait_and_measure(self, request: Bench, key: str, what: str, arguments: list[str]) -> None:
         """Take the device's lock, check again whether the job is already done, and become the benchmark."""
@@ -314,7 +347,7 @@ class Door:
                 self.spool.result_path(key).unlink(missing_ok=True)  # left by an interrupted job
                 self.spool.begin(key, {"what": what})
                 self._say({"key": key, "state": "started"})
-                self._become_bench(key, arguments)
+                self._become_bench(key, arguments, is_sandboxed=request.mcu is None)
 
     def _rest(self, request: Bench) -> None:
         """Wait, with the lock held, until the device has rested and is cool enough.
@@ -365,14 +398,14 @@ class Door:
                 remedy="Its device's owner can allow it: allow_code = true in the door's configuration.",
             )
 
-    def _become_bench(self, key: str, arguments: list[str]) -> NoReturn:
+    def _become_bench(self, key: str, arguments: list[str], *, is_sandboxed: bool) -> NoReturn:
         """Replace this process with ``edgeprof bench``, which inherits the device's lock."""
         from edgeprof.worker import sandbox  # noqa: PLC0415 - hello and status answer without it
 
         flags = [f"--output={self.spool.result_path(key)}", "--quiet", "--no-color"]
         if self.permissions.allow_code:
             flags.append("--allow-code")
-        if sandbox.why_not() is None:
+        if is_sandboxed and sandbox.why_not() is None:
             flags.append("--sandbox")
         if self.permissions.worker_python is not None:
             flags.append(f"--worker-python={self.permissions.worker_python}")

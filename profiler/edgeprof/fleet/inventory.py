@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof import toml_files, units
 from edgeprof.errors import InputError, printable, unknown
+from edgeprof.fleet import protocol
 from edgeprof.results import files
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?")
 #: A destination for ssh: a host, user@host, an alias of its configuration or ssh://…; never an option.
 _DESTINATION = re.compile(r"(ssh://)?\w[\w.@:%\[\]-]*")
+#: The address of a scheduler. Only TLS: a plain connection would let anybody run programs on every host.
+_SCHEDULER = re.compile(r"tls://(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):\d{1,5}")
+_OWNERS_NAME = re.compile(protocol.MCU_NAME)
 _PUBLIC_KEY = re.compile(r"[\w@.-]+ [A-Za-z0-9+/]+=*( [^\n]*)?")
 #: Labels that Prometheus or edgeprof sets.
 _TAKEN = ("job", "instance", "le", "quantile")
@@ -38,7 +43,24 @@ _KEYS = (
     "rest",
     "start_below",
     "signed_by",
+    "mcu",
+    "meter",
 )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The table ``[engine]``: the cluster whose hosts hold the devices.
+
+    Attributes:
+        scheduler: The address of the scheduler, as ``tls://server.example:8786``.
+        certificates: The folder with this machine's certificate, its key and the authority (``tls.Certificates``).
+        compress: Whether hosts make the variants of a study; otherwise the machine that runs the command does.
+    """
+
+    scheduler: str
+    certificates: Path
+    compress: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,9 @@ class Device:
         rest_s: How long it rests between two jobs, seconds.
         start_below_c: A job begins only below this temperature (°C).
         signed_by: The public key that signs its results, such as ``ssh-ed25519 AAAA…``; None if they need no signature.
+        mcu: A microcontroller: its serial port on the machine that measures it, with ``@9600`` for another speed; or,
+            with ``ssh``, the name that the owner of that board gave it in the door's configuration. None for a board.
+        meter: The meter at a microcontroller's supply, as after ``--sensor``; None without one.
     """
 
     name: str
@@ -72,6 +97,15 @@ class Device:
     rest_s: float = 0.0
     start_below_c: float | None = None
     signed_by: str | None = None
+    mcu: str | None = None
+    meter: str | None = None
+
+    @property
+    def port_place(self) -> tuple[str, str] | None:
+        """Where a microcontroller's port is: the board ("" for the machine that measures) and the port there."""
+        if self.mcu is None:
+            return None
+        return (self.ssh, self.mcu) if self.ssh else ("", os.path.realpath(self.mcu.partition("@")[0]))
 
     @property
     def address(self) -> str:
@@ -99,24 +133,69 @@ def _devices(path: Path, table: dict[str, Any]) -> list[Device]:
     Raises:
         InputError: See ``load``.
     """
-    _check_keys(path, "", table, ("port", "labels", "devices"))
+    _check_keys(path, "", table, ("port", "labels", "engine", "devices"))
     port = _port(path, "port", table.get("port", DEFAULT_PORT))
     shared = _labels(path, "[labels]", table.get("labels", {}))
     entries = table.get("devices")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} names no devices", remedy='Each begins with [[devices]] and has name = "…".')
     devices = [_device(path, index, entry, port, shared) for index, entry in enumerate(entries, start=1)]
+    _check_ports(path, devices)
     for what, values, why in (
         ("name", [d.name for d in devices], "Their series would be mixed."),
-        ("address", [d.address for d in devices], "Their series would be mixed."),
+        ("address", [d.address for d in devices if d.mcu is None], "Their series would be mixed."),
         ("machine", [d.machine for d in devices if d.machine], "One device would be measured under two names."),
     ):
         for value in values:
             if values.count(value) > 1:
-                who = [device.name for device in devices if getattr(device, what) == value]
+                who = [d.name for d in devices if getattr(d, what) == value and (d.mcu is None or what != "address")]
                 both = f" ({' and '.join(who[:2])})" if what != "name" else ""
                 raise InputError(f"{path}: two devices have the {what} {value}{both}", remedy=why)
     return devices
+
+
+def _check_ports(path: Path, devices: Sequence[Device]) -> None:
+    """
+    Raises:
+        InputError: Two devices are on one port.
+    """
+    ports: dict[tuple[str, str], str] = {}
+    for device in devices:
+        if device.port_place is None:
+            continue
+        other = ports.setdefault(device.port_place, device.name)
+        if other != device.name:
+            raise InputError(
+                f"{path}: {other} and {device.name} are both on the port {device.mcu}",
+                remedy="One device would be measured under two names. ls -l /dev/serial/by-id shows each one's own.",
+            )
+
+
+def load_engine(path: Path) -> Engine | None:
+    """Read the table ``[engine]`` of an inventory; None without one, so that this machine reaches the devices itself.
+
+    Raises:
+        InputError: The file cannot be read, or the table is not valid.
+    """
+    entry = toml_files.read(path).get("engine")
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise InputError(
+            f"{path}: engine should be a table", remedy='[engine]\nscheduler = "tls://server.example:8786"'
+        )
+    _check_keys(path, "[engine]: ", entry, ("scheduler", "certificates", "compress"))
+    scheduler = _text(path, "[engine]", entry, "scheduler")
+    if scheduler is None or not _SCHEDULER.fullmatch(scheduler):
+        raise InputError(
+            f"{path}: [engine]: scheduler = {scheduler!r} is no address of a scheduler with TLS",
+            remedy='As in scheduler = "tls://server.example:8786".',
+        )
+    compress = entry.get("compress", False)
+    if not isinstance(compress, bool):
+        raise InputError(f"{path}: [engine]: compress = {compress!r} is neither true nor false")
+    folder = Path(_text(path, "[engine]", entry, "certificates") or "/etc/edgeprof/fleet").expanduser()
+    return Engine(scheduler, path.absolute().parent / folder, compress)
 
 
 def choose(devices: Sequence[Device], wanted: Iterable[str], path: Path) -> list[Device]:
@@ -153,6 +232,8 @@ def _reached_apart(devices: Sequence[Device], path: Path) -> list[Device]:
     """
     names: dict[str, str] = {}
     for device in devices:
+        if device.mcu is not None:
+            continue  # its board is another device, or this machine
         other = names.setdefault(device.ssh, device.name)
         if other != device.name:
             raise InputError(
@@ -229,8 +310,9 @@ def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: di
             f"{path}: {where} has the address {address!r}, which is none",
             remedy="As in 192.0.2.17, camera-7.example:28283 or [2001:db8::17]:28283, without http://.",
         )
-    destination = _text(path, where, entry, "ssh") or match["host"].strip("[]")
-    if not _DESTINATION.fullmatch(destination):
+    mcu, meter = _microcontroller(path, where, entry)
+    destination = _text(path, where, entry, "ssh") or ("" if mcu else match["host"].strip("[]"))
+    if destination and not _DESTINATION.fullmatch(destination):
         raise InputError(
             f"{path}: {where}: ssh = {destination!r} is nothing that ssh could reach",
             remedy='As in ssh = "bench@192.0.2.17", or a Host of your ~/.ssh/config.',
@@ -253,7 +335,36 @@ def _device(path: Path, index: int, entry: dict[str, Any], port: int, shared: di
         rest_s=_quantity(path, where, entry, "rest") or 0.0,
         start_below_c=_quantity(path, where, entry, "start_below"),
         signed_by=signed_by,
+        mcu=mcu,
+        meter=meter,
     )
+
+
+def _microcontroller(path: Path, where: str, entry: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the port and the meter of a microcontroller; None for each that is absent."""
+    mcu, meter = _text(path, where, entry, "mcu"), _text(path, where, entry, "meter")
+    if mcu is None:
+        if meter is not None:
+            raise InputError(f"{path}: {where}: meter is for microcontrollers", remedy='Add mcu = "/dev/ttyACM0".')
+        return None, None
+    if "ssh" not in entry:
+        if not mcu.startswith("/"):
+            raise InputError(
+                f"{path}: {where}: mcu = {mcu!r} is no port of this machine",
+                remedy='As in mcu = "/dev/serial/by-id/usb-…"; behind a board, add its ssh = "user@host".',
+            )
+        return mcu, meter
+    if not _OWNERS_NAME.fullmatch(mcu):
+        raise InputError(
+            f"{path}: {where}: mcu = {mcu!r} is no name of a microcontroller behind {entry['ssh']}",
+            remedy="Give the name that the door's configuration on that board has for it, under [microcontrollers].",
+        )
+    if meter is not None:
+        raise InputError(
+            f"{path}: {where}: the meter of a microcontroller behind a board is set on that board",
+            remedy="Take meter out, and name it in the door's configuration there, under [meters].",
+        )
+    return mcu, meter
 
 
 def _text(path: Path, where: str, entry: dict[str, Any], key: str) -> str | None:

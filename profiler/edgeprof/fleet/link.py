@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -169,7 +170,7 @@ class Link:
         self.device = device
         try:
             self._process = subprocess.Popen(
-                [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"],
+                _door_command(device),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -388,6 +389,31 @@ class _LastWords(threading.Thread):
         """Return the text after both have ended; wait at most 5 s, as another program may keep the stream open."""
         self.join(5)
         return self._tail.decode("utf-8", "replace").strip()
+
+
+def _door_command(device: Device) -> list[str]:
+    """Return the command that opens a device's door: over ssh, or this machine's own for a port of this machine.
+
+    Raises:
+        InputError: EDGEPROF_SSH is not a command.
+    """
+    if device.ssh:
+        return [*ssh_command(), *OPTIONS, "--", device.ssh, "edgeprof", "door"]
+    assert device.mcu is not None
+    meter = [] if device.meter is None else [f"--meter={device.meter}"]
+    return [sys.executable, "-m", "edgeprof", "door", "--mcu", mcu_name(device), device.mcu, *meter]
+
+
+def mcu_name(device: Device) -> str:
+    """Return the name of a microcontroller for the door of its machine: the owner's, or one made of its port.
+
+    The name is part of a job's key, so each port needs its own: one door serves all ports of a machine.
+    """
+    assert device.mcu is not None
+    if device.ssh:
+        return device.mcu
+    assert device.port_place is not None
+    return f"port-{hashlib.sha256(device.port_place[1].encode()).hexdigest()[:16]}"
 
 
 def ssh_command() -> list[str]:

@@ -34,6 +34,9 @@ MESSAGE_S, SLOWEST_BYTES_PER_S = 60.0, 10_000
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 #: The name of a file without a folder: no slash, no colon, no leading dot or hyphen, no control characters.
 FileName = Annotated[str, Meta(pattern=r"\A\w[\w.+=@,()\[\] -]{0,199}\Z")]
+#: The name that a board's owner gives a microcontroller at one of its ports.
+MCU_NAME = r"\A\w[\w.-]{0,99}\Z"
+McuName = Annotated[str, Meta(pattern=MCU_NAME)]
 FlagName = Annotated[str, Meta(pattern=r"\A[a-z][a-z-]{0,31}\Z")]
 FlagValue = Annotated[str, Meta(max_length=200)]
 
@@ -82,7 +85,9 @@ class Bench(Message, tag="bench"):
     """Ask for one measurement.
 
     Attributes:
-        models: The files of each model, the one to load first.
+        models: The files of each model, the one to load first; none for a microcontroller.
+        mcu: A microcontroller by its owner's name for it, whose own firmware is measured.
+        nonce: Distinguishes a measurement of a microcontroller from earlier ones, since its firmware may have changed.
         dataset: A file with labelled data.
         input_data: A file with real inputs.
         flags: Flags of ``edgeprof bench`` without their hyphens, each with its values.
@@ -93,7 +98,9 @@ class Bench(Message, tag="bench"):
         start_below_c: The temperature (°C) below which the hottest zone must be at the start.
     """
 
-    models: Annotated[list[Annotated[list[File], Meta(min_length=1, max_length=64)]], Meta(min_length=1, max_length=64)]
+    models: Annotated[list[Annotated[list[File], Meta(min_length=1, max_length=64)]], Meta(max_length=64)]
+    mcu: McuName | None = None
+    nonce: Annotated[str, Meta(max_length=64)] = ""
     dataset: File | None = None
     input_data: File | None = None
     flags: dict[FlagName, Annotated[list[FlagValue], Meta(max_length=32)]] = {}
@@ -168,6 +175,7 @@ def job_key(request: Bench, *, machine: str | None, fingerprint: str, version: s
         [None if file is None else file.sha256 for file in (request.dataset, request.input_data)],
         sorted(request.flags.items()),
         request.repeat,
+        *([request.mcu, request.nonce] if request.mcu is not None else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

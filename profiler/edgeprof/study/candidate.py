@@ -108,31 +108,40 @@ class Maker:
             StorageError: it cannot be written.
         """
         try:
-            manifest = compress(
-                self.base,
-                [chain],
-                self.host,
-                self.directory,
-                self.train,
-                seed=self.study.seed,
-                shapes=self.study.protocol.get("shapes"),
-                dtypes=self.study.protocol.get("dtypes"),
-                device=self.target,
-                note=self.say,
-            )
+            entry = self.make_entry(chain)
         except StorageError:
             raise
         except (InputError, UnavailableError) as error:
             # A recipe that does not fit the model or this device fails alone; the study goes on with the others.
             self.say(f"{name}: {error.message}")
             return Candidate(name, failure=VariantError.of(error))
-        (entry,) = manifest["variants"]
         path = None if entry["model"] is None else str(self.directory / entry["model"]["path"])
         candidate = Candidate(name, path, entry["recipe"])
         if entry["status"] == "failed":
             reason = entry["reasons"][0]
             candidate.failure = VariantError(reason["message"], remedy=reason["remedy"], code=reason["code"])
         return candidate
+
+    def make_entry(self, chain: str) -> dict[str, Any]:
+        """Make a variant, or find it where an earlier run made it; return its entry of the manifest.
+
+        Raises:
+            EdgeprofError: it cannot be made, or not be written.
+        """
+        manifest = compress(
+            self.base,
+            [chain],
+            self.host,
+            self.directory,
+            self.train,
+            seed=self.study.seed,
+            shapes=self.study.protocol.get("shapes"),
+            dtypes=self.study.protocol.get("dtypes"),
+            device=self.target,
+            note=self.say,
+        )
+        (entry,) = manifest["variants"]
+        return dict(entry)
 
 
 class StageMaker:

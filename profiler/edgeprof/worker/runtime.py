@@ -89,6 +89,16 @@ MicrocontrollerNeed = NamedTuple(
 )
 
 
+CycleEstimate = NamedTuple(
+    "CycleEstimate",
+    [
+        ("processor", str),  # as its maker's compiler calls it
+        ("cycles", float),  # of one inference, by the compiler's model of the processor; nothing was measured
+        ("clock_hz", float),  # the clock that the compiler assumes
+    ],
+)
+
+
 Availability = NamedTuple(
     "Availability",
     [
@@ -432,6 +442,13 @@ class Runtime(ABC):
         Code that may crash must run in a process of its own.
         """
         return None
+
+    def estimate_cycles(self, path: str) -> List[CycleEstimate]:  # noqa: ARG002 - likewise
+        """How many cycles a maker's compiler estimates for a model on the maker's processors; empty if there is none.
+
+        Code that may crash must run in a process of its own.
+        """
+        return []
 
     def taps(
         self,

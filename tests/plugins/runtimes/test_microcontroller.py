@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeprof_plugins.runtimes.litert import microcontroller
+from edgeprof_plugins.runtimes.litert import microcontroller, vela
 from tests import models
 
 #: As tflite-micro prints it.
@@ -82,3 +82,56 @@ def test_custom_operators_are_read_from_the_file(tmp_path):
 
     assert graph.custom_operators(str(models.tflite_double(tmp_path / "m", custom="sparkle"))) == ["sparkle"]
     assert graph.custom_operators(str(models.tflite_double(tmp_path / "n"))) == []
+
+
+# --- cycles by Arm's compiler -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """Let a script take the place of the compiler; it finds its arguments in ``sys.argv``."""
+
+    def take(code: str) -> str:
+        package = tmp_path / "ethosu/vela"
+        package.mkdir(parents=True)
+        (package / "__main__.py").write_text(f"import sys\nfolder = sys.argv[-1]\n{code}")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setattr(vela, "ACCELERATORS", ("ethos-u55-128",))
+        model = tmp_path / "m.tflite"
+        model.write_bytes(b"x")
+        return str(model)
+
+    return take
+
+
+def summary(text: str) -> str:
+    return f"open(folder + '/m_summary_internal-default.csv', 'w').write({text!r})"
+
+
+def test_the_cycles_are_read_from_the_compilers_summary(compiler):
+    model = compiler(summary("network,core_clock,cycles_total\nm,5e8,201562.0\n"))
+    assert vela.estimate(model) == [("ethos-u55-128", 201562.0, 5e8)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "sys.exit(1)",
+        "",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
+        summary("network,core_clock\nm,5e8\n"),
+        summary("network,core_clock,cycles_total\nm,5e8,0.0\n"),
+        summary("network,core_clock,cycles_total\n"),
+        summary("core_clock,cycles_total\n5e8,1\n5e8,2\n"),
+    ],
+)
+def test_a_compiler_that_fails_or_maps_nothing_estimates_nothing(compiler, code):
+    assert vela.estimate(compiler(code)) == []
+
+
+def test_the_estimate_of_a_published_model_is_near_what_its_maker_states(shared_data):
+    """Arm's own compiler gives 0.18 ms for keyword spotting on an Ethos-U55-128 at 500 MHz."""
+    pytest.importorskip("ethosu.vela", reason="ethos-u-vela is not installed here: make test-runtimes")
+    (first, *_) = vela.estimate(str(shared_data / "mlperf-tiny/kws01/kws_ref_model.tflite"))
+    assert first.processor == "ethos-u55-128"
+    assert first.cycles / first.clock_hz == pytest.approx(0.18e-3, rel=0.2)

@@ -3,7 +3,7 @@
 Each round measures the same model again on every board, breaks something at the worst moment, repeats the command as a
 user would, and then checks that every job has exactly one stored result, and that no board ran two measurements at the
 same time. It prints a table, and its exit status is 1 if a count is wrong. It takes some minutes, so it is not part of
-the test suite.
+the test suite. With ``--cluster`` the boards are held by a host, and the scheduler and the host are killed too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import psutil
 from edgeprof.results.store import Store
 from tests import models
 from tests.profiler.fleet.boards import SHORT, Boards
+from tests.profiler.fleet.services import Site, cluster
 from tests.profiler.fleet.sshd import require_sshd, serve
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ KINDS = ("jetson-orin-nano", "jetson-agx-orin", "raspberry-pi-5", "jetson-nano",
 class Lab:
     """The boards, their servers, and the desk."""
 
-    def __init__(self, folder: Path, boards: Boards, config: Path) -> None:
-        self.folder, self.boards, self.config = folder, boards, config
-        self.inventory = boards.inventory(folder / "inventory.toml")
+    def __init__(self, folder: Path, boards: Boards, config: Path, site: Site | None = None) -> None:
+        self.folder, self.boards, self.config, self.site = folder, boards, config, site
+        self.inventory = boards.inventory(folder / "inventory.toml") if site is None else site.desk
         self.model = models.onnx_affine(folder / "affine.onnx")
 
     def command(self, desk: str, repeat: int, *more: str) -> tuple[list[str], dict[str, str]]:
@@ -89,7 +90,7 @@ class Lab:
         return found
 
 
-def descendants(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+def descendants(process: subprocess.Popen[str] | psutil.Process, name: str) -> list[psutil.Process]:
     return [child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == name]
 
 
@@ -116,7 +117,7 @@ def desk_is_killed(lab: Lab, repeat: int) -> None:
 def ssh_clients_are_killed(lab: Lab, repeat: int) -> None:
     process = lab.start("desk", repeat)
     lab.wait_for_benches(3)
-    kill(descendants(process, "ssh"))
+    kill(descendants(process if lab.site is None else lab.site.host.process, "ssh"))
     process.communicate(timeout=600)
 
 
@@ -183,6 +184,23 @@ def fetch_is_killed(lab: Lab, repeat: int) -> None:
     process.communicate()
 
 
+def host_is_killed(lab: Lab, repeat: int) -> None:
+    assert lab.site is not None
+    process = lab.start("desk", repeat)
+    lab.wait_for_benches(3)
+    lab.site.host.kill()
+    process.communicate(timeout=600)
+
+
+def scheduler_is_killed(lab: Lab, repeat: int) -> None:
+    assert lab.site is not None
+    process = lab.start("desk", repeat)
+    lab.wait_for_benches(3)
+    lab.site.scheduler.kill()
+    process.communicate(timeout=600)
+
+
+CLUSTER_FAULTS: tuple[Callable[[Lab, int], None], ...] = (host_is_killed, scheduler_is_killed)
 FAULTS: tuple[Callable[[Lab, int], None], ...] = (
     nothing,
     desk_is_killed,
@@ -211,7 +229,7 @@ def overlaps(lab: Lab, name: str) -> int:
 
 
 @contextlib.contextmanager
-def laboratory(count: int) -> Iterator[Lab]:
+def laboratory(count: int, *, has_cluster: bool) -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="edgeprof-fleet-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         boards = Boards(folder / "boards")
@@ -225,21 +243,26 @@ def laboratory(count: int) -> Iterator[Lab]:
             configs.append(stack.enter_context(serve(place, boards, names=[board])).read_text())
         config = folder / "config"
         config.write_text("\n".join(configs))
-        yield Lab(folder, boards, config)
+        site = None
+        if has_cluster:
+            os.environ["EDGEPROF_SSH"] = f"ssh -F {config}"  # for the host
+            site = stack.enter_context(cluster(folder, boards))
+        yield Lab(folder, boards, config, site)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--boards", type=int, default=12)
+    parser.add_argument("--cluster", action="store_true", help="boards held by a host, behind a scheduler")
     parser.add_argument("--only", help="run the faults whose name holds this word")
     options = parser.parse_args()
     require_sshd()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script ignores it
     failed = 0
-    with laboratory(options.boards) as lab:
-        print(f"{options.boards} boards, {options.boards} SSH servers")
+    with laboratory(options.boards, has_cluster=options.cluster) as lab:
+        print(f"{options.boards} boards, {options.boards} SSH servers{', one host' if options.cluster else ''}")
         print(f"{'fault':28} {'runs':>5} {'measured':>9} {'results':>8} {'at once':>8} {'s':>6}")
-        for repeat, fault in enumerate(FAULTS, start=1):
+        for repeat, fault in enumerate([*FAULTS, *(CLUSTER_FAULTS if options.cluster else ())], start=1):
             if options.only and options.only not in fault.__name__:
                 continue
             failed += not play(lab, fault, repeat)

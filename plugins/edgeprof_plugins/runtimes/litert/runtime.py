@@ -24,6 +24,7 @@ from edgeprof.worker.graph import Graph
 from edgeprof.worker.inputs import refuse_unknown, resolve_shapes
 from edgeprof.worker.runtime import (
     Availability,
+    CycleEstimate,
     LoadError,
     LoadOptions,
     MicrocontrollerNeed,
@@ -169,6 +170,13 @@ class LiteRT(Runtime):
         from . import microcontroller
 
         return microcontroller.measure(path, _custom_operators(path))
+
+    def estimate_cycles(self, path: str) -> List[CycleEstimate]:
+        if library_version("ethosu.vela", "ethos-u-vela") is None:
+            return []
+        from . import vela
+
+        return vela.estimate(path)
 
     def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
         from . import graph
