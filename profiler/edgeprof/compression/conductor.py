@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SCHEMA = "edgeprof.compress/1"
 #: Samples of a dataset for which a variant's outputs must be finite.
 _CHECKED = 8
+#: The request with which a language model is checked; one of the default length takes minutes on a small board.
+_SHORT_REQUEST = {"prompt": "8", "generate": "2"}
 
 
 def compress(
@@ -258,6 +260,8 @@ def check(
         VariantError: The model does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
     runtime = choose_runtime(host, variant)
+    if runtime.is_for_language:
+        options = options._replace(options={**_SHORT_REQUEST, **options.options})
     spec = WorkerSpec.of(
         runtime,
         variant.target,

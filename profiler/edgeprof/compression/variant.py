@@ -243,10 +243,8 @@ def _run_chain(
         if tool.needs_data != "no" and data is None and "data" not in step.given:
             raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
         values = settings(tool, step.given)
-        endings = suffixes_of(tool.gives) if tool.gives else current.suffixes
-        suffix = endings[0] if endings else ""
         # In a model of several files the first names the others, so each gets its final name from the start.
-        target = folder / str(number) / (stem(source) + "." + safe(chain_name(steps)) + suffix)
+        target = folder / str(number) / (stem(source) + "." + safe(chain_name(steps)) + _suffix(tool, current))
         target.parent.mkdir(exist_ok=True)
         # The attribute of a factory (FILE.py:attribute) is a part of its name.
         given = current.path if current.path is not None and current.format != "python" else Path(current.target)
@@ -279,6 +277,14 @@ def _run_chain(
         check_preprocessing(chain_name(steps), recipe, data)
         current = produced
     return current, recipe
+
+
+def _suffix(tool: Compressor, current: Artifact) -> str:
+    """Return the suffix of a step's file: a model that keeps its format keeps its suffix (.h5, .lite) too."""
+    endings = suffixes_of(tool.gives) if tool.gives else current.suffixes
+    if tool.gives in {None, current.format} and current.path is not None and current.path.suffix in endings:
+        return current.path.suffix
+    return endings[0] if endings else ""
 
 
 def _find_compressor(step: Step, compressors: Mapping[str, Callable[[], Compressor]]) -> Compressor:
@@ -383,7 +389,6 @@ _CONVERTERS = {
         "savedmodel",
         "onnx",
     ): "python -m tf2onnx.convert --saved-model DIR --output MODEL.onnx (tf2onnx wants an environment of its own)",
-    ("savedmodel", "tflite"): "tf.lite.TFLiteConverter.from_saved_model(DIR).convert()",
     ("torchscript", "onnx"): "torch.onnx.export of the module that it was made from",
     ("pt2", "onnx"): "torch.onnx.export of the exported program",
 }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgeprof.artifact import gguf
+from edgeprof.artifact import gguf, recognise
+from edgeprof.compression import conductor
 from edgeprof.compression.variant import settings
 from edgeprof.errors import InputError
+from edgeprof.plugins import PluginHost
 from edgeprof.testing.compressors import check_compressor
 from edgeprof_plugins.compressors.gguf import Gguf
 from tests.profiler.artifact import gguf_files
@@ -66,3 +68,19 @@ def test_a_vocabulary_and_a_type_that_does_not_exist_are_refused(tmp_path: Path)
     with pytest.raises(InputError, match="no type of gguf is named 'Q4_K_N'") as caught:
         settings(Gguf(), {"type": "Q4_K_N"})
     assert "Q4_K_M" in caught.value.remedy
+
+
+def test_a_variant_is_checked_with_a_short_request(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = []
+
+    class Recorded(conductor.Worker):
+        def __init__(self, spec: Any) -> None:
+            requests.append(dict(spec.options.options))
+            super().__init__(spec)
+
+    monkeypatch.setattr(conductor, "Worker", Recorded)
+    manifest = conductor.compress(recognise(str(model)), ["gguf:type=Q8_0"], PluginHost(), tmp_path / "out")
+    assert [variant["status"] for variant in manifest["variants"]] == ["ok"]
+    assert requests == [{"prompt": "8", "generate": "2"}]

@@ -80,6 +80,27 @@ def test_a_chain_that_cannot_be_read_is_bad_input(text):
         parse_chain(text)
 
 
+class Appends(Tag):
+    """Appends a byte, and so keeps every format whose readers look at the beginning only."""
+
+    name, takes, parameters = "appends", ("keras",), ()
+
+    def apply(self, source, target, parameters, data, *, seed=0):
+        target.write_bytes(source.read_bytes() + b"x")
+        return {}
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".keras"])
+def test_a_variant_of_the_same_format_has_the_suffix_of_its_model(tmp_path, suffix):
+    model = tmp_path / f"net{suffix}"
+    model.write_bytes(b"\x89HDF\r\n\x1a\n" + b"keras_version".rjust(64, b"\0"))
+    variant, _ = make_variant(
+        recognise(str(model)), parse_chain("appends+appends"), {"appends": Appends}, tmp_path / "out"
+    )
+    assert variant.path is not None
+    assert variant.path.name == f"net.appends+appends{suffix}"
+
+
 def test_each_step_is_applied_in_order_and_recorded(model, tmp_path):
     variant, recipe = make_variant(
         recognise(str(model)), parse_chain("tag:amount=0.25+tag"), COMPRESSORS, tmp_path / "out", seed=7
