@@ -99,7 +99,7 @@ def t_quantile(p: float, nu: float) -> float:
     if p < 0.5:
         return -t_quantile(1 - p, nu)
     # Newton's method on the upper tail and not on the CDF, because 1 − p keeps its digits where the CDF is all nines.
-    # The tail is convex for t > 0, and the normal quantile lies left of the root: each step approaches it from the left.
+    # The tail is convex for t > 0 and the normal quantile lies left of the root, so that each step comes from the left.
     tail, t = 1 - p, NormalDist().inv_cdf(p)
     log_density = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - math.log(nu * math.pi) / 2
     for _ in range(200):
