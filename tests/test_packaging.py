@@ -105,7 +105,7 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
     # Some 900 MB, with JAX; a source that needs a compiler; PyTorch's and the language models' own libraries.
     heavy = {"torch-tflite", "llamacpp", "transformers", "openvino-genai", "onnxruntime-genai", "ctranslate2"}
     # For who deploys with one of them; make test-runtimes gives each an environment of its own.
-    runtimes = {"openvino", "opencv", "ncnn", "keras", "microcontroller", "mnn", "executorch", "vela"}
+    runtimes = {"openvino", "opencv", "ncnn", "keras", "keras-compress", "microcontroller", "mnn", "executorch", "vela"}
     heavy |= {"transformers-compress", "onnxruntime-genai-compress"}
     assert named == set(extras) - {"all"} - hardware - heavy - runtimes
 

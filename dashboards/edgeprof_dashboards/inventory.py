@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from edgeprof.errors import InputError
 from edgeprof.fleet.inventory import DEFAULT_PORT, Device, load
-from edgeprof.worker.replace import replace_file
+from edgeprof.results import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +29,6 @@ def write(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text.encode(), mode=0o644)  # Prometheus runs as another user
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        raise files.cannot_write(path, error) from None
+    files.write(path, text, mode=0o644)  # Prometheus runs as another user

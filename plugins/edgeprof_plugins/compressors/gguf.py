@@ -6,10 +6,14 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeprof.artifact import gguf
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command, library_version
+from edgeprof_plugins.compressors.shared.coverage import Part, coverage, whole
+from edgeprof_plugins.compressors.shared.finite import require_finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +46,8 @@ _EXACT = {"F32", "F16", "BF16"}
 
 
 class Gguf(Compressor):
+    """Gives the matrices another type; llama.cpp chooses for some of them a finer one than was asked for."""
+
     name = "gguf"
     version = "1"
     takes = ("gguf",)
@@ -63,6 +69,8 @@ class Gguf(Compressor):
     ) -> dict[str, Any]:
         kind = parameters["type"]
         header = _header(source)
+        for part in _parts(source, header):
+            _require_finite(source, part)
         coarse = sorted(set(header.tensor_bytes) - _EXACT)
         if coarse and not parameters["requantize"] and kind not in _EXACT:
             raise InputError(
@@ -75,12 +83,51 @@ class Gguf(Compressor):
             "library": library,
             "bits_per_weight": {"before": header.bits_per_weight, "after": after.bits_per_weight},
             "tensor_bytes": after.tensor_bytes,
+            "coverage": _coverage(header, after),
         }
+
+
+_UNKNOWN = "a GGUF file does not hold the graph of its model"
+_KEPT = "llama.cpp keeps its type"
+
+
+def _coverage(before: gguf.GgufHeader, after: gguf.GgufHeader) -> dict[str, Any]:
+    """The share of the weights whose type changed; matrices form one family, vectors (norms, biases) another."""
+    kinds = {tensor.name: tensor.kind for tensor in after.tensors}
+    parts = [
+        Part(tensor.name, "matrix" if tensor.rank > 1 else "vector", tensor.weights, None) for tensor in before.tensors
+    ]
+    changed = whole(tensor.name for tensor in before.tensors if kinds.get(tensor.name) != tensor.kind)
+    account = coverage(parts, changed, {}, _KEPT)
+    account["macs"]["reason"] = _UNKNOWN
+    return account
+
+
+#: Types of real numbers → numpy's type; BF16 is read by its bits.
+_REAL = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2"}
+
+
+def _require_finite(source: Path, part: Path) -> None:
+    for tensor in gguf.read_header(part).tensors:
+        if tensor.kind in _REAL and tensor.weights:
+            values = np.fromfile(part, _REAL[tensor.kind], tensor.weights, offset=tensor.start)
+            if tensor.kind == "BF16":
+                finite = np.where((values & 0x7F80) == 0x7F80, np.float32(np.nan), np.float32(0))
+                require_finite(os.fspath(source), tensor.name, finite)
+            else:
+                require_finite(os.fspath(source), tensor.name, values)
+
+
+def _parts(source: Path, header: gguf.GgufHeader) -> list[Path]:
+    """The files of a model, of which a split one has several."""
+    names = gguf.part_names(source.name, header.split[1]) if header.split is not None else None
+    return [source.parent / name for name in names or [source.name]]
 
 
 def _header(source: Path) -> gguf.GgufHeader:
     try:
         header = gguf.read_header(source)
+        header = gguf.read_model(_parts(source, header))
     except (gguf.GgufError, OSError) as error:
         raise InputError(f"{source} {error}", remedy="Give the GGUF file of a whole model.") from None
     lack = gguf.shortcoming(header)
@@ -108,7 +155,10 @@ def _quantize(source: Path, target: Path, number: int, threads: int, *, allow: b
         version = library_version(module, package)
         if version is not None:
             if not quantize(*paths, number, threads, allow=allow) or not target.is_file():
-                raise InputError(f"llama.cpp cannot quantise {source} to this type")
+                raise InputError(
+                    f"llama.cpp cannot quantise {source} to this type",
+                    remedy="Check that llama.cpp runs it (edgeprof bench), or give another type, such as Q8_0.",
+                )
             return f"{package} {version}"
     raise UnavailableError(
         "gguf needs llama.cpp, and no package here brings it", remedy=install_command("llamacpp", "llama-cpp-python")

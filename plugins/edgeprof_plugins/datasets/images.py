@@ -33,6 +33,8 @@ _HEADERS = {
 }
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".gif", ".tif", ".tiff"})
 TABLE = "labels.csv"
+#: Pillow mode of grey images → their values.
+_RANGES = {"L": "8 bits", "I;16": "16 bits", "I": "32 bits", "F": "floats"}
 
 
 def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
@@ -172,11 +174,26 @@ def image_samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], op
 
     Grey images among coloured ones get three equal channels, as in the conversions of Pillow, torchvision and Keras.
     Where all images are grey, their shape stays (height, width).
+
+    Raises:
+        InputError: on reading a sample, if grey images have values of different ranges, such as 8 and 16 bits.
     """
 
     @functools.cache
     def coloured() -> bool:
-        return "channels" not in options and any(_looked_at(file)[0] == "RGB" for file in files)
+        first: dict[str, Path] = {}
+        for file in files:
+            mode = _looked_at(file)[0]
+            if mode == "RGB":
+                return True
+            if mode in _RANGES:
+                first.setdefault(_RANGES[mode], file)
+        if len(first) > 1:
+            listed = " and ".join(f"{file} has {values}" for values, file in first.items())
+            raise InputError(
+                f"the grey images of {name} have different ranges: {listed}", remedy="Convert them to one form."
+            )
+        return False
 
     def read(number: int) -> npt.NDArray[Any]:
         return read_image(files[number], colour=coloured())

@@ -92,11 +92,11 @@ class MeanAveragePrecision(Metric):
             for records in _match_detections(outputs["detections"], labels, self.overlaps)
         ]
 
-        def mean(counts: npt.NDArray[np.int64]) -> float:
+        def mean(counts: npt.NDArray[Any]) -> float:
             each = [value for curve in curves if (value := curve.precision(counts)) is not None]
             return float(np.mean(each)) if each else float("nan")
 
-        return bootstrapped(mean, len(labels))
+        return bootstrapped(mean, len(labels), keeps_all=True)
 
 
 def _match_detections(
@@ -201,17 +201,18 @@ class _Curves:
         images = np.concatenate([np.full(len(record["dtScores"]), image) for image, record in known] or [np.zeros(0)])
         return cls(images.astype(np.int64)[order], matched & ~ignored, ~matched & ~ignored, boxes)
 
-    def precision(self, counts: npt.NDArray[np.int64]) -> float | None:
-        """Return the average precision if image i counts ``counts[i]`` times; None where there is then no box to find.
+    def precision(self, counts: npt.NDArray[Any]) -> float | None:
+        """Return the average precision if image i has the weight ``counts[i]``; None if there is then no box to find.
 
         This computes the same as ``COCOeval.accumulate``, but with weights, so that a resample needs no new matching.
         """
-        due = int((counts * self.boxes).sum())
-        if due == 0:
+        due = (counts * self.boxes).sum()
+        if due <= 0:
             return None
         weights = counts[self.images]
         right, wrong = np.cumsum(self.right * weights, axis=1), np.cumsum(self.wrong * weights, axis=1)
-        precision = right / np.maximum(right + wrong, 1)
+        judged = right + wrong
+        precision = right / np.where(judged > 0, judged, 1)
         # Interpolated precision: the highest precision at this recall or any higher recall.
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         total = 0.0

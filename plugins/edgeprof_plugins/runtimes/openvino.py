@@ -173,6 +173,16 @@ class OpenVinoSession(Session):
             for number, spec in enumerate(self.outputs)
         }
 
+    def reset(self) -> Optional[str]:
+        try:
+            for state in self._request.query_state():
+                state.reset()
+        except Exception as error:
+            return "OpenVINO cannot reset the state of a model on this device: {}".format(
+                str(error).strip().partition("\n")[0]
+            )
+        return None
+
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Set the tensors once, sharing the memory of the arrays; a call leaves its outputs in OpenVINO's tensors."""
         self._set(self._request, feeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,8 @@ class Artifact:
             unless it is a pipeline whose models are named.
         sha256: The hash of its bytes, hexadecimal; for several files, of each file's name, size and content in order;
             None without a file.
-        files: All files that belong to it, the given one first (an ONNX model may store its weights in other files).
+        files: All files that belong to it, the given one first (an ONNX model may store its weights in other files; a
+            Python program names files with weights, and modules beside it).
         detail: Further facts from the content, such as the custom operators of a TFLite model; for messages.
         own_formats: The formats of plugins that were tried; files that are made from this model are also tried.
     """
@@ -82,7 +84,8 @@ def checksum(files: Iterable[Path], base: Path) -> str:
     digest = hashlib.sha256()
     for path in files:
         if len(files) > 1:
-            digest.update(f"{path.relative_to(base).as_posix()}\0{path.stat().st_size}\0".encode())
+            name = Path(os.path.relpath(path, base)).as_posix()
+            digest.update(f"{name}\0{path.stat().st_size}\0".encode())
         for block in _read_blocks(path):
             digest.update(block)
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import math
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +72,24 @@ class GgufError(Exception):
     """Raised if a GGUF file cannot be read; the text continues a sentence that begins with the file's name."""
 
 
+class GgufTensor(NamedTuple):
+    """One tensor in a GGUF file.
+
+    Attributes:
+        name: Its name.
+        kind: Its type, such as ``Q4_0``.
+        weights: The number of its weights.
+        start: The position of its first byte in the file.
+        rank: The number of its dimensions.
+    """
+
+    name: str
+    kind: str
+    weights: int
+    start: int
+    rank: int
+
+
 @dataclass(frozen=True)
 class GgufHeader:
     """The facts in the header of a GGUF file.
@@ -89,6 +107,7 @@ class GgufHeader:
         cache_numbers_per_token: How many keys and values the attention of all layers caches per token; None if the
             file does not state it, or the cache is built differently (a sliding window, a state, latent attention).
         is_random: Whether the file declares its weights as random (``edgeprof.random_weights``).
+        tensors: All tensors of this file, in file order.
     """
 
     version: int
@@ -101,6 +120,7 @@ class GgufHeader:
     split: tuple[int, int] | None = None
     cache_numbers_per_token: int | None = None
     is_random: bool = False
+    tensors: tuple[GgufTensor, ...] = ()
 
     @property
     def bits_per_weight(self) -> float | None:
@@ -179,6 +199,7 @@ def merge_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
         first.split,
         first.cache_numbers_per_token,
         first.is_random,
+        tuple(tensor for header in headers for tensor in header.tensors),
     )
 
 
@@ -214,7 +235,7 @@ class _Reader:
         alignment = facts.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise GgufError(f"is damaged: it aligns its tensors to {alignment!r} bytes")
-        parameters, sizes = self._tensors(tensors, alignment)
+        parameters, sizes, listed = self._tensors(tensors, alignment)
         architecture = _text_fact(facts, "general.architecture")
         context = facts.get(f"{architecture}.context_length")
         return GgufHeader(
@@ -228,15 +249,17 @@ class _Reader:
             _split_position(facts),
             _cache_numbers(facts, architecture),
             facts.get("edgeprof.random_weights") is True,
+            listed,
         )
 
-    def _tensors(self, count: int, alignment: int) -> tuple[int, dict[str, int | None]]:
-        """Return the number of weights and the bytes by type, after checking that each tensor lies within the file."""
+    def _tensors(self, count: int, alignment: int) -> tuple[int, dict[str, int | None], tuple[GgufTensor, ...]]:
+        """Return the number of weights, the bytes by type, and the tensors; each must lie within the file."""
         parameters = 0
+        listed = []
         sizes: dict[str, int | None] = {}
         end, last = 0, ""
         for _ in range(count):
-            name, weights, kind, offset = self._tensor()
+            name, rank, weights, kind, offset = self._tensor()
             parameters += weights
             known = _TENSOR_TYPES.get(kind)
             label = known[0] if known else f"type {kind}"
@@ -246,6 +269,7 @@ class _Reader:
             else:
                 bytes_of_it = -(-weights // known[1]) * known[2]
                 sizes[label] = (sizes.get(label) or 0) + bytes_of_it
+            listed.append((name, label, weights, offset, rank))
             if offset % alignment:
                 raise GgufError(f"is damaged: its tensor {name!r} is not aligned")
             if offset + bytes_of_it >= end:
@@ -255,10 +279,13 @@ class _Reader:
             raise GgufError(
                 f"is cut off or damaged: its tensor {last!r} ends at byte {start + end:,}, and it has {self._size:,}"
             )
-        return parameters, sizes
+        tensors = tuple(
+            GgufTensor(name, label, weights, start + offset, rank) for name, label, weights, offset, rank in listed
+        )
+        return parameters, sizes, tensors
 
-    def _tensor(self) -> tuple[str, int, int, int]:
-        """Return a tensor's name, number of weights, type number and offset."""
+    def _tensor(self) -> tuple[str, int, int, int, int]:
+        """Return a tensor's name, number of dimensions and weights, type number and offset."""
         name = self._string()
         dimensions = self._number("I")
         if dimensions > 4:
@@ -267,7 +294,7 @@ class _Reader:
         weights = math.prod(shape)
         if weights > 8 * self._size * 8:  # no type has fewer than an eighth of a bit; this keeps the sums small
             raise GgufError(f"is cut off or damaged: its tensor {name!r} of shape {shape} cannot be in it")
-        return name, weights, self._number("I"), self._number("Q")
+        return name, dimensions, weights, self._number("I"), self._number("Q")
 
     def _key(self) -> tuple[str, Any]:
         key, kind = self._string(), self._number("I")

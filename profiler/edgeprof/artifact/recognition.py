@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeprof.artifact import gguf, language_folders
+from edgeprof.artifact import gguf, language_folders, programs
 from edgeprof.artifact.artifact import Artifact, checksum
 from edgeprof.artifact.content import Content, external_files, identify
 from edgeprof.artifact.formats import FORMATS
@@ -30,8 +29,6 @@ SERVER = "openai-server"
 #: The format of a model that is named by the serial port of the device that holds it.
 MICROCONTROLLER = "mcu"
 _DAMAGED = "The file is damaged, or was made to do harm: export it again."
-#: The longest Python program (bytes) whose names are checked before it is run.
-_PROGRAM_BYTES = 4 << 20
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SUFFIXES = tuple(sorted({suffix for f in FORMATS.values() for suffix in f.suffixes if f.name != "hdf5"}))
 
@@ -247,7 +244,8 @@ def _recognise_callable(spec: str, where: str, attribute: str) -> Artifact:
         source = path.read_bytes()
     except OSError as error:
         raise _missing_file_error(where, path, error) from None
-    defined = _top_level(source, str(path))
+    tree = programs.parse(source, str(path))
+    defined = programs.top_level(tree)
     first = attribute.partition(".")[0]
     if defined is not None and first not in defined:
         near = difflib.get_close_matches(first, defined, n=1)
@@ -257,14 +255,15 @@ def _recognise_callable(spec: str, where: str, attribute: str) -> Artifact:
             remedy=(f"Did you mean {where}:{near[0]}? " if near else "")
             + (f"It defines: {functions}." if functions else "It defines nothing at its top level."),
         )
+    files = [path, *programs.files_of(path, tree)]
     return Artifact(
         spec=spec,
         path=path,
         target=f"{path.resolve()}:{attribute}",
         format="python",
         size_bytes=None,
-        sha256=checksum([path], path.parent),
-        files=(path,),
+        sha256=checksum(files, path.parent),
+        files=tuple(files),
     )
 
 
@@ -273,7 +272,9 @@ def _with_models(
 ) -> Artifact:
     """Return a pipeline together with the models of its stages; its size and hash include theirs."""
     where, _, attribute = application.spec.rpartition(":")
-    taken = _parameters(application.path.read_bytes(), attribute) if application.path is not None else None
+    taken = None
+    if application.path is not None:
+        taken = programs.parameters(programs.parse(application.path.read_bytes(), where), attribute)
     parts = {}
     for stage, path in models.items():
         if taken is not None and stage not in taken:
@@ -295,45 +296,6 @@ def _with_models(
         files=tuple(files),
         own_formats=dict(own_formats),
     )
-
-
-def _parameters(source: bytes, function: str) -> list[str] | None:
-    """Return the parameters of a program's function, without running it; None if they are unknown."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # the worker's Python may be a different version, so it decides
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == function and node.args.kwarg is None:
-            return [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
-    return None
-
-
-def _top_level(source: bytes, name: str) -> set[str] | None:
-    """Return the names that a program defines at its top level, without running it; None if they are unknown."""
-    if len(source) > _PROGRAM_BYTES:
-        return None
-    try:
-        tree = ast.parse(source, name)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # the worker's Python may be a different version, so it decides
-    names: set[str] = set()
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-            continue  # names that are defined inside are not the module's
-        waiting.extend(ast.iter_child_nodes(node))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.alias):
-            if node.name == "*":
-                return None
-            names.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "globals"):
-            return None
-    return None if "__getattr__" in names else names
 
 
 def _missing_file_error(spec: str, path: Path, error: OSError | ValueError) -> InputError:

@@ -324,7 +324,7 @@ def _standstill_reasons(record: VariantRecord) -> Iterator[Reason]:
     if standstills:
         yield Reason(
             code=Code.STOPPED,
-            message=f"left out and measured again, because the model {standstills[0]}: {len(standstills)} windows",
+            message=f"left out and measured again, because the model {standstills[0]}: {len(standstills)} window(s)",
             remedy="Let the measurement run: no SIGSTOP, no suspend.",
         )
 

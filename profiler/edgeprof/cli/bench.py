@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from pathlib import Path
@@ -211,7 +212,8 @@ def command(models: tuple[str, ...], **flags: Any) -> int:
             from edgeprof.cli.power_modes import bench_modes
 
             return bench_modes(request, host, roots, progress, flags["power_modes"], flags)
-        result = bench(request, host, roots, progress)
+        with contextlib.redirect_stdout(sys.stderr):  # of what runs in this process; stdout belongs to --json
+            result = bench(request, host, roots, progress)
         result.command = typed_command()
         if len(result.variants) > 1:
             from edgeprof.diagnosis.evidence import annotate
@@ -339,28 +341,20 @@ def _load_data(host: PluginHost, flags: dict[str, Any]) -> tuple[Dataset | None,
 
 def _deliver_result(result: Result, host: PluginHost, flags: dict[str, Any]) -> int:
     """Store, write and print the result, and return the exit code; a step that fails does not stop the others."""
+    from edgeprof.cli.delivery import Delivery
     from edgeprof.cli.exit_codes import exit_code
-    from edgeprof.errors import EdgeprofError
     from edgeprof.reporters import console, registry, terminal
     from edgeprof.results.document import to_json
     from edgeprof.results.store import Store
 
-    trouble: EdgeprofError | None = None
-    try:
-        Store().save(result)
-        saved = True
-    except EdgeprofError as error:
-        trouble, saved = error, False
-    for path in flags["output"]:
-        try:
-            registry.write([result], path, host)
-        except EdgeprofError as error:  # noqa: PERF203 - the other files are written even if one cannot be
-            trouble = error
-    if flags["as_json"]:
-        click.echo(to_json(result).encode())  # JSON is UTF-8, whatever the terminal is
-    else:
-        style = terminal.Style.of(sys.stdout, no_color=flags["no_color"])
-        click.echo(console.render(result, style, heading=flags["quiet"], saved=saved), nl=False)
-    if trouble is not None:
-        raise trouble
+    with Delivery() as delivery:
+        saved = delivery.attempt(lambda: Store().save(result))
+        for path in flags["output"]:
+            with delivery.step():
+                registry.write([result], path, host)
+        if flags["as_json"]:
+            click.echo(to_json(result).encode())  # JSON is UTF-8, whatever the terminal is
+        else:
+            style = terminal.Style.of(sys.stdout, no_color=flags["no_color"])
+            click.echo(console.render(result, style, heading=flags["quiet"], saved=saved), nl=False)
     return exit_code(result, strict=flags["strict"])

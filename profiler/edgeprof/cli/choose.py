@@ -53,6 +53,7 @@ def command(
     and duty; rows whose joules cover different things are not ordered against each other. Exit codes: 0 a row fits,
     1 none does, 3 all rows are unknown.
     """
+    from edgeprof.cli.delivery import Delivery
     from edgeprof.errors import InputError
     from edgeprof.reporters.terminal import Style
     from edgeprof.results import files
@@ -73,12 +74,14 @@ def command(
     others = _read_results(results) if results or not fleet else []
     choice = choose([*of_fleet, *others], asked, of_fleet={result.id for result in of_fleet})
     text = json.dumps(_as_json(choice), indent=2, allow_nan=False)
-    if output is not None:
-        files.write(Path(output), text + "\n")
-    if as_json:
-        click.echo(text)
-    else:
-        click.echo("\n".join(_choice_lines(choice, Style.of(sys.stdout, no_color=no_color))))
+    with Delivery() as delivery:
+        if output is not None:
+            with delivery.step():
+                files.write(Path(output), text + "\n")
+        if as_json:
+            click.echo(text)
+        else:
+            click.echo("\n".join(_choice_lines(choice, Style.of(sys.stdout, no_color=no_color))))
     return choice.exit_code
 
 

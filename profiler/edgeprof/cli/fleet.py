@@ -271,7 +271,7 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
     were obtained in the same way. All stored results are shown unless --inventory or --on chooses devices. -o FILE
     writes the table: .html, .csv or .json.
     """
-    from edgeprof.cli.fleet_bench import check_outputs, write_outputs
+    from edgeprof.cli.fleet_bench import check_outputs, write_output
     from edgeprof.errors import InputError
     from edgeprof.fleet.store import fleet_store
     from edgeprof.reporters import fleet as reporter
@@ -287,7 +287,8 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
             "the fleet has measured nothing yet", remedy="edgeprof fleet bench MODEL, or edgeprof fleet fetch"
         )
     groups = fleet_table(entries)
-    write_outputs(output, groups)
+    for path in output:
+        write_output(path, groups)
     if as_json:
         click.echo(json.dumps(reporter.as_json(groups), indent=2))
     elif not output:

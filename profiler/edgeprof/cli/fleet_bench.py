@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprof.cli.delivery import Delivery
 from edgeprof.cli.fleet_options import (
     SCHEMA,
     chosen_devices,
@@ -132,15 +133,18 @@ def keep_measured(
 def deliver(devices: Sequence[Device], outcome: Outcome, flags: Mapping[str, Any]) -> int:
     """Show one table of all, and return the exit code."""
     groups = fleet_table(outcome.entries)
-    write_outputs(flags["output"], groups)
-    if flags["as_json"]:
-        document = {"schema": SCHEMA, "devices": outcome.rows, "table": reporter.as_json(groups)}
-        click.echo(json.dumps(document, indent=2))
-    elif groups:
-        show_table(groups, no_color=flags["no_color"])
-        for name, result in outcome.entries:
-            if result.recommendation is not None and len(result.variants) > 1:
-                click.echo(f"  {name}: {result.recommendation.reason}")
+    with Delivery() as delivery:
+        for path in flags["output"]:
+            with delivery.step():
+                write_output(path, groups)
+        if flags["as_json"]:
+            document = {"schema": SCHEMA, "devices": outcome.rows, "table": reporter.as_json(groups)}
+            click.echo(json.dumps(document, indent=2))
+        elif groups:
+            show_table(groups, no_color=flags["no_color"])
+            for name, result in outcome.entries:
+                if result.recommendation is not None and len(result.variants) > 1:
+                    click.echo(f"  {name}: {result.recommendation.reason}")
     return exit_code(outcome.failures, len(devices), [result for _, result in outcome.entries])
 
 
@@ -194,17 +198,16 @@ def check_outputs(paths: Sequence[Path]) -> None:
         files.check_writable(path)
 
 
-def write_outputs(paths: Sequence[Path], groups: Sequence[Group]) -> None:
-    """Write a fleet's table, in the format of each file's suffix.
+def write_output(path: Path, groups: Sequence[Group]) -> None:
+    """Write a fleet's table, in the format of the file's suffix.
 
     Raises:
-        InputError: a file cannot be written.
+        InputError: the file cannot be written.
     """
-    for path in paths:
-        if path.suffix == ".html":
-            text = reporter.page(groups, "What the fleet measured")
-        elif path.suffix == ".csv":
-            text = reporter.csv_text(groups)
-        else:
-            text = json.dumps(reporter.as_json(groups), indent=2) + "\n"
-        files.write(path, text)
+    if path.suffix == ".html":
+        text = reporter.page(groups, "What the fleet measured")
+    elif path.suffix == ".csv":
+        text = reporter.csv_text(groups)
+    else:
+        text = json.dumps(reporter.as_json(groups), indent=2) + "\n"
+    files.write(path, text)

@@ -58,6 +58,7 @@ def command(result: str, **flags: Any) -> int:
 
     In GitHub Actions, checks that fail or are unsure become annotations, and the summary gets a table of all checks.
     """
+    from edgeprof.cli.delivery import Delivery
     from edgeprof.errors import InputError, unknown
     from edgeprof.reporters import ci
     from edgeprof.reporters.terminal import Style
@@ -90,20 +91,23 @@ def command(result: str, **flags: Any) -> int:
         names=flags["variants"],
     )
     passed = all(c.passed for c in checks)
-    if flags["junit"]:
-        files.write(Path(flags["junit"]), ci.junit(gated.id, checks))
-    if flags["as_json"]:
-        click.echo(json.dumps(_as_json(gated, checks, unsure, against, passed=passed), indent=2))
-    else:
-        style = Style.of(sys.stdout, no_color=flags["no_color"])
-        lines = _check_lines(checks, unsure, style)
-        if against is not None and against.pairs and limits.max_regression is not None:
-            lines += ["", *style.wrap("", against.between.sentence())]
-        click.echo("\n".join(lines))
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            click.echo("".join(ci.github_annotations(checks)), nl=False)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        files.append(Path(summary), ci.summary(gated.id, checks, unsure))
+    with Delivery() as delivery:
+        if flags["junit"]:
+            with delivery.step():
+                files.write(Path(flags["junit"]), ci.junit(gated.id, checks))
+        if flags["as_json"]:
+            click.echo(json.dumps(_as_json(gated, checks, unsure, against, passed=passed), indent=2))
+        else:
+            style = Style.of(sys.stdout, no_color=flags["no_color"])
+            lines = _check_lines(checks, unsure, style)
+            if against is not None and against.pairs and limits.max_regression is not None:
+                lines += ["", *style.wrap("", against.between.sentence())]
+            click.echo("\n".join(lines))
+            if os.environ.get("GITHUB_ACTIONS") == "true":
+                click.echo("".join(ci.github_annotations(checks)), nl=False)
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with delivery.step():
+                files.append(Path(summary), ci.summary(gated.id, checks, unsure))
     return 0 if passed else 1
 
 

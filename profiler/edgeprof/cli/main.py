@@ -6,6 +6,7 @@ numpy nor psutil nor a plugin.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -17,7 +18,7 @@ import click
 from edgeprof import __version__
 from edgeprof.cli import streams
 from edgeprof.cli.prose import say
-from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, VERBS
+from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, TERMINAL_OWNERS, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,11 +125,14 @@ def cli() -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no error that a user can cause becomes a traceback."""
+    from edgeprof.cli.relay import relayed
     from edgeprof.errors import EdgeprofError
 
     try:
         words = sys.argv[1:] if argv is None else list(argv)
-        outcome: Any = cli.main(args=words, prog_name="edgeprof", standalone_mode=False, obj=tuple(words))
+        keeps_terminal = words[:1] and words[0] in VERBS and words[0] not in TERMINAL_OWNERS
+        with relayed() if keeps_terminal else contextlib.nullcontext():
+            outcome: Any = cli.main(args=words, prog_name="edgeprof", standalone_mode=False, obj=tuple(words))
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:

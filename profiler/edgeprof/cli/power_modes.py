@@ -31,6 +31,7 @@ def bench_modes(
 ) -> int:
     """Measure in every mode, store and print the results, and return the largest of their exit codes."""
     from edgeprof.benchmark.power_modes import sweep
+    from edgeprof.cli.delivery import Delivery
     from edgeprof.cli.exit_codes import exit_code
     from edgeprof.cli.options import typed_command
     from edgeprof.reporters import registry
@@ -38,16 +39,18 @@ def bench_modes(
 
     swept = sweep(request, host, roots, progress, [name.strip() for name in names.split(",") if name.strip()])
     results = [mode_run.result for mode_run in swept if mode_run.result is not None]
-    store = Store()
-    for result in results:
-        result.command = typed_command()
-        store.save(result)
-    for path in flags["output"] if results else ():
-        registry.write(results, path, host)
-    if flags["as_json"]:
-        click.echo(json.dumps(_outcome_document(swept), indent=2))
-    else:
-        say(*table(swept))
+    with Delivery() as delivery:
+        for result in results:
+            result.command = typed_command()
+            with delivery.step():
+                Store().save(result)
+        for path in flags["output"] if results else ():
+            with delivery.step():
+                registry.write(results, path, host)
+        if flags["as_json"]:
+            click.echo(json.dumps(_outcome_document(swept), indent=2))
+        else:
+            say(*table(swept))
     return max((exit_code(result, strict=flags["strict"]) for result in results), default=3)
 
 

@@ -79,6 +79,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     from pathlib import Path
 
     from edgeprof.benchmark.command import measure_command
+    from edgeprof.cli.delivery import Delivery
     from edgeprof.errors import require_range
     from edgeprof.launch.uprobes import find_probe
     from edgeprof.plugins import PluginHost
@@ -101,12 +102,14 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
         probes=[find_probe(spec) for spec in flags["uprobes"]],
     )
     text = json.dumps(outcome.as_json(), indent=2)
-    if flags["output"]:
-        write(Path(flags["output"]), text + "\n")
-    if flags["as_json"]:
-        click.echo(text)
-    else:
-        say(sentence(outcome), err=True)
+    with Delivery() as delivery:
+        if flags["output"]:
+            with delivery.step():
+                write(Path(flags["output"]), text + "\n")
+        if flags["as_json"]:
+            click.echo(text)
+        else:
+            say(sentence(outcome), err=True)
     return outcome.exit_code
 
 

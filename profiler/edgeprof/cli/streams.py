@@ -1,6 +1,6 @@
 """Make stdin, stdout and stderr usable if they are closed or full, or if their encoding lacks characters.
 
-Every byte for stdout or stderr passes through ``_Output``, which completes a short write, remembers a write that
+Every byte for stdout or stderr passes through ``Output``, which completes a short write, remembers a write that
 failed, and removes control characters that a terminal would obey, whoever printed them.
 """
 
@@ -27,17 +27,17 @@ _CONTROL = (
 _EIGHT_BIT = rb"[\x80-\x9f]"
 
 
-class _Output(io.BufferedIOBase):
+class Output(io.BufferedIOBase):
     """The bytes of stdout or stderr, written at once and whole.
 
     Args:
-        descriptor: 1 or 2.
+        descriptor: 1 or 2, which libraries write to as well (``relay``).
         must_arrive: Whether a failed write raises; for stderr it does not, since a message is not worth a measurement.
         eight_bit: Whether bytes from 0x80 to 0x9f are control characters, as in encodings other than UTF-8.
     """
 
     def __init__(self, descriptor: int, *, must_arrive: bool, eight_bit: bool) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._must_arrive = must_arrive
         self._terminal = os.isatty(descriptor)
         self._eight_bit = eight_bit
@@ -48,7 +48,7 @@ class _Output(io.BufferedIOBase):
         return True
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self.descriptor
 
     def isatty(self) -> bool:
         return self._terminal
@@ -63,7 +63,7 @@ class _Output(io.BufferedIOBase):
         rest = memoryview(self._inert(content) if self._terminal else content)
         try:
             while rest and self.error is None:
-                rest = rest[os.write(self._descriptor, rest) :]
+                rest = rest[os.write(self.descriptor, rest) :]
         except OSError as error:
             self.error = error
             if self._must_arrive:
@@ -94,7 +94,9 @@ def mend() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream: Any = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            setattr(sys, name, _guard_stream(stream, number))
+            guarded = _guard_stream(stream, number)
+            setattr(sys, name, guarded)
+            setattr(sys, f"__{name}__", guarded)  # shutil asks it for the terminal's width
 
 
 def _guard_stream(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
@@ -105,7 +107,7 @@ def _guard_stream(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
     else:
         from edgeprof.reporters.plain import ERRORS as errors  # noqa: N811 - a name of ours for codecs
 
-    output: Any = _Output(number, must_arrive=number == 1, eight_bit=not utf8)
+    output: Any = Output(number, must_arrive=number == 1, eight_bit=not utf8)
     return io.TextIOWrapper(
         output,
         encoding=stream.encoding,
@@ -134,4 +136,5 @@ def finish(code: int) -> int:
 
 def silence() -> None:
     """Discard everything that is still written to stdout, whose reader is gone or whose disk is full."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    output = getattr(sys.stdout, "buffer", None)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.descriptor if isinstance(output, Output) else 1)

@@ -101,25 +101,22 @@ def _deliver_outcomes(
     """Store, write and print the outcomes, and return the exit code."""
     import json
 
-    from edgeprof.errors import EdgeprofError
+    from edgeprof.cli.delivery import Delivery
     from edgeprof.reporters import registry
     from edgeprof.results.store import Store
 
-    trouble: EdgeprofError | None = None
-    for outcome in outcomes:
-        if outcome.fresh:
-            try:
-                Store().save(outcome.result)
-            except EdgeprofError as error:
-                trouble = error
-    for path in outputs:
-        registry.write([outcome.whole() for outcome in outcomes], path, host)
-    if as_json:
-        documents = [outcome.as_json() for outcome in outcomes]
-        whole = {"schema": "edgeprof.studies/1", "studies": documents} if several else documents[0]
-        click.echo(json.dumps(whole, indent=2).encode())  # JSON is UTF-8, whatever the terminal is
-    if trouble is not None:
-        raise trouble
+    with Delivery() as delivery:
+        for outcome in outcomes:
+            if outcome.fresh:
+                with delivery.step():
+                    Store().save(outcome.result)
+        for path in outputs:
+            with delivery.step():
+                registry.write([outcome.whole() for outcome in outcomes], path, host)
+        if as_json:
+            documents = [outcome.as_json() for outcome in outcomes]
+            whole = {"schema": "edgeprof.studies/1", "studies": documents} if several else documents[0]
+            click.echo(json.dumps(whole, indent=2).encode())  # JSON is UTF-8, whatever the terminal is
     if any(outcome.result.interrupted for outcome in outcomes):
         return 130
     if any(variant.status == "failed" for outcome in outcomes for variant in outcome.result.variants):

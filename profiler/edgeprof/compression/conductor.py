@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SCHEMA = "edgeprof.compress/1"
 #: Samples of a dataset for which a variant's outputs must be finite.
 _CHECKED = 8
+#: The request with which a language model is checked; one of the default length takes minutes on a small board.
+_SHORT_REQUEST = {"prompt": "8", "generate": "2"}
 
 
 def compress(
@@ -193,21 +195,26 @@ class _Run:
         except UnavailableError as error:
             entry["reasons"] = [_not_checked(error)]
         except VariantError as error:
-            if error.code != Code.NAN_OUTPUT and not self._source_is_loadable():
+            original = self._source_problem(error)
+            if original is not None:
                 # For example an open input shape or a missing device: the original model does not run here either.
-                entry["reasons"] = [_not_checked(error)]
+                entry["reasons"] = [_not_checked(original if error.code == Code.NAN_OUTPUT else error)]
             else:
                 entry["status"], entry["reasons"] = "failed", [_failure_reason(error)]
         return entry
 
-    def _source_is_loadable(self) -> bool:
+    def _source_problem(self, failure: VariantError) -> EdgeprofError | None:
+        """Return why the original model fails the check in the same way as a variant; None if it does not."""
+        not_finite = failure.code == Code.NAN_OUTPUT
         try:
-            check(self.source, self.host, options=self.options, timeout_s=self.timeout_s)
-        except UnavailableError:
-            return False
+            data = self.data if not_finite else None
+            check(self.source, self.host, data, options=self.options, timeout_s=self.timeout_s)
+        except UnavailableError as error:
+            return error
         except VariantError as error:
-            return error.code == Code.NAN_OUTPUT
-        return True
+            error.remedy = _OWN_NAN_REMEDY if not_finite else error.remedy
+            return error if (error.code == Code.NAN_OUTPUT) == not_finite else None
+        return None
 
     def furthest_prefix(self, earlier: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> Made | None:
         """Return the earlier variant to which the most of a chain's first steps were applied.
@@ -258,6 +265,8 @@ def check(
         VariantError: The model does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
     runtime = choose_runtime(host, variant)
+    if runtime.is_for_language:
+        options = options._replace(options={**_SHORT_REQUEST, **options.options})
     spec = WorkerSpec.of(
         runtime,
         variant.target,
@@ -286,6 +295,7 @@ def check(
 
 
 _NOT_CHECKED_REMEDY = "Name open shapes with --input NAME=SHAPE, or check it where it runs: edgeprof bench FILE."
+_OWN_NAN_REMEDY = "The original model gives them too: add data that it was made for, --dataset SPEC."
 _NAN_REMEDY = "Leave the layers that overflow in float (exclude=…), or use a milder method."
 
 

@@ -148,7 +148,8 @@ def _run_child(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.stdout.flush()
     os.dup2(2, 1)
-    sys.stdout = sys.stderr
+    # The parent's streams may have a descriptor of their own, which a sandbox closes.
+    sys.stdout = sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115 - lives as long as the process
     faulthandler.enable(dump, all_threads=False)
     # A timer is used instead of faulthandler.dump_traceback_later, whose thread is not copied by the fork: if the
     # parent uses it, the call in the child would wait for that thread forever.

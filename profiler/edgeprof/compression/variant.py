@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from edgeprof.compression.scratch import scratch
 from edgeprof.compression.share import LEAST_SHARE, check_share
 from edgeprof.compression.target import current_target, making_for
 from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError, unknown
+from edgeprof.reasons import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -206,7 +208,9 @@ def make_variant(
                     )
 
             name = chain_name(steps)
-            variant, recipe = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
+            made = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
+            _require_made(made, folder, f"{stem(source)}.{safe(name)}")
+            variant, recipe = made
             final = _install_files(variant, directory)
     except OSError as error:
         raise _cannot_write(directory, error) from error
@@ -239,10 +243,8 @@ def _run_chain(
         if tool.needs_data != "no" and data is None and "data" not in step.given:
             raise InputError(f"{tool.name} needs {tool.needs_data} data", remedy="Add --dataset SPEC.")
         values = settings(tool, step.given)
-        endings = suffixes_of(tool.gives) if tool.gives else current.suffixes
-        suffix = endings[0] if endings else ""
         # In a model of several files the first names the others, so each gets its final name from the start.
-        target = folder / str(number) / (stem(source) + "." + safe(chain_name(steps)) + suffix)
+        target = folder / str(number) / (stem(source) + "." + safe(chain_name(steps)) + _suffix(tool, current))
         target.parent.mkdir(exist_ok=True)
         # The attribute of a factory (FILE.py:attribute) is a part of its name.
         given = current.path if current.path is not None and current.format != "python" else Path(current.target)
@@ -277,6 +279,14 @@ def _run_chain(
     return current, recipe
 
 
+def _suffix(tool: Compressor, current: Artifact) -> str:
+    """Return the suffix of a step's file: a model that keeps its format keeps its suffix (.h5, .lite) too."""
+    endings = suffixes_of(tool.gives) if tool.gives else current.suffixes
+    if tool.gives in {None, current.format} and current.path is not None and current.path.suffix in endings:
+        return current.path.suffix
+    return endings[0] if endings else ""
+
+
 def _find_compressor(step: Step, compressors: Mapping[str, Callable[[], Compressor]]) -> Compressor:
     if step.compressor not in compressors:
         raise unknown("compressor", step.compressor, compressors)
@@ -301,6 +311,40 @@ def _apply_step(
             raise _cannot_write(target.parents[2], _FULL) from error
         # A compressor may be a plugin and the graph may be unusual: any exception fails only this variant.
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
+
+
+def _require_made(made: object, folder: Path, name: str) -> None:
+    """Check what a child process says that it made, before its files are moved: the process may have been confined.
+
+    Args:
+        made: The answer of the process.
+        folder: The folder in which alone it was to write.
+        name: The beginning of the names of all its files.
+
+    Raises:
+        VariantError: The answer names other files, or has another form.
+    """
+    try:
+        answer: Any = made
+        variant, recipe = answer
+        path, root = variant.path, folder.resolve()
+        is_valid = isinstance(variant, Artifact) and path in variant.files
+        for file in variant.files:
+            is_valid &= file.is_file() and file.resolve() == root / file.relative_to(folder)
+            is_valid &= file.relative_to(path.parent).parts[0].startswith(name)
+        json.dumps(recipe)
+        for step in recipe:
+            is_valid &= step.keys() >= _STEP_FIELDS and isinstance(step["facts"], dict)
+    except (AttributeError, TypeError, ValueError, LookupError, RecursionError, OSError):
+        is_valid = False
+    if not is_valid:
+        raise VariantError(
+            f"{name} broke the connection to its process: what came is no variant in its folder", code=Code.CRASHED
+        )
+
+
+#: What each step of a recipe records (``_run_chain``).
+_STEP_FIELDS = {"compressor", "version", "parameters", "seed", "from_sha256", "to_sha256", "facts"}
 
 
 def _install_files(variant: Artifact, directory: Path) -> Path:
@@ -349,7 +393,6 @@ _CONVERTERS = {
         "savedmodel",
         "onnx",
     ): "python -m tf2onnx.convert --saved-model DIR --output MODEL.onnx (tf2onnx wants an environment of its own)",
-    ("savedmodel", "tflite"): "tf.lite.TFLiteConverter.from_saved_model(DIR).convert()",
     ("torchscript", "onnx"): "torch.onnx.export of the module that it was made from",
     ("pt2", "onnx"): "torch.onnx.export of the exported program",
 }

@@ -98,20 +98,17 @@ def t_quantile(p: float, nu: float) -> float:
         return z + (z**3 + z) / (4 * nu)
     if p < 0.5:
         return -t_quantile(1 - p, nu)
-    # The bisection uses the upper tail and not the CDF, because 1 − p keeps its digits where the CDF is all nines.
-    tail = 1 - p
-    low, high = 0.0, 2.0
-    while 0.5 * betainc(nu / 2, 0.5, nu / (nu + high * high)) > tail:
-        low, high = high, high * 2
+    # Newton's method on the upper tail and not on the CDF, because 1 − p keeps its digits where the CDF is all nines.
+    # The tail is convex for t > 0 and the normal quantile lies left of the root, so that each step comes from the left.
+    tail, t = 1 - p, NormalDist().inv_cdf(p)
+    log_density = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - math.log(nu * math.pi) / 2
     for _ in range(200):
-        middle = (low + high) / 2
-        if 0.5 * betainc(nu / 2, 0.5, nu / (nu + middle * middle)) > tail:
-            low = middle
-        else:
-            high = middle
-        if high - low <= 1e-13 * high:
+        density = math.exp(log_density - (nu + 1) / 2 * math.log1p(t * t / nu))
+        step = (0.5 * betainc(nu / 2, 0.5, nu / (nu + t * t)) - tail) / density
+        t += step
+        if abs(step) <= 1e-13 * t:
             break
-    return (low + high) / 2
+    return t
 
 
 @dataclass(frozen=True)

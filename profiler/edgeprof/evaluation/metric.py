@@ -164,13 +164,16 @@ def _require_counts(statistic: Callable[[npt.NDArray[np.int64]], float], samples
         pass
 
 
-def bootstrapped(statistic: Callable[[npt.NDArray[np.int64]], float], samples: int) -> Score:
+def bootstrapped(statistic: Callable[[npt.NDArray[Any]], float], samples: int, *, keeps_all: bool = False) -> Score:
     """Return the score of a metric that judges samples together, with a percentile-bootstrap interval (Efron 1979).
 
     Args:
         statistic: A function from the count of each sample, shape ``(samples,)``, to the metric; NaN if undefined.
         samples: The number of samples. They are drawn with replacement, so they must be independent (images,
             sequences).
+        keeps_all: Whether each sample gets a positive weight in place of a count that may be 0 (the Bayesian bootstrap,
+            Rubin 1981). A mean over classes needs this: a class in few samples would drop out of many resamples, and
+            the others alone have another mean. ``statistic`` must then accept weights that are not whole numbers.
 
     Returns:
         The value with every sample counted once; without interval and replicates for fewer than ``FEWEST`` samples.
@@ -184,7 +187,11 @@ def bootstrapped(statistic: Callable[[npt.NDArray[np.int64]], float], samples: i
         return Score(value=value, ci95=None, samples=samples)
     draw = np.random.default_rng(samples)  # the seed depends only on the number of samples, which pairs models
     share = np.full(samples, 1 / samples)
-    values = np.array([statistic(draw.multinomial(samples, share)) for _ in range(RESAMPLES)], np.float64)
+
+    def weights() -> npt.NDArray[Any]:
+        return samples * draw.dirichlet(np.ones(samples)) if keeps_all else draw.multinomial(samples, share)
+
+    values = np.array([statistic(weights()) for _ in range(RESAMPLES)], np.float64)
     known = values[~np.isnan(values)]
     ends = None if known.size == 0 else np.quantile(known, [0.025, 0.975])
     # If the bootstrap is biased (few samples), the interval is widened to contain the reported value.

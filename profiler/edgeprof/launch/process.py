@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError, VariantError
 from edgeprof.launch.interpreter import probe
+from edgeprof.launch.pulse import Pulse
 from edgeprof.reasons import Code
 from edgeprof.roots import Roots
 from edgeprof.worker import sandbox
@@ -107,6 +108,7 @@ class WorkerProcess:
         self._closed = False
         self._asking = False
         self._requests = 0
+        self._pulse = Pulse(CHECK_S)
 
     @property
     def pid(self) -> int:
@@ -132,9 +134,11 @@ class WorkerProcess:
             raise VariantError(f"the worker of {self._label} {gone}", code=Code.CRASHED, last_words=self.last_words())
         self._trim()
         deadline = time.monotonic() + limit_s
+        self._pulse = pulse = Pulse(CHECK_S)
 
         def check() -> None:
-            if time.monotonic() >= deadline:
+            pulse.beat()
+            if time.monotonic() >= deadline + pulse.stood_still_s:
                 raise self._hung(doing, limit_s)
             if self._has_exited():
                 raise EOFError
@@ -145,8 +149,14 @@ class WorkerProcess:
             raise self._death_error(doing, error) from None
         except ValueError as error:
             raise self.garbled(doing, error) from None
+        pulse.beat()
         self._asking = False
         return answer
+
+    @property
+    def stood_still_s(self) -> float:
+        """For how long this process stood still during the last request, and the worker with it, in seconds."""
+        return self._pulse.stood_still_s
 
     def _exchange(
         self, message: Mapping[str, Any], blobs: Sequence[bytes], check: Callable[[], None]
@@ -161,6 +171,10 @@ class WorkerProcess:
         self._requests += 1
         self._connection.send({**message, "id": self._requests}, blobs, check)
         answer, following = self._connection.receive(check)
+        try:
+            answer = without_surrogates(answer)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         if answer.pop("id", None) != self._requests:
             raise ValueError("it belongs to no question")
         require_answer(answer)
@@ -295,6 +309,17 @@ class WorkerProcess:
         if os.fstat(self._output.fileno()).st_size > OUTPUT_LIMIT:
             self._kept = self.last_words() + "\n"
             os.ftruncate(self._output.fileno(), 0)
+
+
+def without_surrogates(value: Any) -> Any:
+    """A copy of a JSON value without halves of surrogate pairs, which no file and no terminal can take."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
+    return value
 
 
 def require_answer(answer: Mapping[str, Any]) -> None:

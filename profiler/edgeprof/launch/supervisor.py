@@ -18,7 +18,7 @@ from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.installation import mended_for
 from edgeprof.launch.fitting import fits
 from edgeprof.launch.loaded import Loaded, Warmup
-from edgeprof.launch.process import WorkerProcess
+from edgeprof.launch.process import WorkerProcess, without_surrogates
 from edgeprof.launch.worker_memory import WorkerMemory, memory_of, reset_peak
 from edgeprof.reasons import Code
 from edgeprof.worker import sandbox, tensors
@@ -231,7 +231,10 @@ class Worker:
         with self._understood(f"a window of the scenario {scenario.name}"):
             window = Window.from_wire(fields, blobs[0])
             _require_window(window, asked_s, time.monotonic())
-            return window
+        still_s = 0.0 if self._process is None else self._process.stood_still_s
+        if window.standstill is None and still_s > 0:
+            return window._replace(standstill=f"stood still for {still_s:.1f} s (a frozen container?)")
+        return window
 
     def device_times(self, seconds: float = 0.2, most: int = 200) -> dict[str, npt.NDArray[np.float64]]:
         """Time some inferences, apart from the windows, by the device's own clock.
@@ -375,13 +378,14 @@ class Worker:
             answer, out = self._process.request(message, blobs, doing=doing, limit_s=limit)
         elif self._handler is not None:
             answer, out = self._handler.handle(message, blobs)
+            answer = without_surrogates(answer)
         else:
             raise VariantError(f"{self._label} is not loaded", code=Code.LOAD_FAILED)
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])
-            # Sentences of runtimes mostly begin with the file's name, or contain the target.
-            if not sentence.startswith(self._label) and self._spec.target not in sentence:
+            # Most sentences of runtimes name the file.
+            if self._label not in sentence and self._spec.target not in sentence:
                 sentence = f"{self._label}: {sentence}"
             raise VariantError(sentence, remedy=self._remedy(answer["remedy"]), code=answer["kind"], last_words=words)
         return answer, out

@@ -146,7 +146,8 @@ def _unchanged_sentence(result: Result, baseline: Variant) -> str:
     recommendation = recommendation_of(result)
     others = [v for v in result.variants if v is not baseline and is_usable(v)]
     lossy = [v.name for v in others if has_dropped(v.accuracy)]
-    tied = [name for name in recommendation.ties if name not in lossy]
+    dropped = frozenset(lossy)
+    tied = [name for name in recommendation.ties if name not in dropped]
     named = {*lossy, *tied}
     worse = [v.name for v in others if v.name not in named]
     parts = [f"{_listed_names(tied)} cannot be distinguished from it"] if tied else []

@@ -56,15 +56,25 @@ def result_rows(result: Result) -> list[dict[str, Any]]:
     """Make a row for each workload of each variant, the main workload first."""
     rows = []
     best = recommended_variant(result)
+    front = frozenset(result.pareto)
     compared = {comparison.variant: comparison for comparison in reversed(result.comparisons)}
     for variant in result.variants:
         workloads: Sequence[Workload | None] = variant.workloads or [None]
-        rows += [_variant_row(result, variant, best, compared.get(variant.name), workload) for workload in workloads]
+        rows += [
+            _variant_row(result, variant, best, compared.get(variant.name), workload, is_front=variant.name in front)
+            for workload in workloads
+        ]
     return rows
 
 
 def _variant_row(
-    result: Result, whole: Variant, best: Variant | None, compared: Comparison | None, workload: Workload | None
+    result: Result,
+    whole: Variant,
+    best: Variant | None,
+    compared: Comparison | None,
+    workload: Workload | None,
+    *,
+    is_front: bool = False,
 ) -> dict[str, Any]:
     """Make the row of one workload of a variant: column → value; None becomes an empty cell.
 
@@ -74,6 +84,7 @@ def _variant_row(
         best: The recommended variant.
         compared: The comparison of the variant with its baseline.
         workload: One of its workloads; None: it has none, and the row has the variant's own figures.
+        is_front: Whether the variant is on the Pareto front.
     """
     variant = whole if workload is None else schema.workload_view(whole, workload.name) or whole
     host, protocol, runtime, latency = result.host, result.protocol, variant.runtime, variant.latency_s
@@ -148,7 +159,7 @@ def _variant_row(
         **_ratio_cells("energy_ratio", ratios.energy_ratio if ratios else None),
         **_ratio_cells("latency_ratio", ratios.latency_ratio if ratios else None),
         "verdict": ratios.verdict if ratios else None,
-        "pareto": variant.name in result.pareto,
+        "pareto": is_front,
         "recommended": best is whole,
         "workload": workload.name if workload else None,
         "unit": workload.unit if workload else None,

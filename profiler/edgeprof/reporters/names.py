@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Most characters of a name on a page, or in a table that has room.
 MOST = 34
 ELLIPSIS = "…"
+#: Where a name in prose may begin, and what after it makes it a part of a path or of another name.
+_BEGINNING = re.compile(r"(?<![\w/.])")
+_CONTINUATION = re.compile(r"[\w/]|\.\w")
 
 
 def shortened(name: str, most: int = MOST) -> str:
@@ -39,7 +42,7 @@ def short_names(names: Iterable[str], most: int = MOST) -> dict[str, str]:
         short = {name: shortened(name, room) for name in different}
         if len(set(short.values())) == len(different):
             return short
-        room += 1  # ends at the latest where no name is shortened
+        room += 1 if room < 3 * most else room // 8  # ends at the latest where no name is shortened
 
 
 def with_short_names(result: Result, most: int = MOST) -> Result:
@@ -71,9 +74,26 @@ def shortened_pairs(result: Result, most: int = MOST) -> list[tuple[str, str]]:
 
 def _replacer(short: dict[str, str]) -> Callable[[str], str]:
     """Return a function that replaces names in prose, unless they are part of a path or of another name."""
-    long = sorted((name for name in short if short[name] != name), key=len, reverse=True)
-    pattern = re.compile("|".join(rf"(?<![\w/.]){re.escape(name)}(?![\w/]|\.\w)" for name in long))
-    return lambda text: pattern.sub(lambda match: short[match[0]], text)
+    # One pattern of all names would be tried name by name at each place of each text: minutes for thousands of names.
+    replacements = {name: replacement for name, replacement in short.items() if name != replacement}
+    lengths = sorted({len(name) for name in replacements}, reverse=True)
+    beginnings = {name[: lengths[-1]] for name in replacements}
+
+    def replace(text: str) -> str:
+        parts, end = [], 0
+        for place in _BEGINNING.finditer(text):
+            at = place.start()
+            if at < end or text[at : at + lengths[-1]] not in beginnings:
+                continue
+            for length in lengths:
+                name = text[at : at + length]
+                if name in replacements and not _CONTINUATION.match(text, at + length):
+                    parts += [text[end:at], replacements[name]]
+                    end = at + length
+                    break
+        return "".join([*parts, text[end:]])
+
+    return replace
 
 
 def _shorten_variant(variant: Variant, short: dict[str, str], in_text: Callable[[str], str]) -> Variant:

@@ -269,12 +269,13 @@ def runtime_text(variant: Variant) -> str:
 def marks(result: Result) -> list[str]:
     """The mark of each row: that it is recommended or on the Pareto front, and its status if that is not ``ok``."""
     recommended = recommended_variant(result)
+    front = frozenset(result.pareto)
     row_marks = []
     for variant in result.variants:
         words: list[str] = [] if variant.status == "ok" else [variant.status]
         if variant is recommended:
             words.insert(0, f"{BEST} {praise(result)}")
-        elif variant.name in result.pareto and len(result.variants) > 1:
+        elif variant.name in front and len(result.variants) > 1:
             words.insert(0, FRONT)
         row_marks.append(" ".join(words))
     return row_marks
@@ -400,11 +401,12 @@ def reasons(result: Result) -> list[tuple[str, str]]:
                 variant.name
             )
     named_reasons = []
-    failed = {v.name for v in result.variants if v.status == "failed"}
+    every = {v.name for v in result.variants}
+    ran = every - {v.name for v in result.variants if v.status == "failed"}
     for (_, text), names in names_by_reason.items():
-        rest = {v.name for v in result.variants} - set(names)
-        everybody = len(names) > 1 and rest <= failed
-        whole = "all that ran" if rest else "all variants"
+        named = set(names)
+        everybody = len(names) > 1 and ran <= named
+        whole = "all that ran" if len(named) < len(every) else "all variants"
         who = "this run" if not names else whole if everybody else ", ".join(dict.fromkeys(names))
         named_reasons.append((who, text))
     return named_reasons
@@ -498,7 +500,8 @@ def notes(result: Result) -> list[str]:
     lines += load_lines(result.variants)
     if result.interrupted:
         lines.append("Interrupted: the result contains what had been measured until then.")
-    front = [v for v in result.variants if v.name in result.pareto]
+    names = frozenset(result.pareto)
+    front = [v for v in result.variants if v.name in names]
     if any(FRONT in mark for mark in marks(result)):
         judged = ["accuracy"] if any(v.accuracy for v in front) else []
         judged += ["energy"] if any(v.energy_j_per_inference for v in front) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgeprof.results.store import Store
 from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Sequence
 
     from edgeprof.results.schema import Result
@@ -24,8 +26,13 @@ if TYPE_CHECKING:
 _MOST_REPEATS = 40
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str, *, mode: int | None = None) -> None:
     """Replace the content of ``path`` by ``text`` in one step: a reader sees the old content or the new, never a part.
+
+    Args:
+        path: The file; a pipe or a device is written, not replaced.
+        text: Its new content.
+        mode: Its permissions; None: those of the old file, or those that the umask leaves.
 
     Raises:
         InputError: The file cannot be written; its old content is unchanged.
@@ -36,7 +43,7 @@ def write(path: Path, text: str) -> None:
             return
         # A link stays a link: what it points to is replaced.
         target = Path(os.path.realpath(path))
-        replace_file(target, text.encode())
+        replace_file(target, text.encode(), mode=mode)
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -48,18 +55,32 @@ def append(path: Path, text: str) -> None:
         InputError: The file cannot be written.
     """
     try:
-        with path.open("ab+") as stream:
+        with path.open("ab+", buffering=0) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
             size = stream.seek(0, os.SEEK_END)
             if size:
                 stream.seek(size - 1)
                 if stream.read(1) != b"\n":
                     text = "\n" + text
-            stream.write(text.encode())
-            stream.flush()
-            with contextlib.suppress(OSError):  # a pipe has nothing to sync
-                os.fsync(stream.fileno())
+            try:
+                _write_all(stream, text.encode())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    stream.truncate(size)  # half a line would make the whole file unreadable
+                raise
     except OSError as error:
         raise cannot_write(path, error) from None
+
+
+def _write_all(stream: io.FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]
+    try:
+        os.fsync(stream.fileno())
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a device has nothing to sync
+            raise
 
 
 def check_writable(path: Path) -> None:
@@ -122,7 +143,7 @@ def cannot_write(path: Path, error: OSError) -> InputError:
     """Return the error for a file that cannot be written."""
     remedy = {
         errno.ENOENT: f"Make its directory first: mkdir -p {path.parent}",
-        errno.ENOSPC: "Free some space or give -o a path on another disk; the result is kept in the store.",
+        errno.ENOSPC: "Free some space, or name a file on another disk.",
         errno.EISDIR: f"Name a file in it: -o {path / 'result.json'}",
     }.get(error.errno or 0, "Give -o a path that you can write.")
     return InputError(f"cannot write {path}: {error.strerror or error}", remedy=remedy)

@@ -14,7 +14,17 @@ from edgeprof.results import schema
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["SIGNIFICANT", "against", "bootstrap_p", "difference", "drop_scale", "has_dropped", "mcnemar", "wilson"]
+__all__ = [
+    "SIGNIFICANT",
+    "against",
+    "bootstrap_p",
+    "difference",
+    "drop_scale",
+    "goodness_interval",
+    "has_dropped",
+    "mcnemar",
+    "wilson",
+]
 
 #: A difference is significant if the p-value of its paired test is below this.
 SIGNIFICANT = 0.05
@@ -35,7 +45,7 @@ def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
     """
     if first.metric != second.metric or first.preprocessing != second.preprocessing:
         return "not_comparable"
-    (low, high), (others_low, others_high) = _goodness_interval(first), _goodness_interval(second)
+    (low, high), (others_low, others_high) = goodness_interval(first), goodness_interval(second)
     if low > others_high or high < others_low:
         return "better" if low > others_high else "worse"
     if has_dropped(first) != has_dropped(second):
@@ -43,7 +53,7 @@ def against(first: schema.Accuracy, second: schema.Accuracy) -> schema.Verdict:
     return "tied"
 
 
-def _goodness_interval(accuracy: schema.Accuracy) -> tuple[float, float]:
+def goodness_interval(accuracy: schema.Accuracy) -> tuple[float, float]:
     """The ends of the interval on a scale on which a larger value is better."""
     low, high = sorted(accuracy.sign * end for end in accuracy.ci95 or (accuracy.value, accuracy.value))
     return low, high

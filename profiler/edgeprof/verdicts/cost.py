@@ -59,6 +59,7 @@ class Costs:
         self._variants = variants
         self._stored = {(c.variant, c.baseline): c for c in comparisons}
         self._costs: dict[tuple[int, Kind], Cost | None] = {}
+        self._references: dict[Kind, Variant | None] = {}
 
     @classmethod
     def of(cls, result: Result) -> Costs:
@@ -67,7 +68,10 @@ class Costs:
 
     def reference(self, kind: Kind) -> Variant | None:
         """The variant whose cost is 1; None if no variant has the figure."""
-        return next((v for v in self._variants if is_usable(v) and _has_figure(v, kind)), None)
+        if kind not in self._references:
+            usable = (v for v in self._variants if is_usable(v) and _has_figure(v, kind))
+            self._references[kind] = next(usable, None)
+        return self._references[kind]
 
     def get(self, variant: Variant, kind: Kind) -> Cost | None:
         """The cost of ``variant``; None if it is unknown or cannot be compared with the reference."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.verdicts import accuracy, requests
+import numpy as np
+
+from edgeprof.verdicts import requests
 from edgeprof.verdicts.cost import Costs, is_usable
+from edgeprof.verdicts.objectives import AccuracyObjective, CostObjective
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeprof.results.schema import Comparison, Variant, Verdict
+    import numpy.typing as npt
+
+    from edgeprof.results.schema import Comparison, Variant
+    from edgeprof.verdicts.objectives import Mask, Objective
 
 
 def front(variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -> list[str]:
@@ -29,42 +35,80 @@ def front(variants: Sequence[Variant], comparisons: Sequence[Comparison] = ()) -
             groups.append([variant])
         else:
             alike.append(variant)
-    names = [name for group in groups for name in _front_of_one(group, comparisons)]
+    names = {name for group in groups for name in _front_of_one(group, comparisons)}
     return [variant.name for variant in variants if variant.name in names]
 
 
 def _front_of_one(variants: Sequence[Variant], comparisons: Sequence[Comparison]) -> list[str]:
-    """The front of variants that did the same work."""
+    """The front of variants that did the same work: those that only members of their own circle beat."""
     costs = Costs(variants, comparisons)
     able = [v for v in variants if is_usable(v) and (v.accuracy or _has_cost(costs, v))]
-    count = len(able)
-    beats = [[_is_better(costs, a, b) for b in able] for a in able]
-    for middle in range(count):  # transitive closure (Warshall): also who beats whom by way of others
-        for a in range(count):
-            for b in range(count):
-                beats[a][b] = beats[a][b] or (beats[a][middle] and beats[middle][b])
-    return [
-        able[b].name for b in range(count) if not any(beats[a][b] and not beats[b][a] for a in range(count) if a != b)
-    ]
+    beats = _Beats(
+        [
+            AccuracyObjective([v.accuracy for v in able]),
+            CostObjective([costs.get(v, "energy") for v in able]),
+            CostObjective([costs.get(v, "latency") for v in able]),
+        ],
+        len(able),
+    )
+    circles = _find_circles(beats)
+    beaten = np.zeros(len(able), dtype=bool)
+    for number in range(len(able)):
+        beaten |= beats.row(number) & (circles != circles[number])
+    return [v.name for v, is_beaten in zip(able, beaten, strict=True) if not is_beaten]
 
 
 def _has_cost(costs: Costs, variant: Variant) -> bool:
     return costs.get(variant, "energy") is not None or costs.get(variant, "latency") is not None
 
 
-def _is_better(costs: Costs, a: Variant, b: Variant) -> bool:
-    verdicts = [_compare_accuracy(a, b), *(_compare_cost(costs, a, b, kind) for kind in ("energy", "latency"))]
-    return "better" in verdicts and not {"worse", "not_comparable"} & {*verdicts}
+class _Beats:
+    """Which variant beats which others, with one bit for each pair."""
+
+    def __init__(self, objectives: Sequence[Objective], count: int) -> None:
+        self.count = count
+        self._rows = [np.packbits(self._judge(objectives, number)) for number in range(count)]
+
+    @staticmethod
+    def _judge(objectives: Sequence[Objective], number: int) -> Mask:
+        verdicts = [objective.judge(number) for objective in objectives]
+        better = np.logical_or.reduce([better for better, _ in verdicts])
+        blocked = np.logical_or.reduce([obstacle for _, obstacle in verdicts])
+        return np.asarray(better & ~blocked, dtype=bool)
+
+    def row(self, number: int) -> Mask:
+        """A mask of the variants that variant ``number`` beats."""
+        return np.unpackbits(self._rows[number], count=self.count).view(bool)
 
 
-def _compare_accuracy(a: Variant, b: Variant) -> Verdict | None:
-    if a.accuracy is None and b.accuracy is None:
-        return None
-    return "not_comparable" if a.accuracy is None or b.accuracy is None else accuracy.against(a.accuracy, b.accuracy)
+def _find_circles(beats: _Beats) -> npt.NDArray[np.int64]:
+    """Number the circles of variants that beat each other, directly or by way of others; most have one member.
 
-
-def _compare_cost(costs: Costs, a: Variant, b: Variant, kind: str) -> Verdict | None:
-    mine, its = (costs.get(v, "energy" if kind == "energy" else "latency") for v in (a, b))
-    if mine is None and its is None:
-        return None
-    return "not_comparable" if mine is None or its is None else mine.against(its)
+    Source: R. Tarjan, Depth-first search and linear graph algorithms (1972): strongly connected components. Recursion
+    is replaced by a list, and the edges of a variant are looked at all at once.
+    """
+    unseen = beats.count
+    order = np.full(beats.count, unseen)  # in which the variants are reached
+    lowest = order.copy()  # the first variant of the same circle that is known to be reachable
+    circles = np.full(beats.count, -1)
+    reached = 0
+    open_members: list[int] = []
+    for root in range(beats.count):
+        path = [root] if order[root] == unseen else []
+        while path:
+            at = path[-1]
+            row = beats.row(at)
+            if order[at] == unseen:
+                order[at] = lowest[at] = reached
+                reached += 1
+                open_members.append(at)
+            is_open = row & (circles < 0) & (order < unseen)
+            lowest[at] = min(lowest[at], lowest[is_open].min(initial=unseen))
+            following = row & (order == unseen)
+            if following.any():
+                path.append(int(following.argmax()))
+                continue
+            path.pop()
+            while lowest[at] == order[at] and circles[at] < 0:
+                circles[open_members.pop()] = at
+    return circles

@@ -6,8 +6,11 @@ Every table, page, file and command shows what ``judge`` stored in the result, o
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Recommendation
@@ -15,6 +18,7 @@ from edgeprof.verdicts import accuracy, gate, pareto, requests
 from edgeprof.verdicts.across import label
 from edgeprof.verdicts.cost import Costs, is_usable
 from edgeprof.verdicts.gate import Check, Limits
+from edgeprof.verdicts.objectives import AccuracyObjective
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -191,7 +195,7 @@ def _usable_within_budgets(variants: Sequence[Variant], checks: Sequence[Check])
 
 
 def _nearest_sentence(able: Sequence[Variant], checks: Sequence[Check]) -> str:
-    failures = {v.name: sum(c.variant == v.name and not c.passed for c in checks) for v in able}
+    failures = Counter(check.variant for check in checks if not check.passed)
     near = min(able, key=lambda v: failures[v.name])
     which = ", ".join(c.quantity for c in checks if c.variant == near.name and not c.passed)
     return f"no variant meets the budgets; {near.name} comes nearest (it breaks: {which})"
@@ -259,9 +263,11 @@ def _further_text(chosen: Variant, reference: Variant) -> str:
 
 def _most_accurate(variants: Sequence[Variant]) -> list[Variant]:
     """The variants that no other one clearly beats in accuracy; all variants if accuracy was not judged."""
-    judged = [(v, v.accuracy) for v in variants if v.accuracy]
-    best = [v for v, mine in judged if not any(accuracy.against(its, mine) == "better" for _, its in judged)]
-    return best or list(variants)
+    objective = AccuracyObjective([v.accuracy for v in variants])
+    beaten = np.zeros(len(variants), dtype=bool)
+    for number in range(len(variants)):
+        beaten |= objective.judge(number)[0]
+    return [v for v, is_beaten in zip(variants, beaten, strict=True) if v.accuracy and not is_beaten] or list(variants)
 
 
 def _accuracy_change(accuracy: Accuracy, drop: float) -> str:

@@ -38,9 +38,17 @@ def failed_answer(kind: str, message: str, remedy: Optional[str]) -> Dict[str, A
 _PREAMBLES = ("The following operation failed in the TorchScript interpreter",)
 
 
+#: Characters of a traceback that are kept, from its end.
+_MOST_TRACE = 20000
+
+
 def error_text(error: BaseException) -> str:
     """The type of an error and the first line that says what went wrong, at most 400 characters of it."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - an error of a model may raise another one when it is shown
+        text = ""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     first = lines[0] if lines else ""
     if first.startswith(_PREAMBLES):
         named = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)]
@@ -57,4 +65,7 @@ def user_traceback() -> str:
     rest = tb
     while rest is not None and os.path.dirname(rest.tb_frame.f_code.co_filename) == worker_folder:
         rest = rest.tb_next
-    return "".join(traceback.format_exception(kind, error, rest or tb))
+    try:
+        return "".join(traceback.format_exception(kind, error, rest or tb))[-_MOST_TRACE:]
+    except BaseException:  # noqa: BLE001 - see error_text
+        return ""

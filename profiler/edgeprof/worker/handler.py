@@ -81,7 +81,9 @@ class Handler:
             return (dict(answer, trace=user_traceback()) if failure.__cause__ is not None else answer), []
         except LoadError as error:
             return failed_answer("load_failed", error.message, error.remedy), []
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a model may raise anything
             kind = "load_failed" if do == "load" else "runtime_error"
             remedy = None
             if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(error_text(error)):

@@ -146,13 +146,22 @@ _NAMESPACES = (
     | _CLONE_NEWNET
 )
 _F_SETOWN, _F_SETOWN_EX = 8, 15
-#: TIOCSTI and TIOCLINUX type for the user; FIOSETOWN and SIOCSPGRP let the kernel signal others; FS_IOC_SETFLAGS (of 64
-#: and 32 bits) and FS_IOC_FSSETXATTR change attributes of files.
-_IOCTLS = (0x5412, 0x541C, 0x8901, 0x8902, 0x40086602, 0x40046602, 0x401C5820)
+#: TIOCSTI and TIOCLINUX type for the user; FIOSETOWN and SIOCSPGRP let the kernel signal others; FS_IOC_FSSETXATTR and
+#: FS_IOC_SETVERSION (of 64 and 32 bits) change attributes of files; those of Btrfs make, change and remove subvolumes
+#: (SNAP_CREATE, SNAP_CREATE_V2, SUBVOL_CREATE, SUBVOL_CREATE_V2, SNAP_DESTROY, SNAP_DESTROY_V2, SUBVOL_SETFLAGS,
+#: SET_RECEIVED_SUBVOL, and that of 32 bits).
+_IOCTLS = (
+    0x5412, 0x541C, 0x8901, 0x8902, 0x401C5820, 0x40087602, 0x40047602,
+    0x50009401, 0x50009417, 0x5000940E, 0x50009418, 0x5000940F, 0x5000943F, 0x4008941A, 0xC0C89425, 0xC0C09425,
+)  # fmt: skip
+#: The kinds of all requests about flags, encryption and verity of files, and of F2FS's: they need a file only open for
+#: reading, and Landlock does not know them. FS_IOC_ENABLE_VERITY makes a file unchangeable for good.
+_IOCTL_KINDS = (ord("f") << 8, 0xF5 << 8)
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 1, 5, 0xF
 
 BY_ARGUMENT = (
     ArgumentRule("ioctl", (16, 29), 1, _ALL, _IOCTLS, allowed=False),
+    ArgumentRule("ioctl", (16, 29), 1, 0xFF00, _IOCTL_KINDS, allowed=False),
     # Opening for reading empties a file too, and before Landlock 3 nothing else forbids that.
     ArgumentRule("open", (2, None), 1, _O_TRUNC | _O_ACCMODE, (_O_TRUNC, _O_TRUNC | _O_ACCMODE), allowed=False),
     ArgumentRule("openat", (257, 56), 2, _O_TRUNC | _O_ACCMODE, (_O_TRUNC, _O_TRUNC | _O_ACCMODE), allowed=False),

@@ -118,7 +118,7 @@ def test_the_model_builder_keeps_the_contract_of_a_compressor(folder: Path) -> N
 
 
 @GENAI
-def test_each_weight_that_the_builder_packed_is_the_original_within_half_a_step(folder: Path, tmp_path: Path) -> None:
+def test_each_weight_that_the_builder_packed_is_the_original_within_one_step(folder: Path, tmp_path: Path) -> None:
     import onnx
     from safetensors.numpy import load_file
 

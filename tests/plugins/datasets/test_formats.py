@@ -377,6 +377,21 @@ def test_sixteen_bits_are_resized_without_losing_any(tmp_path):
     assert len(np.unique(sample)) > 12  # between the values of the file too
 
 
+@pytest.mark.parametrize("options", [{}, {"channels": "rgb"}, {"scale": "1/255"}])
+def test_grey_images_of_different_depths_are_refused_rather_than_mixed(tmp_path, options):
+    """In one array, 255 would be white in one and nearly black in the other."""
+    dataset = images.open_table(str(_pictures(tmp_path, ["L", "I;16"])), options)
+    with pytest.raises(InputError, match=r"0\.png has 8 bits and .*1\.png has 16 bits"):
+        all_samples(dataset)
+
+
+@pytest.mark.parametrize("options", [{}, {"channels": "rgb"}])
+def test_deep_grey_images_among_coloured_ones_are_scaled_to_their_8_bits(tmp_path, options):
+    samples = all_samples(images.open_table(str(_pictures(tmp_path, ["RGB", "I;16"])), options))
+    assert samples.dtype == np.uint8
+    assert samples[1, ..., 0].reshape(-1).tolist() == [k * 5000 >> 8 for k in range(12)]
+
+
 def test_a_folder_with_a_table_is_the_tables(tmp_path):
     folder = _pictures(tmp_path, ["RGB"])
     assert images.open_table.recognises(folder)
@@ -385,7 +400,7 @@ def test_a_folder_with_a_table_is_the_tables(tmp_path):
 
 def test_representatives_are_one_of_each_form_by_their_heads(tmp_path):
     dataset = images.open_table(str(_pictures(tmp_path, ["RGB", "RGB", "I;16", "RGB"])), {"channels": "rgb"})
-    assert [sample[""].dtype.name for sample in dataset.representatives()] == ["uint8", "uint16"]
+    assert [sample[""].dtype.name for sample in dataset.representatives()] == ["uint8", "uint8"]
     (tmp_path / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(InputError, match=r"3\.png"):
         list(dataset.representatives())

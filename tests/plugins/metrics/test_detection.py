@@ -131,6 +131,24 @@ def test_the_interval_holds_the_value_and_variants_are_paired():
     assert not (good.replicates <= fair.replicates).any()  # the same resamples; NaN where one has no box
 
 
+def test_classes_in_few_images_stay_in_the_mean_of_every_resample():
+    """If classes without a match could drop out of a resample, the others would have a higher mean."""
+    everywhere = np.array([[10.0, 10.0, 30.0, 30.0]])
+    rare = np.array([[50.0, 10.0, 70.0, 30.0]])
+    truths, found = [], []
+    for image in range(30):
+        with_rare = image < 6
+        boxes = np.concatenate([everywhere, rare]) if with_rare else everywhere
+        kinds = np.array([0, 1 + image] if with_rare else [0])
+        truths.append(Boxes(boxes, kinds, np.zeros(len(boxes), bool), SIZE))
+        there = everywhere if image % 3 else everywhere[:0]
+        found.append(Found(there, np.full(len(there), 0.9), np.zeros(len(there), int)))
+    whole = score(truths, found)
+    assert whole.value == pytest.approx(np.mean([0.663, 0, 0, 0, 0, 0, 0]), abs=0.002)
+    assert whole.ci95[0] < whole.value < whole.ci95[1] < 1 / 7
+    assert np.mean(whole.replicates) == pytest.approx(whole.value, abs=0.3 * np.std(whole.replicates))
+
+
 def test_nothing_found_is_zero():
     truths, _ = scene(1)
     assert score(truths, [Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0))] * 6).value == 0.0

@@ -46,7 +46,20 @@ def _callable(folder: Path) -> str:
     return f"{path}:run"
 
 
+def _openvino(folder: Path) -> Path:
+    import openvino
+    from openvino import opset13
+
+    x = opset13.parameter([1, 2], np.float32, name="x")
+    before = opset13.read_value(opset13.constant(np.zeros((1, 2), np.float32)), "seen", np.float32, [1, 2])
+    added = opset13.add(x, before)
+    model = openvino.Model([opset13.result(added)], [opset13.assign(added, "seen")], [x], "sum")
+    openvino.save_model(model, folder / "sum.xml", compress_to_fp16=False)
+    return folder / "sum.xml"
+
+
 KEEPERS = {
+    "OpenVINO": ("openvino", "openvino", _openvino),
     "variable tensor": ("ai_edge_litert", "litert", lambda folder: models.tflite_sum(folder / "sum.tflite")),
     "resource variable": (
         "ai_edge_litert",

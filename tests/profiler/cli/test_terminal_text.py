@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -34,12 +35,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_a_terminal(place: Path, *words: str) -> bytes:
-    """Return what reaches the terminal from stdout and stderr together."""
+    """Return what reaches the terminal from the stdout and stderr of ``edgeprof WORDS…`` together."""
+    return run_on_a_terminal(place, sys.executable, "-m", "edgeprof", *words)
+
+
+def run_on_a_terminal(place: Path, *command: str) -> bytes:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EDGEPROF")}
     environment.update(EDGEPROF_DATA_DIR=str(place / "data"), EDGEPROF_PLUGINS="python,system", TERM="xterm")
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "edgeprof", *words],
+        command,
         cwd=place,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -99,3 +104,84 @@ def check(shown: bytes) -> None:
     text = shown.decode("utf-8", "replace").replace("\x1b[K", "")
     for unwanted in ("\x1b]", "\x1b[2J", "\x9b", "\x07", "\u202e"):
         assert unwanted not in text, text
+
+
+#: What libraries, models and child processes print past Python's streams; each way prints a word of its own.
+PRINTS = r"""
+import ctypes, logging, os, subprocess, sys, warnings
+from edgeprof.cli import streams
+from edgeprof.cli.relay import relayed
+from edgeprof.compression.isolation import apart
+
+EVIL = "\x1b]0;PWN\x07\x1b[2J\x9b31m\u202e"
+
+def in_c(word):
+    libc = ctypes.CDLL(None)
+    libc.puts((word + EVIL).encode())
+    libc.fflush(None)
+
+def halves(word):  # of U+009B in UTF-8, which a terminal would put together
+    os.write(2, word.encode() + b"\xc2")
+    os.write(2, b"\x9b2J\n")
+
+def long(word):
+    os.write(2, word.encode() + b"x" * 70000 + b"\xc2")
+    os.write(2, b"\x9b2J\n")
+
+def child(word):
+    subprocess.run([sys.executable, "-c", f"import os; os.write(2, {(word + EVIL).encode()!r})"], check=True)
+
+def leaver(word):
+    os.write(2, (word + EVIL).encode())
+    os._exit(3)
+
+def compressor(work):
+    def inside(word):
+        try:
+            apart(lambda: work(word), label="prune", limit_s=60.0)
+        except Exception as error:
+            print(error, file=sys.stderr)
+    return inside
+
+WAYS = {
+    "print": lambda word: print(word + EVIL),
+    "stderr": lambda word: print(word + EVIL, file=sys.stderr),
+    "original stdout": lambda word: print(word + EVIL, file=sys.__stdout__, flush=True),
+    "original stderr": lambda word: print(word + EVIL, file=sys.__stderr__, flush=True),
+    "descriptor 1": lambda word: os.write(1, (word + EVIL).encode()),
+    "descriptor 2": lambda word: os.write(2, (word + EVIL + "\r" + EVIL + "\r").encode()),
+    "C": in_c, "halves": halves, "long line": long, "child": child,
+    "warning": lambda word: warnings.warn(word + EVIL),
+    "log": lambda word: logging.getLogger("library").error(word + EVIL),
+    "latin-1": lambda word: os.write(2, word.encode() + b"\x9b31m\x84\n"),
+}
+WAYS |= {f"compressor's {name}": compressor(way) for name, way in WAYS.items()}
+WAYS |= {"compressor that leaves": compressor(leaver)}
+
+streams.mend()
+with relayed():
+    for number, way in enumerate(WAYS.values()):
+        way(f"word{number}.")
+print(len(WAYS))
+sys.exit(streams.finish(0))
+"""
+
+
+def test_nothing_that_a_library_or_a_child_prints_steers_the_terminal(place: Path) -> None:
+    shown = run_on_a_terminal(place, sys.executable, "-c", PRINTS)
+    check(shown)
+    count = int(shown.split()[-1])
+    assert count == 27
+    for number in range(count):
+        assert f"word{number}.".encode() in shown, number
+
+
+def test_what_a_library_prints_to_stdout_spoils_no_json(place: Path) -> None:
+    (place / "chatty.py").write_text(r"import os; model = lambda: [os.write(1, b'a library\n'), print('a model')]")
+    environment = {**os.environ, "EDGEPROF_DATA_DIR": str(place / "data"), "EDGEPROF_PLUGINS": "python,system"}
+    words = ["bench", "chatty.py:model", "--no-isolation", "--json", *QUICK]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeprof", *words], cwd=place, env=environment, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["variants"]
+    assert b"a library" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -12,11 +13,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeprof.artifact import recognise
+from edgeprof.compression import answers
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.compression.variant import chain_name, make_variant, parse_chain, settings, stem
 from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -75,6 +78,27 @@ def test_a_chain_keeps_its_steps_and_is_named_as_the_contract_says():
 def test_a_chain_that_cannot_be_read_is_bad_input(text):
     with pytest.raises(InputError):
         parse_chain(text)
+
+
+class Appends(Tag):
+    """Appends a byte, and so keeps every format whose readers look at the beginning only."""
+
+    name, takes, parameters = "appends", ("keras",), ()
+
+    def apply(self, source, target, parameters, data, *, seed=0):
+        target.write_bytes(source.read_bytes() + b"x")
+        return {}
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".keras"])
+def test_a_variant_of_the_same_format_has_the_suffix_of_its_model(tmp_path, suffix):
+    model = tmp_path / f"net{suffix}"
+    model.write_bytes(b"\x89HDF\r\n\x1a\n" + b"keras_version".rjust(64, b"\0"))
+    variant, _ = make_variant(
+        recognise(str(model)), parse_chain("appends+appends"), {"appends": Appends}, tmp_path / "out"
+    )
+    assert variant.path is not None
+    assert variant.path.name == f"net.appends+appends{suffix}"
 
 
 def test_each_step_is_applied_in_order_and_recorded(model, tmp_path):
@@ -205,3 +229,50 @@ def test_a_very_long_chain_still_has_a_file_name(model, tmp_path):
     chain = "+".join(["tag:amount=0.123456789"] * 12)
     variant, _ = make_variant(recognise(str(model)), parse_chain(chain), COMPRESSORS, tmp_path / "out")
     assert len(variant.target.rsplit("/", 1)[1]) < 160
+
+
+def link_to(path: Path, target: Path) -> Path:
+    path.unlink()
+    path.symlink_to(target)
+    return path
+
+
+#: What a process that a model has taken over may claim to have made, from what it really made: (variant, recipe).
+CLAIMS: dict[str, Callable[[Any, Any, Path], object]] = {
+    "a file outside": lambda made, recipe, mine: (replace(made, path=mine, files=(mine,)), recipe),
+    "a file outside beside its own": lambda made, recipe, mine: (replace(made, files=(made.path, mine)), recipe),
+    "a way out of its folder": lambda made, recipe, mine: (
+        replace(made, files=(made.path, made.path.parent / "../../../.." / mine.name)), recipe,
+    ),
+    "a link to a file outside": lambda made, recipe, mine: (replace(made, path=link_to(made.path, mine)), recipe),
+    "a folder": lambda made, recipe, _: (replace(made, path=made.path.parent, files=(made.path.parent,)), recipe),
+    "the name of another file": lambda made, recipe, _: (
+        replace(made, path=(other := made.path.rename(made.path.with_name("mine.txt"))), files=(other,)), recipe,
+    ),
+    "no files": lambda made, recipe, _: (replace(made, files=()), recipe),
+    "no variant": lambda made, recipe, _: (None, recipe),
+    "a number": lambda made, recipe, _: 5,
+    "no recipe": lambda made, recipe, _: (made, None),
+    "a step without its fields": lambda made, recipe, _: (made, [{}]),
+    "a recipe that is no JSON": lambda made, recipe, _: (made, [{**recipe[0], "facts": {"x": b"y"}}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_process_can_name_no_files_but_its_own(model, tmp_path, monkeypatch, claim):
+    """The parent is not confined: it would move what it is told."""
+    directory = tmp_path / "out"
+    directory.mkdir()
+    mine = directory / "mine.txt"
+    mine.write_text("precious")
+    send = answers.send_answer
+
+    def lie(pipe, kind, content):
+        send(pipe, kind, CLAIMS[claim](*content, mine) if kind == "made" else content)
+
+    monkeypatch.setattr(answers, "send_answer", lie)
+    with pytest.raises(VariantError, match="no variant in its folder") as caught:
+        make_variant(recognise(str(model)), parse_chain("tag"), COMPRESSORS, directory)
+    assert caught.value.code == "crashed"
+    assert [path.name for path in directory.iterdir()] == ["mine.txt"]
+    assert mine.read_text() == "precious"

@@ -45,6 +45,34 @@ def test_a_second_answer_is_taken_for_no_other_question(toy):
         _bench(worker)
 
 
+@pytest.mark.parametrize(("when", "isolated"), [("load", False), ("run", False), ("call", False), ("call", True)])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("defy", "Defiance"),
+        ("mumble", "half a letter: \\?"),
+        ("recurse", "RecursionError"),
+        ("bore", "ValueError: xxx"),
+        ("exit_politely", "SystemExit: the model has had enough"),
+    ],
+)
+def test_whatever_a_model_raises_is_one_sentence(toy, when, what, words, isolated):
+    worker = toy(f"{when}:{what}", isolated=isolated)
+    with pytest.raises(VariantError, match=words) as caught:
+        _bench(worker)
+    assert len(caught.value.message) < 1000
+    assert len(caught.value.last_words) < 100_000
+    caught.value.message.encode()
+    caught.value.last_words.encode()
+
+
+@pytest.mark.parametrize("what", ["close_all", "fork"])
+def test_a_model_that_breaks_its_own_process_ends_with_a_sentence(toy, what):
+    worker = toy(f"run:{what}")
+    with pytest.raises(VariantError, match=r"ended its process|broke the connection|gave no answer"):
+        _bench(worker)
+
+
 def _bench(worker: Worker) -> None:
     worker.load()
     worker.warm_up(0.05, 0.1)

@@ -115,6 +115,35 @@ def patch_json(text: str) -> None:
     json.dumps = lambda *_, **__: text
 
 
+class Defiance(BaseException):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def defy(_: str) -> None:
+    raise Defiance
+
+
+def mumble(_: str) -> None:
+    raise ValueError("half a letter: \udce9")
+
+
+def recurse(_: str) -> None:
+    recurse(_)
+
+
+def bore(_: str) -> None:
+    raise ValueError("x" * (32 << 20))
+
+
+def close_all(_: str) -> None:
+    os.closerange(3, 64)
+
+
+def fork(_: str) -> None:
+    os.fork()  # both go on, and both answer
+
+
 class ToySession(Session):
     def __init__(self, when: str, what: str, argument: str) -> None:
         self.inputs = [TensorSpec("x", ("batch", 4), "float32", None), TensorSpec("ids", (2,), "int64", None)]

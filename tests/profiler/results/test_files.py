@@ -41,7 +41,7 @@ def test_a_full_device_is_one_clear_sentence():
         pytest.skip("no /dev/full here")
     with pytest.raises(InputError, match="cannot write /dev/full: No space left") as caught:
         files.write(full, "text")
-    assert "kept in the store" in caught.value.remedy
+    assert "another disk" in caught.value.remedy
 
 
 def test_permissions_follow_the_umask_and_an_existing_file(tmp_path):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprof.verdicts.pareto import front
+from edgeprof.verdicts import accuracy
+from edgeprof.verdicts.cost import Cost
+from edgeprof.verdicts.objectives import AccuracyObjective, CostObjective
+from edgeprof.verdicts.pareto import _find_circles, front
+from tests.profiler.results import samples
 from tests.profiler.synthetic import variant
 
 
@@ -78,3 +83,64 @@ def test_there_is_always_a_front(points):
     names = front(variants)
     assert names
     assert set(names) <= {v.name for v in variants}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.sampled_from([(0.9, 1.1), (1.0, 1.0), (1.5, 1.6), (1.59, 1.61), (0.2, 5.0), (2.0, 2.1)]),
+            st.none() | st.sampled_from([(1.0, 1.0), (0.99, 1.005), (0.5, 0.6), (0.3, 2.0), (0.1, 0.2)]),
+            st.none() | st.sampled_from([(0.9, 0.0, None), (0.9, 0.05, 0.01), (0.8, 0.05, 0.5), (0.5, 0.4, None)]),
+        ),
+        max_size=7,
+    )
+)
+def test_the_arrays_of_many_variants_judge_as_the_rules_for_one_pair(rows):
+    def cost(interval):
+        return None if interval is None else Cost(sum(interval) / 2, *interval)
+
+    def score(facts):
+        if facts is None:
+            return None
+        value, drop, p = facts
+        return samples.accuracy(value, samples=1000, drop=drop, p_value=p)
+
+    energies, latencies = [cost(e) for e, _, _ in rows], [cost(t) for _, t, _ in rows]
+    scores = [score(a) for _, _, a in rows]
+    for objective, values, against in (
+        (CostObjective(energies), energies, Cost.against),
+        (CostObjective(latencies), latencies, Cost.against),
+        (AccuracyObjective(scores), scores, accuracy.against),
+    ):
+        for index, mine in enumerate(values):
+            better, obstacle = objective.judge(index)
+            for other, its in enumerate(values):
+                if mine is None and its is None:
+                    verdict = None
+                elif mine is None or its is None:
+                    verdict = "not_comparable"
+                else:
+                    verdict = against(mine, its)
+                assert better[other] == (verdict == "better")
+                assert obstacle[other] == (verdict in ("worse", "not_comparable"))
+
+
+@given(st.integers(0, 9).flatmap(lambda n: st.lists(st.booleans(), min_size=n * n, max_size=n * n)))
+def test_circles_are_those_that_the_transitive_closure_gives(bits):
+    count = round(len(bits) ** 0.5)
+    edges = np.array(bits, dtype=bool).reshape(count, count)
+    reach = edges.copy()
+    for middle in range(count):
+        reach |= np.outer(reach[:, middle], reach[middle])
+
+    class Beats:
+        def __init__(self):
+            self.count = count
+
+        def row(self, number):
+            return edges[number]
+
+    circles = _find_circles(Beats())
+    for a in range(count):
+        for b in range(count):
+            assert (circles[a] == circles[b]) == (a == b or bool(reach[a, b] and reach[b, a]))

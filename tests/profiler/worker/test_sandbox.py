@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 ATTEMPTS = """
-import ctypes, fcntl, json, os, platform, resource, signal, socket, struct, subprocess, sys
+import ctypes, errno, fcntl, json, os, platform, resource, signal, socket, struct, subprocess, sys
 from edgeprof.worker import sandbox, syscalls
 inside, outside, landlock, listener = sys.argv[1:4] + [int(sys.argv[4])]
 if landlock:
@@ -58,6 +58,13 @@ def let_the_kernel_signal(owner):
 def set_attributes():
     fcntl.ioctl(os.open(kept, os.O_RDONLY), 0x40086602, struct.pack("l", 0x40))
 
+def request(number):
+    try:
+        fcntl.ioctl(os.open(kept, os.O_RDONLY), number, bytes(128))
+    except OSError as error:
+        if error.errno == errno.EPERM:  # from the sandbox; the file system may not know the request
+            raise
+
 def run(*words, **options):
     subprocess.run(words, check=True, stderr=-3, **options)
 
@@ -82,6 +89,9 @@ attempts = {
     "change a mode": lambda: os.chmod(kept, 0o777),
     "change a time": lambda: os.utime(kept),
     "change attributes": set_attributes,
+    "make a file unchangeable (fs-verity)": lambda: request(0x40806685),
+    "encrypt a folder": lambda: request(0x800C6613),
+    "make a subvolume": lambda: request(0x5000940E),
     "program writes": lambda: run("sh", "-c", "echo > " + outside + "/n"),
     "internet": lambda: socket.socket(),
     "internet 6, datagrams": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof_plugins.compressors.onnx.normal import graphs
-from edgeprof_plugins.compressors.onnx.weights import Sources, roles
+from edgeprof_plugins.compressors.onnx.weights import Sources, computed_constants, roles
 
 if TYPE_CHECKING:
     from edgeprof_plugins.compressors.onnx.file import OnnxFile
@@ -31,7 +31,8 @@ class Work(NamedTuple):
         node: Its index in that graph.
         name: Its name, or its first output where it has none.
         op: Its operator.
-        weights: The initializers that it multiplies with; empty where it multiplies two activations.
+        weights: The initializers that it multiplies with, read directly or after a computation on constants; empty
+            where it multiplies two activations.
         macs: Multiply-accumulate operations for one sample; None where a size is not known.
     """
 
@@ -94,11 +95,15 @@ class _Sizes:
 
     def __init__(self, model: OnnxFile, shapes: dict[str, Shape], sources: Sources) -> None:
         self._model, self._shapes, self._sources = model, shapes, sources
+        self._computed = computed_constants(model)
 
     def weights(self, node: Any) -> tuple[str, ...]:
         """Return the initializers that a node multiplies with."""
-        names = [self._sources.find(node.input[role.position])[0] for role in roles(node)]
-        return tuple(dict.fromkeys(name for name in names if name))
+        places = [node.input[role.position] for role in roles(node)]
+        names = [
+            (first,) if (first := self._sources.find(name)[0]) else self._computed.get(name, ()) for name in places
+        ]
+        return tuple(dict.fromkeys(name for group in names for name in group))
 
     def number(self, name: str) -> int | None:
         """Return a constant number; None for a computed value."""

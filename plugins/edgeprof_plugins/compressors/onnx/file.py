@@ -196,7 +196,7 @@ class OnnxFile:
             edit: Name of an initializer → the TensorProtos (or SparseTensorProtos) that replace it; called once for
                 each initializer, in order.
         """
-        beside = target.with_name(target.name + ".data")
+        beside = second_file(target)
         try:
             with target.open("wb") as file, contextlib.ExitStack() as stack:
                 file.write(self.model.__class__.FromString(_without_graph(self.model)).SerializeToString())
@@ -254,6 +254,11 @@ class OnnxFile:
         """Return the TensorProto with all values, including zeros."""
         proto = self.proto(name)
         return tensor(self.array(name), name) if name in self._sparse or proto.data_location == 1 else proto
+
+
+def second_file(path: Path) -> Path:
+    """Return the file into which ``OnnxFile.write`` puts what does not fit into the first."""
+    return path.with_name(path.name + ".data")
 
 
 def _tensor_header(proto: Any) -> Any:

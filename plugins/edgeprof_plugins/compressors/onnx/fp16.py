@@ -11,8 +11,8 @@ import numpy as np
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor
-from edgeprof_plugins.compressors.onnx.inventory import Inventory
-from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet, refuse_quantised
+from edgeprof_plugins.compressors.onnx.inventory import INTEGERS, Inventory
+from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization, quiet
 from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Fp16(Compressor):
         excluded = check_nodes(source, parameters["exclude"])
         clipped: dict[str, float] = {}
         with OnnxFile(source) as model:
-            refuse_quantised(model)
             inventory = Inventory(model)
+            _refuse_integers(inventory, source)
             types = {name: int(model.header(name).data_type) for name in model.order}
             floats = [name for name, kind in types.items() if kind == 1]
             if not floats:
@@ -75,16 +75,29 @@ class Fp16(Compressor):
 
             def edit(name: str) -> Iterable[Any]:
                 values = model.array(name)
-                largest = float(np.abs(values).max())
-                if largest > _LARGEST:
-                    clipped[name] = largest
                 if kinds.get(name) == _FLOAT16:
-                    values = np.clip(values, -_LARGEST, _LARGEST).astype(np.float16)
+                    # Infinite values of masks stay infinite.
+                    finite = np.isfinite(values)
+                    largest = float(np.abs(values).max(initial=0, where=finite))
+                    if largest > _LARGEST:
+                        clipped[name] = largest
+                        values = np.where(finite, np.clip(values, -_LARGEST, _LARGEST), values)
+                    values = values.astype(np.float16)
                 return [tensor(values, name)]
 
             model.write(target, edit)
         account = inventory.by_nodes(*_halved_parts(inventory, kinds, types, excluded))
         return {"tensors": len(floats), "clipped": clipped, "excluded": excluded, "coverage": account}
+
+
+def _refuse_integers(inventory: Inventory, source: Path) -> None:
+    """Raise InputError where layers multiply with stored integers: their arithmetic could change, their weights not."""
+    stored = [part.name for part in inventory.parts if part.reason == INTEGERS]
+    if stored:
+        raise InputError(
+            f"{source} stores the weights of {stored[0]} as integers",
+            remedy="Put this step first, as in --with fp16+int8-weight.",
+        )
 
 
 def _no_floats(model: OnnxFile) -> InputError:

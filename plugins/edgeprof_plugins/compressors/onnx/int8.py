@@ -17,6 +17,7 @@ from edgeprof_plugins.compressors.onnx.inventory import Inventory
 from edgeprof_plugins.compressors.onnx.normal import graphs
 from edgeprof_plugins.compressors.onnx.prepare import (
     check_nodes,
+    has_two_files,
     prepared,
     quantization,
     quiet,
@@ -68,14 +69,15 @@ class Int8Dynamic(Compressor):
             if parameters["conv"]:
                 kinds.append("Conv")
             with OnnxFile(ready) as model:
-                inventory = Inventory(model)
+                inventory = Inventory(model, source)
                 outside = _sink_recurrent_weights(model)
                 sunk = Path(folder) / "sunk.onnx"
                 model.write(sunk)
+            quantised = Path(folder) / "quantised.onnx"
             with quiet():
                 tools.quantize_dynamic(
                     sunk,
-                    target,
+                    quantised,
                     op_types_to_quantize=kinds,
                     per_channel=parameters["per_channel"],
                     reduce_range=reduced,
@@ -83,10 +85,12 @@ class Int8Dynamic(Compressor):
                     weight_type=tools.QuantType.QUInt8 if parameters["conv"] else tools.QuantType.QInt8,
                     nodes_to_exclude=[*excluded, *outside],
                     extra_options={"EnableSubgraph": True},
+                    use_external_data_format=has_two_files(sunk),
                 )
-        with OnnxFile(target) as model:
-            counted = _count_nodes(model)
-            changed = [name for part in inventory.work for name in part.weights if not model.has(name)]
+            with OnnxFile(quantised) as model:
+                counted = _count_nodes(model)
+                changed = [name for part in inventory.work for name in part.weights if not model.has(name)]
+                model.write(target)
         why = inventory.by_operator(_DYNAMIC_LEFT) | dict.fromkeys(outside, _SHARED) | dict.fromkeys(excluded, EXCLUDED)
         account = inventory.by_weights(changed, why, _NO_KERNEL)
         remedy = _CONVOLUTIONS if counted["convolutions"] else WEIGHTS_ONLY
@@ -151,7 +155,7 @@ class Int8Weight(Compressor):
     def _write(self, model: OnnxFile, source: Path, target: Path) -> dict[str, Any]:
         import onnx
 
-        inventory = Inventory(model)
+        inventory = Inventory(model, source)
         weights = {w.name: w for w in model.weights()}
         if not weights:
             raise InputError(

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof_plugins.compressors.onnx.arithmetic import work
 from edgeprof_plugins.compressors.onnx.normal import FLOATS, graphs
+from edgeprof_plugins.compressors.onnx.prepare import refuse_quantised
 from edgeprof_plugins.compressors.onnx.weights import Sources
 from edgeprof_plugins.compressors.shared.coverage import Part, coverage, partial, whole
+from edgeprof_plugins.compressors.shared.finite import require_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from edgeprof_plugins.compressors.onnx.arithmetic import Work
     from edgeprof_plugins.compressors.onnx.file import OnnxFile
 
 _ACTIVATIONS = "it multiplies two activations and has no weights"
+#: The reason given for layers whose weights another method stored as integers.
+INTEGERS = "its weights are integers already"
+_COMPUTED = "its weights are computed from other constants, or are a vector"
 _OTHER = "biases, norms and other constants"
 #: Families of parameters that no layer multiplies with; their parts are named after their initializers.
 _LOOSE = frozenset({"Gather", "other"})
@@ -28,6 +34,10 @@ class Inventory:
 
     Args:
         model: The file; it is read here only.
+        source: The user's file, for messages; by default that of ``model``.
+
+    Raises:
+        InputError: no method can change the model: it computes in integers, or has weights that are NaN or infinite.
 
     Attributes:
         work: The nodes that multiply.
@@ -35,24 +45,27 @@ class Inventory:
         parts: The layers and parameters.
     """
 
-    def __init__(self, model: OnnxFile) -> None:
+    def __init__(self, model: OnnxFile, source: Path | None = None) -> None:
+        refuse_quantised(model)
         self.work = work(model)
         self.names: dict[tuple[int, int], str] = {}
         self.parts: list[Part] = []
         self._of: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
+        changeable = {weight.name for weight in model.weights()}
         taken: set[str] = set()
         tables = _lookup_tables(model)
         for operation in self.work:
             name = _unique_name(operation.name, self.parts)
             self.names[operation.graph, operation.node] = name
-            floating = [weight for weight in operation.weights if model.header(weight).data_type in FLOATS]
-            size = sum(_tensor_size(model, weight) for weight in floating if weight not in taken)
-            for weight in floating:
+            size = sum(_tensor_size(model, weight) for weight in operation.weights if weight not in taken)
+            for weight in operation.weights:
+                if weight not in taken and model.header(weight).data_type in FLOATS:
+                    require_finite(str(source or model.path), weight, model.array(weight))
                 self._of.setdefault(weight, []).append(name)
                 self._sizes[weight] = _tensor_size(model, weight)
-            taken.update(floating)
-            self.parts.append(_layer_part(name, operation, size, has_weights=bool(floating)))
+            taken.update(operation.weights)
+            self.parts.append(_layer_part(name, operation, size, _fixed_reason(model, operation, changeable)))
         for name in model.order:
             if name not in taken and model.header(name).data_type in FLOATS and _tensor_size(model, name) > 1:
                 family, reason = ("Gather", _TABLES) if name in tables else ("other", _OTHER)
@@ -96,10 +109,19 @@ class Inventory:
         return coverage(self.parts, whole(changed), why or {}, otherwise)
 
 
-def _layer_part(name: str, work: Work, size: int, *, has_weights: bool) -> Part:
-    reason = "" if has_weights else "its weights are integers already" if work.weights else _ACTIVATIONS
-    family = work.op if has_weights or work.weights else f"{work.op} of activations"
-    return Part(name, family, size, work.macs, reason)
+def _layer_part(name: str, work: Work, size: int, reason: str) -> Part:
+    return Part(name, work.op if work.weights else f"{work.op} of activations", size, work.macs, reason)
+
+
+def _fixed_reason(model: OnnxFile, work: Work, changeable: set[str]) -> str:
+    """Why no method can change the weights of a node; "" where a method can."""
+    if not work.weights:
+        return _ACTIVATIONS
+    if changeable.intersection(work.weights):
+        return ""
+    if not any(model.header(name).data_type in FLOATS for name in work.weights):
+        return INTEGERS
+    return _COMPUTED if any(_tensor_size(model, name) for name in work.weights) else "its weights have no values"
 
 
 def _unique_name(name: str, parts: Iterable[Part]) -> str:

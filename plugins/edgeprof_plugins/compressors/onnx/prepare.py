@@ -14,14 +14,18 @@ import numpy as np
 from edgeprof.compression.target import current_target
 from edgeprof.errors import InputError, UnavailableError, unknown
 from edgeprof.worker.runtime import install_command
-from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, tensor, walk
+from edgeprof_plugins.compressors.onnx.file import OnnxFile, require, second_file, tensor, walk
 from edgeprof_plugins.compressors.onnx.weights import count_readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "MatMulInteger", "ConvInteger", "MatMulNBits"}
+#: Operators that compute in integers, or make or read integers that stand for real numbers.
+_QUANTISED = re.compile(
+    "(Dynamic)?Quantize(Linear|LSTM|MatMul)|QLinear.*|Q(Gemm|Attention|MoE|OrderedMatMul|EmbedLayerNormalization)"
+    "|(MatMul|Conv)Integer.*|MatMul(NBits|BnB4|FpQ4|Bnb4)|GatherBlockQuantized"
+)
 _OPSET = 17
 #: Models with this operator set or a later one are not upgraded, because older runtimes cannot load newer sets.
 _ENOUGH = 13
@@ -64,7 +68,7 @@ def upgraded(source: Path, folder: Path, enough: int = _ENOUGH) -> Path:
         converted = onnx.version_converter.convert_version(onnx.load(str(plain)), _OPSET)
     except Exception as error:  # noqa: BLE001 - onnx raises RuntimeError, ConvertError and more
         raise InputError(
-            f"{source} has operator set {opset}, and onnx cannot bring it to {_OPSET}: {_first_line(error)}",
+            f"{source} has operator set {opset}, and onnx cannot bring it to {_OPSET}: {first_line(error)}",
             remedy="Export it again with a recent opset_version.",
         ) from None
     target = folder / "upgraded.onnx"
@@ -73,9 +77,14 @@ def upgraded(source: Path, folder: Path, enough: int = _ENOUGH) -> Path:
 
 
 def refuse_quantised(model: OnnxFile) -> None:
-    """Raise InputError if the model already has integer arithmetic."""
-    if any(node.op_type in _QUANTISED for node in model.model.graph.node):
-        raise InputError(f"{model.path} is quantised already", remedy="Start from the float model.")
+    """Raise InputError if the model already has integer arithmetic, in any of its graphs."""
+    for node in walk(model.model.graph):
+        stored = node.op_type == "DequantizeLinear" and model.has(node.input[0])
+        if stored or _QUANTISED.fullmatch(node.op_type):
+            raise InputError(
+                f"{model.path} is quantised already (it has {node.op_type})",
+                remedy="Start from the float model: put this step first, as in --with prune+int8-static.",
+            )
 
 
 def prepared(source: Path, folder: Path) -> Path:
@@ -95,12 +104,13 @@ def prepared(source: Path, folder: Path) -> Path:
         _name_nodes(model.model.graph)
         model.write(clean, lambda name: [model.dense(name)])
     target = folder / "prepared.onnx"
+    apart = {"save_as_external_data": True, "all_tensors_to_one_file": True} if has_two_files(clean) else {}
     try:
         with quiet():
-            tools.shape_inference.quant_pre_process(str(clean), str(target), skip_symbolic_shape=True)
+            tools.shape_inference.quant_pre_process(str(clean), str(target), skip_symbolic_shape=True, **apart)
     except Exception as error:  # noqa: BLE001 - the quantiser raises many types of errors for graphs that it does not know
         raise InputError(
-            f"{source} cannot be prepared for quantisation: {_first_line(error)}",
+            f"{source} cannot be prepared for quantisation: {first_line(error)}",
             remedy="Check that ONNX Runtime runs it: edgeprof bench.",
         ) from None
     ready = folder / "ready.onnx"
@@ -108,6 +118,11 @@ def prepared(source: Path, folder: Path) -> Path:
         _name_nodes(model.model.graph)
         model.write(ready)
     return ready
+
+
+def has_two_files(path: Path) -> bool:
+    """Return whether ``OnnxFile.write`` put weights into a second file; ONNX Runtime must then do so as well."""
+    return second_file(path).exists()
 
 
 def plain_gemms(source: Path, target: Path) -> Path:
@@ -221,5 +236,6 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message, or the name of the error's type."""
     return (str(error).strip().partition("\n")[0] or type(error).__name__)[:300]

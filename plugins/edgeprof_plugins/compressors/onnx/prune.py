@@ -75,7 +75,8 @@ class Prune24(Compressor):
             if not weights:
                 raise InputError(
                     f"no weight of {source} has a multiple of 4 input channels ({', '.join(skipped[:3])} …):"
-                    " 2:4 sparsity has no place in it"
+                    " 2:4 sparsity has no place in it",
+                    remedy="Use prune, which takes any shape.",
                 )
             done = 0
             why = {w.name: f"{w.shape[w.inner]} input channels are no multiple of 4" for w in all_weights}

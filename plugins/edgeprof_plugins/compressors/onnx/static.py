@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import shutil
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgeprof.compression.calibration_data import Calibration
 from edgeprof.compression.compressor import Compressor, Parameter
@@ -16,8 +18,11 @@ from edgeprof_plugins.compressors.onnx.exclude import alone, answers
 from edgeprof_plugins.compressors.onnx.file import OnnxFile
 from edgeprof_plugins.compressors.onnx.int8 import WEIGHTS_ONLY
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
+from edgeprof_plugins.compressors.onnx.normal import FLOATS
 from edgeprof_plugins.compressors.onnx.prepare import (
     check_nodes,
+    first_line,
+    has_two_files,
     plain_gemms,
     prepared,
     quantization,
@@ -29,9 +34,8 @@ from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 from edgeprof_plugins.compressors.shared.exclusion import AUTO, FOLLOWED, JUDGED, Judge, search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     from edgeprof.evaluation.dataset import Dataset
@@ -84,15 +88,24 @@ class Int8Static(Compressor):
         with tempfile.TemporaryDirectory(prefix="edgeprof-onnx-") as folder:
             ready = prepared(source, Path(folder))
             with OnnxFile(ready) as model:
-                inventory = Inventory(model)
+                inventory = Inventory(model, source)
             ready = plain_gemms(ready, Path(folder) / "plain-gemms.onnx")
             calibration = Calibration(data, _model_inputs(ready), parameters["samples"])
             reduced = reduces_range(parameters)
-            unfit = _unfit_nodes(ready) if parameters["per_channel"] else []
-            make = _make_quantiser(ready, Path(folder), calibration, {**parameters, "reduce_range": reduced}, unfit)
+            unfit = _unfit_nodes(ready, per_channel=parameters["per_channel"])
+            quantise = _make_quantiser(ready, Path(folder), calibration, {**parameters, "reduce_range": reduced}, unfit)
+
+            def make(excluded: Sequence[str]) -> Path:
+                try:
+                    return quantise(excluded)
+                except InputError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the quantiser raises many types of errors
+                    raise _quantiser_error(source, ready, error) from None
+
             if parameters["exclude"] != AUTO:
                 excluded = check_nodes(ready, parameters["exclude"])
-                shutil.move(make(excluded), target)
+                _copy_model(make(excluded), target)
                 account = _integer_account(inventory, target, excluded, unfit)
                 return {**calibration.facts(), "reduce_range": reduced, "excluded": excluded, "coverage": account}
             judged = Calibration(data, calibration.inputs, JUDGED)
@@ -106,26 +119,49 @@ class Int8Static(Compressor):
             best, exclusions = search(
                 self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt
             )
-            shutil.move(best, target)
+            _copy_model(best, target)
             account = _integer_account(inventory, target, exclusions["excluded"], unfit)
             return {**calibration.facts(), "reduce_range": reduced, **exclusions, "coverage": account}
 
 
-def _unfit_nodes(ready: Path) -> list[str]:
-    """Nodes on which ONNX Runtime's quantiser fails when each output channel has a scale."""
+def _unfit_nodes(ready: Path, *, per_channel: bool) -> dict[str, str]:
+    """Node on which ONNX Runtime's quantiser fails → why."""
+    unfit = {}
     with OnnxFile(ready) as model:
-        return [
-            node.name
-            for node in model.model.graph.node
-            if node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute)
-        ]
+        for node in model.model.graph.node:
+            if any(model.has(name) and not math.prod(model.header(name).dims) for name in node.input):
+                unfit[node.name] = "its weights have no values"
+            elif (
+                per_channel
+                and node.op_type == "ConvTranspose"
+                and any(a.name == "group" and a.i > 1 for a in node.attribute)
+            ):
+                unfit[node.name] = _GROUPED
+    return unfit
 
 
-_UNFIT = "ONNX Runtime's quantiser takes no grouped transposed convolution unless per_channel=false"
+_GROUPED = "ONNX Runtime's quantiser takes no grouped transposed convolution unless per_channel=false"
+
+
+def _quantiser_error(source: Path, ready: Path, error: Exception) -> InputError:
+    """The sentence for an error of ONNX Runtime's quantiser."""
+    with OnnxFile(ready) as model:
+        constants = [name for name in model.order if model.header(name).data_type in FLOATS]
+        endless = next((name for name in constants if not np.isfinite(model.array(name)).all()), None)
+        node = next((node for node in model.model.graph.node if endless in node.input), None)
+    if node is not None:
+        return InputError(
+            f"{source} adds infinite values in {node.name}: a range without end has no steps",
+            remedy="Use a large finite value in their place, or a method without ranges: int8-dynamic, int8-weight.",
+        )
+    return InputError(
+        f"ONNX Runtime cannot quantise {source}: {first_line(error)}",
+        remedy="Leave the node that it means in float (exclude=NODE), or use int8-dynamic or int8-weight.",
+    )
 
 
 def _integer_account(
-    inventory: Inventory, quantised: Path, excluded: Sequence[str], unfit: Sequence[str]
+    inventory: Inventory, quantised: Path, excluded: Sequence[str], unfit: Mapping[str, str]
 ) -> dict[str, Any]:
     """The coverage in integers: nodes whose two factors both come from a DequantizeLinear, which runtimes fuse."""
     with OnnxFile(quantised) as model:
@@ -135,13 +171,13 @@ def _integer_account(
     changed = [part for place, part in inventory.names.items() if place[0] == 0 and fed.get(part) == 2]
     why = inventory.by_operator(dict.fromkeys(("LSTM", "GRU", "RNN"), "ONNX Runtime has no static 8-bit kernel for it"))
     inner = {part: "it is in a branch or a body" for place, part in inventory.names.items() if place[0] != 0}
-    why |= {**inner, **dict.fromkeys(unfit, _UNFIT), **dict.fromkeys(excluded, EXCLUDED)}
+    why |= {**inner, **unfit, **dict.fromkeys(excluded, EXCLUDED)}
     account = inventory.by_nodes(changed, why, "ONNX Runtime's quantiser leaves it in float")
-    return account | {"remedy": "Use int8-static:per_channel=false." if unfit else WEIGHTS_ONLY}
+    return account | {"remedy": "Use int8-static:per_channel=false." if _GROUPED in unfit.values() else WEIGHTS_ONLY}
 
 
 def _make_quantiser(
-    ready: Path, folder: Path, calibration: Calibration, parameters: Mapping[str, Any], unfit: Sequence[str]
+    ready: Path, folder: Path, calibration: Calibration, parameters: Mapping[str, Any], unfit: Iterable[str]
 ) -> Callable[[Sequence[str]], Path]:
     """Return a function: nodes to leave in float → a new file.
 
@@ -186,16 +222,22 @@ def _make_quantiser(
                     "percentile": methods.Percentile,
                 }[parameters["method"]],
                 extra_options=options,
+                use_external_data_format=has_two_files(ready),
                 **cache,
             )
-        _keep_in_float(target, [*unfit, *excluded])
-        return target
+        return _kept_in_float(target, [*unfit, *excluded])
 
     return make
 
 
-def _keep_in_float(path: Path, excluded: Sequence[str]) -> None:
-    """Prevent runtimes from fusing excluded nodes with quantised neighbours.
+def _copy_model(source: Path, target: Path) -> None:
+    """Copy a model with its weights, which ONNX Runtime may have written into another file."""
+    with OnnxFile(source) as model:
+        model.write(target)
+
+
+def _kept_in_float(path: Path, excluded: Sequence[str]) -> Path:
+    """Return a copy of a quantised model in which runtimes do not fuse excluded nodes with quantised neighbours.
 
     A runtime computes a node in integers if both factors come from a DequantizeLinear, even if the node is excluded. A
     Sum with one input, which returns that input, is inserted: no runtime looks behind it for a DequantizeLinear.
@@ -203,10 +245,9 @@ def _keep_in_float(path: Path, excluded: Sequence[str]) -> None:
     import onnx
 
     if not excluded:
-        return
-    quantised = path.with_suffix(".fused.onnx")
-    path.replace(quantised)
-    with OnnxFile(quantised) as model:
+        return path
+    target = path.with_suffix(".apart.onnx")
+    with OnnxFile(path) as model:
         graph = model.model.graph
         ends = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
         nodes = []
@@ -219,8 +260,8 @@ def _keep_in_float(path: Path, excluded: Sequence[str]) -> None:
             nodes.append(type(node).FromString(node.SerializeToString()))
         del graph.node[:]
         graph.node.extend(nodes)
-        model.write(path)
-    quantised.unlink()
+        model.write(target)
+    return target
 
 
 def _model_inputs(path: Path) -> dict[str, tuple[tuple[int | None, ...], str]]:

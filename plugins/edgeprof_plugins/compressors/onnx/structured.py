@@ -99,6 +99,8 @@ def chosen(channels: Channels, amount: float, round_to: int) -> Callable[[Ids], 
     norm: dict[int, float] = {}
     for name, axis, ids in channels.weights:
         values = channels.model.array(name).astype(np.float32, copy=False)
+        if not values.size:
+            continue
         sums = np.abs(values).sum(axis=tuple(a for a in range(values.ndim) if a != axis))
         for root, value in zip(channels.register.roots(ids).tolist(), sums / (sums.mean() or 1.0), strict=True):
             norm[root] = norm.get(root, 0.0) + float(value)

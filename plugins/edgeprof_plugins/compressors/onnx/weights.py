@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,6 +75,8 @@ class Weight:
 def weights(model: Tensors, kinds: frozenset[int] = FLOATS) -> list[Weight]:
     """Return the weights of layers that multiply, in graph order, each once even if several graphs read it.
 
+    Weights without values (a dimension is 0) are left out.
+
     Args:
         model: The file.
         kinds: TensorProto.DataType values of the weights to return.
@@ -88,7 +91,7 @@ def weights(model: Tensors, kinds: frozenset[int] = FLOATS) -> list[Weight]:
                     continue
                 proto = model.header(name)
                 shape = tuple(int(size) for size in proto.dims)
-                if proto.data_type not in kinds or len(shape) < 2:
+                if proto.data_type not in kinds or len(shape) < 2 or not math.prod(shape):
                     continue
                 axes = [(order or range(len(shape)))[axis] for axis in (role.outputs, role.inputs)]
                 weights_by_name[name] = Weight(
@@ -161,6 +164,30 @@ class Sources:
                 perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
                 order = order[::-1] if perm is None else [order[axis] for axis in perm]
         return name, order
+
+
+def computed_constants(model: Tensors) -> dict[str, tuple[str, ...]]:
+    """Return tensor → the initializers that hold its values, for each tensor that depends on constants only.
+
+    Examples are integers with a scale, and a table with indices. Of the constants that an operator joins, the largest
+    holds the values; a Concat joins all of them.
+    """
+
+    def size(names: tuple[str, ...]) -> int:
+        return sum(math.prod(model.header(name).dims) for name in names)
+
+    known: dict[str, tuple[str, ...]] = {name: (name,) for name in model.order}
+    for graph in graphs(model.model.graph):  # the nodes of a graph are in the order in which they run
+        for node in graph.node:
+            given = [known.get(name) for name in node.input if name]
+            constants = [names for names in given if names is not None]
+            # The graphs inside a node also read tensors that are not among its inputs.
+            has_graphs = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+            if has_graphs or len(constants) < len(given) or not (given or node.op_type == "Constant"):
+                continue
+            joined = constants if node.op_type == "Concat" else sorted(constants, key=size)[-1:]
+            known.update(dict.fromkeys(node.output, tuple(dict.fromkeys(name for names in joined for name in names))))
+    return known
 
 
 def count_readers(model: Tensors) -> dict[str, int]:

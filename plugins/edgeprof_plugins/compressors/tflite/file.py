@@ -84,10 +84,11 @@ class TfliteFile:
     Args:
         path: The file.
         writable: Whether arrays from ``values`` may be changed, which changes the file.
+        source: The file of which it is a copy, for messages; None for the file itself.
     """
 
-    def __init__(self, path: Path, *, writable: bool = False) -> None:
-        self.path, self.writable = path, writable
+    def __init__(self, path: Path, *, writable: bool = False, source: Path | None = None) -> None:
+        self.path, self.writable, self.source = path, writable, source or path
         self._stack = contextlib.ExitStack()
         self.schema: Any = None
         self.model: Any = None
@@ -146,6 +147,15 @@ class TfliteFile:
                 builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
                 yield subgraph, index, names.get(builtin, f"OPERATOR_{builtin}"), operator
 
+    def operators_outside(self) -> list[str]:
+        """Return the names of the outputs of all operators outside of the main graph."""
+        return [
+            self.tensor_name(subgraph, operator.Outputs(index))
+            for subgraph, _, _, operator in self.all_operators()
+            if subgraph
+            for index in range(operator.OutputsLength())
+        ]
+
     def weights(self) -> list[TfliteWeight]:
         """Return the constant weights of layers that multiply, each once."""
         by_buffer = {weight.buffer: weight for weights in self.weights_by_operator().values() for weight in weights}
@@ -186,7 +196,7 @@ class TfliteFile:
         if index < 0:
             return None
         tensor = self.model.Subgraphs(subgraph).Tensors(index)
-        return tuple(max(1, int(size)) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
+        return tuple(1 if size < 0 else int(size) for size in tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
 
     def dtype(self, subgraph: int, index: int) -> str:
         """Return the numpy name of a tensor's type."""
@@ -247,13 +257,14 @@ class TfliteFile:
         return inputs
 
     def signature(self) -> tuple[str | None, dict[str, str]]:
-        """Return the key of the first signature, and input tensor name → name in the signature.
+        """Return the key of the main graph's first signature, and input tensor name → name in the signature.
 
-        The key is None where the file has no signature.
+        The key is None where the main graph has no signature.
         """
-        if not self.model.SignatureDefsLength():
+        signatures = (self.model.SignatureDefs(index) for index in range(self.model.SignatureDefsLength()))
+        first = next((signature for signature in signatures if not signature.SubgraphIndex()), None)
+        if first is None:
             return None, {}
-        first = self.model.SignatureDefs(0)
         names = {}
         for index in range(first.InputsLength()):
             entry = first.Inputs(index)
@@ -283,11 +294,11 @@ def modern(source: Path, target: Path) -> None:
 
     for code in model.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
-    if not model.signatureDefs:
+    if not any(not signature.subgraphIndex for signature in model.signatureDefs or ()):
         signature = schema.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
         signature.inputs, signature.outputs = entries(graph.inputs), entries(graph.outputs)
-        model.signatureDefs = [signature]
+        model.signatureDefs = [signature, *(model.signatureDefs or ())]
     import flatbuffers
 
     builder = flatbuffers.Builder(len(packed) + 4096)
@@ -300,7 +311,7 @@ def copy(source: Path, target: Path) -> TfliteFile:
     with TfliteFile(source):
         pass
     shutil.copyfile(source, target)
-    return TfliteFile(target, writable=True)
+    return TfliteFile(target, writable=True, source=source)
 
 
 def _load_schema() -> Any:

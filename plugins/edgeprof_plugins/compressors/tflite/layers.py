@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgeprof_plugins.compressors.shared.coverage import Part, coverage, partial, whole
+from edgeprof_plugins.compressors.shared.finite import require_finite
 from edgeprof_plugins.compressors.tflite.file import WEIGHTED
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 #: Operators that look values up in a table.
 _LOOKUPS = frozenset({"GATHER", "EMBEDDING_LOOKUP", "GATHER_ND", "HASHTABLE_LOOKUP"})
 _FLOATS = frozenset({"float32", "float16", "float64", "bfloat16"})
+_CHECKED = frozenset({"float32", "float16", "float64"})  # numpy has no bfloat16
 _TABLES, _OTHER = "a table that is looked up, not multiplied", "biases, norms and other constants"
 _ACTIVATIONS = "it multiplies two activations and has no weights"
 
@@ -32,6 +34,9 @@ class Inventory:
 
     Args:
         model: The open file; it is read here only.
+
+    Raises:
+        InputError: a layer has weights that are NaN or infinite.
 
     Attributes:
         parts: The layers and parameters.
@@ -50,6 +55,9 @@ class Inventory:
                 continue
             constants = owners.get((subgraph, index), [])
             size = sum(math.prod(constant.shape) for constant in constants if constant.buffer not in taken)
+            for constant in constants:
+                if constant.buffer not in taken and constant.dtype in _CHECKED and not constant.sparse:
+                    require_finite(str(model.source), constant.name or op, model.values(constant))
             taken.update(constant.buffer for constant in constants)
             name = self._unique(model.tensor_name(subgraph, operator.Outputs(0)) or f"{op}_{index}")
             macs = _operator_macs(

@@ -58,6 +58,7 @@ class _Recipe(Compressor):
             inventory, before = Inventory(model), model.dtypes()
             inputs = model.inputs()
             signature, old = model.signature(), model.old()
+            outside = model.operators_outside()
         if not before.get("float32") or before.get("int8") or before.get("uint8"):
             some = "has integer weights already" if before.get("float32") else "has no float32 weights to quantise"
             raise InputError(f"{source} {some}", remedy="Start from the float model.")
@@ -68,7 +69,8 @@ class _Recipe(Compressor):
                     ready = Path(folder) / "modern.tflite"
                     modern(source, ready)
                     signature = signature if signature[0] is not None else ("serving_default", {})
-                quantised, facts = self._quantised(_Job(aeq, ready, Path(folder), inputs, signature), parameters, data)
+                job = _Job(aeq, ready, Path(folder), inputs, signature, outside)
+                quantised, facts = self._quantised(job, parameters, data)
             except (InputError, UnavailableError):
                 raise
             except Exception as error:
@@ -100,13 +102,25 @@ class _Recipe(Compressor):
 
 @dataclass
 class _Job:
-    """One model that may be quantised several times; the calibration result is reused."""
+    """One model that may be quantised several times; the calibration result is reused.
+
+    Attributes:
+        aeq: The module ai_edge_quantizer.
+        ready: The model, in a form that the library reads.
+        folder: The folder for its variants.
+        inputs: The inputs of the main graph.
+        signature: The key of the main graph's signature, and the names of the inputs in it.
+        outside: The outputs of all operators outside of the main graph, which cannot be calibrated.
+        files_written: The number of variants so far.
+        ranges: The calibration result.
+    """
 
     aeq: Any
     ready: Path
     folder: Path
     inputs: dict[str, tuple[tuple[int | None, ...], str]]
     signature: tuple[str | None, dict[str, str]]
+    outside: Sequence[str] = ()
     files_written: int = 0
     ranges: Any = None
 
@@ -206,7 +220,12 @@ class Int8Static(_Recipe):
 
     def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         self.recipe = "static_wi8_ai16" if parameters["activations"] == "int16" else "static_wi8_ai8"
-        return super()._recipe(aeq, parameters)
+        rows = super()._recipe(aeq, parameters)
+        # LiteRT's kernel multiplies two activations or takes one scale for constant weights; with several it gives 0.
+        return [
+            *rows,
+            *({**row, "operation": "BATCH_MATMUL", "op_config": _with_one_scale(row["op_config"])} for row in rows),
+        ]
 
     def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
         if data is None:
@@ -214,8 +233,10 @@ class Int8Static(_Recipe):
         calibration = Calibration(data, job.inputs, parameters["samples"])
         rows, ends = self._recipe(job.aeq, parameters), _float_ends() if parameters["io"] == "float32" else []
 
+        outside = _exclusion_rows([layer(name) for name in job.outside])
+
         def make(excluded: Sequence[str]) -> Path:
-            return job.make(rows + ends + _exclusion_rows(excluded), calibration)
+            return job.make(rows + ends + outside + _exclusion_rows(excluded), calibration)
 
         if parameters["exclude"] != exclusion.AUTO:
             return make(parameters["exclude"].split("|")), calibration.facts()
@@ -225,7 +246,7 @@ class Int8Static(_Recipe):
         judge = exclusion.Judge.of(answers(job.ready, batches, count), judged, parameters)
 
         def only(name: str) -> Path:
-            return job.make([{**row, "regex": layer(name)} for row in rows] + ends)
+            return job.make([{**row, "regex": layer(name)} for row in rows] + ends + outside)
 
         def attempt(excluded: Sequence[str]) -> tuple[Path, list[Any]]:
             quantised = make([layer(name) for name in excluded]) if excluded else whole
@@ -235,6 +256,11 @@ class Int8Static(_Recipe):
             self.name, judge, lambda: alone(job.ready, only, batches[: exclusion.FOLLOWED]), attempt
         )
         return best, {**calibration.facts(), **exclusions}
+
+
+def _with_one_scale(settings: Mapping[str, Any]) -> dict[str, Any]:
+    weights = {**settings["weight_tensor_config"], "granularity": "TENSORWISE"}
+    return {**settings, "weight_tensor_config": weights}
 
 
 _NOT_COVERED = "ai-edge-quantizer's recipe does not cover it"

@@ -43,10 +43,19 @@ class Fp16(ModuleCompressor):
             if any(p.is_floating_point() for p in layer.parameters(recurse=False))
         }
         excluded = named(layers, parameters["exclude"], "layer with weights")
-        converted = [p for layer in layers.values() if layer not in excluded for p in layer.parameters(recurse=False)]
-        names = {id(p): name for name, p in net.module.named_parameters()}
-        floats = [p for p in converted if p.dtype == torch.float32]
-        touched = [names[id(p)] for p in floats]
+        alone = {id(p) for layer in excluded for p in layer.parameters(recurse=False)}
+        # A layer that shares its weights with an excluded one is excluded too.
+        excluded = [layer for layer in layers.values() if alone & {id(p) for p in layer.parameters(recurse=False)}]
+        untouched = {
+            id(value)
+            for layer in excluded
+            for value in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+        }
+        floats, buffers = (
+            {name: value for name, value in values if value.dtype == torch.float32 and id(value) not in untouched}
+            for values in (net.module.named_parameters(), net.module.named_buffers())
+        )
+        touched = list(floats)
         if not floats:
             raise InputError(
                 f"{net.spec} has no float32 weights that {self.name} could change",
@@ -54,9 +63,10 @@ class Fp16(ModuleCompressor):
             )
         clipped = 0
         with torch.no_grad():
-            for parameter in floats:
-                clipped += int((parameter.abs() > largest).sum())
-                parameter.clamp_(-largest, largest)
+            for value in (*floats.values(), *buffers.values()):
+                large = torch.isfinite(value) & (value.abs() > largest)  # infinite values of masks stay infinite
+                clipped += int(large.sum())
+                value.copy_(torch.where(large, value.clamp(-largest, largest), value))
         # The whole module is converted; excluded layers are then restored.
         retained = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in excluded]
         net.module.to(kind)
@@ -70,7 +80,8 @@ class Fp16(ModuleCompressor):
         # Products of two activations are also computed in half precision, unless layers are excluded.
         touched += [part.name for part in inventory.parts if part.family.endswith(" of activations") and not excluded]
         touched += [name for name, value in net.module.named_buffers() if value.dtype == kind and name not in touched]
-        facts = {"weights": sum(p.numel() for p in floats), "clipped": clipped, "excluded_layers": len(excluded)}
+        size = sum(value.numel() for value in floats.values())
+        facts = {"weights": size, "clipped": clipped, "excluded_layers": len(excluded)}
         return {**facts, "coverage": inventory.account(touched, {}, "excluded, or not of float32")}, None
 
 

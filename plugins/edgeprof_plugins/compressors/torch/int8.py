@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +104,11 @@ class Int8Static(_Int8):
         net, inventory = self._load_net(source, data, seed)
         calibration = Calibration(data, net.inputs(), parameters["samples"])
         program, open_batch = _export_program(net)
+        layers = _layer_weights(program, net)
         feeds = _batch_samples(torch, net, calibration, open_batch=open_batch)
         quantised = _quantise(program, _make_quantizer(net, parameters), feeds, label="int8-static · calibration")
-        facts = _compare_outputs(net, quantised, feeds[:32]) | {"coverage": _integer_account(inventory, quantised, net)}
+        account = _integer_account(inventory, layers, quantised, net)
+        facts = _compare_outputs(net, quantised, feeds[:32]) | {"coverage": account}
         if not facts["int8_mac_share"]:
             raise InputError(
                 f"int8-static finds nothing to quantise in {net.spec}: no float convolution or dense layer is left",
@@ -128,9 +131,11 @@ class Int8Dynamic(_Int8):
         feeds = [_noise_inputs(torch_model.require(), net, seed)]
         # No engine has a dynamic int8 kernel for convolutions here: quantising them would only make them slower.
         quantizer = _make_quantizer(net, parameters, dense_only=True, is_dynamic=True)
-        quantised = _quantise(_export_program(net)[0], quantizer, feeds)
+        program, _ = _export_program(net)
+        layers = _layer_weights(program, net)
+        quantised = _quantise(program, quantizer, feeds)
         remedy = "Use int8-static, with calibration data."
-        account = _integer_account(inventory, quantised, net) | {"remedy": remedy}
+        account = _integer_account(inventory, layers, quantised, net) | {"remedy": remedy}
         facts = _compare_outputs(net, quantised, feeds) | {"coverage": account}
         if not facts["int8_mac_share"]:
             raise InputError(
@@ -159,6 +164,7 @@ class Qat(_Int8):
         with torch_model.quiet():
             net.module.train()
             program, _ = _export_program(net)
+            layers = _layer_weights(program, net)
             net.module.eval()
             prepared = tools.prepare_qat_pt2e(program, quantizer)
             tools.allow_exported_model_train_eval(prepared)
@@ -177,7 +183,7 @@ class Qat(_Int8):
             quantised = tools.convert_pt2e(prepared)
         facts |= {
             "int8_mac_share": int8_share(quantised, net),
-            "coverage": _integer_account(inventory, quantised, net),
+            "coverage": _integer_account(inventory, layers, quantised, net),
             **self._write(net, quantised, target, parameters),
         }
         torch_train.finish(run)
@@ -455,18 +461,33 @@ _LAYERS = frozenset({"aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.
 _NOT_COVERED = "torchao's quantiser leaves it in float: excluded, or no layer that it knows"
 
 
-def _integer_account(inventory: Inventory, program: Any, net: Net) -> dict[str, Any]:
-    """The coverage in integers; the program keeps the order of layers but not their names, so shapes identify them."""
-    waiting: dict[tuple[int, ...], list[str]] = {}
-    shapes = {name: tuple(value.shape) for name, value in net.module.named_parameters()}
-    for part in inventory.parts:
-        if part.name in inventory.used and part.name in shapes:
-            waiting.setdefault(shapes[part.name], []).append(part.name)
-    changed = []
-    for shape, _, quantised in _weighted_layers(program, net):
-        name = waiting[shape].pop(0) if waiting.get(shape) else ""
-        changed += [name] if quantised and name else []
-    return inventory.account(changed, {}, _NOT_COVERED)
+def _layer_weights(program: Any, net: Net) -> list[str]:
+    """The weights of the convolutions and dense layers of an exported program in order; "" where they are computed."""
+    first: dict[int, str] = {}  # a shared weight has several names, and the inventory uses the first
+    names = {
+        name: first.setdefault(id(value), name) for name, value in net.module.named_parameters(remove_duplicate=False)
+    }
+    return [
+        names.get(str(node.args[1].target), "") if node.args[1].op == "get_attr" else ""
+        for node in program.graph.nodes
+        if str(node.target) in _LAYERS
+    ]
+
+
+def _integer_account(inventory: Inventory, weights: Sequence[str], quantised: Any, net: Net) -> dict[str, Any]:
+    """The coverage in integers.
+
+    Args:
+        inventory: Of the float model.
+        weights: From ``_layer_weights``; a quantised program has the same layers in the same order, without names.
+        quantised: The quantised program.
+        net: The float model, for its example inputs.
+    """
+    uses: dict[str, list[bool]] = {}
+    for name, (_, _, in_integers) in zip(weights, _weighted_layers(quantised, net), strict=True):
+        uses.setdefault(name, []).append(in_integers)
+    shares = {name: Fraction(sum(flags), len(flags)) for name, flags in uses.items() if name and any(flags)}
+    return inventory.account(shares, {}, _NOT_COVERED)
 
 
 def _is_dequantised(node: Any) -> bool:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.shared.coverage import Part, coverage, whole
+from edgeprof_plugins.compressors.shared.finite import require_finite
 from edgeprof_plugins.compressors.torch.model import WEIGHTED, quiet, require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
+    from fractions import Fraction
 
 #: Families of parameters that no layer multiplies with.
 _LOOSE = frozenset({"Embedding", "other"})
@@ -72,6 +75,7 @@ class Inventory:
             used = inventory.used.get(name, Used())
             size = int(value.numel())
             if layer and value.dim() >= 2:
+                _require_finite(name, value)
                 kind = family if family not in _LOOSE else used.op
                 inventory.parts.append(Part(name, kind, size, inventory._macs(used)))
             elif size > 1:
@@ -96,7 +100,7 @@ class Inventory:
         weights = {
             name: value
             for name, value in _float_tensors(module).items()
-            if name in layers and value.layout == require().strided
+            if name in layers and value.layout == require().strided and value.numel()
         }
         if not weights:
             raise InputError(
@@ -105,12 +109,23 @@ class Inventory:
             )
         return weights
 
-    def account(self, changed: Iterable[str], why: Mapping[str, str], otherwise: str) -> dict[str, Any]:
-        """Return the coverage of a method that changed these parameters."""
-        account = coverage(self.parts, whole(changed), why, otherwise)
+    def account(
+        self, changed: Iterable[str] | Mapping[str, Fraction], why: Mapping[str, str], otherwise: str
+    ) -> dict[str, Any]:
+        """Return the coverage of a method that changed these parameters, or these shares of them."""
+        shares = changed if isinstance(changed, Mapping) else whole(changed)
+        account = coverage(self.parts, shares, why, otherwise)
         if not self.known:
             account["macs"]["reason"] = "the model does not say what its inputs are"
         return account
+
+
+def _require_finite(name: str, value: Any) -> None:
+    torch = require()
+    values = value.detach()
+    if value.layout != torch.strided:
+        values = values.coalesce().values() if value.layout == torch.sparse_coo else values.values()
+    require_finite("this model", name, values.to(torch.float32 if value.element_size() < 8 else value.dtype).numpy())
 
 
 def _float_tensors(module: Any) -> dict[str, Any]:

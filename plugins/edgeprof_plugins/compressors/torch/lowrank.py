@@ -5,6 +5,7 @@ This saves weights only where the rank r is below m·n / (m + n); other layers s
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError
@@ -35,8 +36,15 @@ class LowRank(ModuleCompressor):
         before = count(net.module)
         layers: dict[str, dict[str, Any]] = {}
         unchanged: dict[str, str] = {}
+        users = Counter(id(value) for _, value in net.module.named_parameters(remove_duplicate=False))
         for name, layer in list(net.module.named_modules()):
             if not name or not _is_factorable(torch, layer):
+                continue
+            if users[id(layer.weight)] > 1:
+                unchanged[name] = "several layers use its weights"
+                continue
+            if not layer.weight.numel():
+                unchanged[name] = "its weights have no values"
                 continue
             matrix = to_numpy(layer.weight).reshape(layer.weight.shape[0], -1)
             left, right, share = factors(matrix, parameters)

@@ -74,7 +74,8 @@ class Prune24(ModuleCompressor):
         if not done:
             raise InputError(
                 f"no weight of {net.spec} has a multiple of 4 input channels ({', '.join(skipped[:3])} …):"
-                " 2:4 sparsity has no place in it"
+                " 2:4 sparsity has no place in it",
+                remedy="Use prune, which takes any shape.",
             )
         account = inventory.account(changed, why, _ENOUGH)
         facts = {"layers": len(done), "reached": 0.5, "skipped": skipped, "coverage": account}

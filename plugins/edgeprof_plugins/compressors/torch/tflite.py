@@ -6,9 +6,7 @@ megabytes.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +14,11 @@ import numpy as np
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.errors import VariantError
 from edgeprof.reasons import Code
+from edgeprof_plugins.compressors.shared.silence import silence_stderr
 from edgeprof_plugins.compressors.torch import model as torch_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
@@ -44,12 +43,12 @@ class ExportTflite(Compressor):
     ) -> dict[str, Any]:
         torch = torch_model.require()
         os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")
-        with _silence_stderr():
+        with silence_stderr():
             converter = torch_model.require("litert-torch", "litert_torch", extra="torch-tflite")
             interpreter = torch_model.require("ai-edge-litert", "ai_edge_litert.interpreter", extra="torch-tflite")
         net = torch_model.load(source, data, seed=seed)
         net.examples = _sample_batch(torch, net, parameters["batch"])
-        with torch_model.quiet(), _silence_stderr(), torch.no_grad():
+        with torch_model.quiet(), silence_stderr(), torch.no_grad():
             try:
                 content = bytes(converter.convert(net.module, net.examples).model_content())
             except Exception as error:
@@ -120,19 +119,3 @@ def _ordered_outputs(interpreter: Any) -> list[Any]:
     runner = interpreter.get_signature_runner("serving_default")
     names = sorted(runner.get_output_details(), key=lambda name: int(name.rpartition("_")[2]))
     return [details[runner.get_output_details()[name]["name"]] for name in names]
-
-
-@contextlib.contextmanager
-def _silence_stderr() -> Iterator[None]:
-    """Silence stderr: the C++ part of the converter writes messages there on which a user cannot act."""
-    sys.stderr.flush()
-    saved_stderr = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved_stderr, 2)
-        os.close(saved_stderr)
-        os.close(null)

@@ -38,6 +38,7 @@ REMEDY = install_command("keras", "tensorflow")
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tensorflow-aarch64", "tf-nightly")
 CALLS = ("graph", "call", "predict")
 OPTIONS = ("call", "signature")
+DEFAULTS = {"call": "graph", "signature": "serving_default"}
 #: Pattern of an error of Keras or TensorFlow, its meaning, and the remedy.
 KNOWN_ERRORS = (
     (
@@ -78,25 +79,20 @@ class Keras(Runtime):
         return Availability(version, reason, None if version else REMEDY)
 
     def devices(self) -> List[str]:
-        count = len(_library().config.list_physical_devices("GPU"))
+        count = len(import_tensorflow().config.list_physical_devices("GPU"))
         return ["cpu"] + (["gpu"] if count == 1 else ["gpu:{}".format(number) for number in range(count)])
 
     def import_library(self) -> None:
-        _library().keras.layers  # noqa: B018 - this access imports Keras
+        import_tensorflow().keras.layers  # noqa: B018 - this access imports Keras
 
     def load(self, path: str, options: LoadOptions) -> Session:
         if not os.path.exists(path):
             raise LoadError("{} does not exist".format(path))
         settings = _settings(options)
-        code = None if embedded_code.is_code_allowed() else find_code(path)
-        if code is not None:
-            raise LoadError(
-                "{} carries {}, which would run its author's code".format(os.path.basename(path), code),
-                embedded_code.REMEDY,
-            )
-        tf = _library()
+        refuse_code(path)
+        tf = import_tensorflow()
         _configure(tf, options)
-        session = (_saved_model if os.path.isdir(path) else _keras_model)(tf, path, settings)
+        session = open_session(tf, path, settings)
         session.facts.update(
             call=settings["call"],
             threads=str(options.threads or "default"),
@@ -132,26 +128,31 @@ class TensorFlowSession(Session):
         direct: Optional[Callable[[Sequence[Any]], Call]] = None,
     ) -> None:
         self._tf, self._direct = tf, direct
-        self._function = tf.function(function, autograph=False)
+        #: The object that TensorFlow loaded: the variables exist as long as it does.
+        self.loaded: Any = None
+        self.function = tf.function(function, autograph=False)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.facts = {"library": "tensorflow {}".format(tf.__version__)}
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         try:
-            values = _leaves(self._function(*self._tensors(feeds)))
+            values = self.call(*self._tensors(feeds))
         except (self._tf.errors.OpError, ValueError, TypeError) as error:
             raise LoadError("TensorFlow cannot run the model on these inputs: {}".format(_first_line(error))) from error
+        return {spec.name: np.array(values[spec.name].numpy()) for spec in self.outputs}
+
+    def call(self, *tensors: Any) -> Dict[str, Any]:
+        """Return the outputs by name, as tensors; the inputs are tensors in order."""
+        values = _leaves(self.function(*tensors))
         names = [spec.name for spec in self.outputs]
-        if set(names) != set(values):
-            values = dict(zip(names, values.values()))
-        return {name: np.array(values[name].numpy()) for name in names}
+        return values if set(names) == set(values) else dict(zip(names, values.values()))
 
     def bind(self, feeds: Dict[str, Any]) -> Call:
         tensors = self._tensors(feeds)
         if self._direct is not None:
             return self._direct([np.asarray(feeds[spec.name]) for spec in self.inputs])
         specs = [self._tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
-        concrete = self._function.get_concrete_function(*specs)
+        concrete = self.function.get_concrete_function(*specs)
         if not self._tf.config.get_visible_devices("GPU"):
             return lambda: concrete(*tensors)
 
@@ -161,7 +162,7 @@ class TensorFlowSession(Session):
         return on_device
 
     def close(self) -> None:
-        self._function = self._direct = None
+        self.function = self._direct = self.loaded = None
         with contextlib.suppress(Exception):
             self._tf.keras.backend.clear_session()
 
@@ -169,7 +170,49 @@ class TensorFlowSession(Session):
         return [self._tf.constant(feeds[spec.name], dtype=spec.dtype) for spec in self.inputs]
 
 
-def _opened(tf: Any, path: str) -> Any:
+def refuse_code(path: str) -> None:
+    """Refuse a model that would run its author's code, unless ``--allow-code`` was given; Keras is not imported.
+
+    Raises:
+        LoadError: the model carries code, or is not complete.
+    """
+    code = None if embedded_code.is_code_allowed() else find_code(path)
+    if code is not None:
+        raise LoadError(
+            "{} carries {}, which would run its author's code".format(os.path.basename(path.rstrip(os.sep)), code),
+            embedded_code.REMEDY,
+        )
+
+
+def open_session(tf: Any, path: str, settings: Optional[Dict[str, str]] = None) -> TensorFlowSession:
+    """Open a model on the device that TensorFlow uses, after ``refuse_code``.
+
+    Args:
+        tf: The module tensorflow.
+        path: A file, or the folder of a SavedModel.
+        settings: ``call`` and ``signature``; None: the defaults.
+
+    Raises:
+        LoadError: TensorFlow does not load it.
+    """
+    chosen = dict(DEFAULTS, **(settings or {}))
+    if os.path.isdir(path):
+        return _saved_model(tf, path, chosen)
+    model = _open_model(tf, path)
+    if not model.inputs:
+        raise LoadError(
+            "{} does not describe its inputs: it was saved before it was built".format(os.path.basename(path)),
+            "Give its first layer an Input, or call it once, and save it again.",
+        )
+    return session_of(tf, model, chosen["call"])
+
+
+def _open_model(tf: Any, path: str) -> Any:
+    """Open a .keras or .h5 file without its optimizer and losses.
+
+    Raises:
+        LoadError: Keras does not load it.
+    """
     is_safe = {"safe_mode": not embedded_code.is_code_allowed()}
     if "safe_mode" not in inspect.signature(tf.keras.models.load_model).parameters:  # before TensorFlow 2.13
         is_safe = {}
@@ -181,15 +224,9 @@ def _opened(tf: Any, path: str) -> Any:
             raise _load_error(path, error) from None
 
 
-def _keras_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSession:
-    model = _opened(tf, path)
-    given = model.inputs
-    if not given:
-        raise LoadError(
-            "{} does not describe its inputs: it was saved before it was built".format(os.path.basename(path)),
-            "Give its first layer an Input, or call it once, and save it again.",
-        )
-    inputs = _specs(given, "input")
+def session_of(tf: Any, model: Any, call: str = "graph") -> TensorFlowSession:
+    """Return the session of a Keras model with inputs; ``call`` is one of CALLS."""
+    inputs = _specs(model.inputs, "input")
     outputs = _specs(model.outputs, "output", getattr(model, "output_names", None))
     structure = getattr(model, "input", None)  # a Sequential that has not been called yet has none
 
@@ -202,7 +239,7 @@ def _keras_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
         return model(packed(tensors), training=False)
 
     def direct(arrays: Sequence[Any]) -> Call:
-        if settings["call"] == "predict":
+        if call == "predict":
             batch, fed = max(len(arrays[0]), 1), packed(arrays)
             return lambda: model.predict(fed, batch_size=batch, verbose=0)
         tensors = packed([tf.constant(array) for array in arrays])
@@ -210,7 +247,8 @@ def _keras_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
             return lambda: model(tensors, training=False)
         return lambda: [value.numpy() for value in _leaves(model(tensors, training=False)).values()]
 
-    session = TensorFlowSession(tf, function, inputs, outputs, None if settings["call"] == "graph" else direct)
+    session = TensorFlowSession(tf, function, inputs, outputs, None if call == "graph" else direct)
+    session.loaded = model
     session.facts["keras"] = str(getattr(tf.keras, "__version__", "unknown"))
     return session
 
@@ -240,8 +278,8 @@ def _saved_model(tf: Any, path: str, settings: Dict[str, str]) -> TensorFlowSess
         return signature(**{spec.name: tensor for spec, tensor in zip(inputs, tensors)})
 
     session = TensorFlowSession(tf, function, inputs, outputs)
+    session.loaded = loaded
     session.facts["signature"] = wanted
-    session._loaded = loaded  # type: ignore[attr-defined]  # noqa: SLF001 - keeps the model's variables alive
     return session
 
 
@@ -267,7 +305,12 @@ def _leaves(value: Any, name: str = "output") -> Dict[str, Any]:
     return {name: value}
 
 
-def _library() -> Any:
+def import_tensorflow() -> Any:
+    """Import TensorFlow, without the messages of its start.
+
+    Raises:
+        LoadError: it cannot be imported.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with warnings.catch_warnings():
@@ -285,7 +328,7 @@ def _settings(options: LoadOptions) -> Dict[str, str]:
                 "Keras has no option {}={}".format(key, value),
                 "It takes {}; call is one of {}.".format(", ".join(OPTIONS), ", ".join(CALLS)),
             )
-    return dict({"call": "graph", "signature": "serving_default"}, **options.options)
+    return dict(DEFAULTS, **options.options)
 
 
 def _configure(tf: Any, options: LoadOptions) -> None:

@@ -16,6 +16,8 @@ import torch
 from edgeprof.artifact import recognise
 from edgeprof.compression.variant import make_variant, parse_chain
 from edgeprof.errors import EdgeprofError
+from edgeprof.evaluation.load import load_dataset
+from edgeprof.plugins import PluginHost
 from edgeprof_plugins.compressors import methods
 from tests.plugins.compressors.torch import places
 
@@ -89,6 +91,53 @@ def test_dynamic_int8_answers_nearly_as_the_weights_in_127_steps(name: str, tmp_
     )
     with torch.no_grad():
         expect_answer(program, net, 0.05)
+
+
+def dequantised(program: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The 8-bit weights of a program times their scales, and the scale of each, from its graph."""
+    found = []
+    for node in program.graph.nodes:
+        if "dequantize_per_channel" in str(node.target):
+            codes, scales, zeros = (getattr(program, str(argument.target)) for argument in node.args[:3])
+            assert codes.dtype == torch.int8
+            assert not zeros.any()
+            shape = [1] * codes.dim()
+            shape[node.args[3]] = -1
+            steps = scales.reshape(shape).expand(codes.shape)
+            found.append((codes * steps, steps))
+    return found
+
+
+@pytest.mark.parametrize("name", ["dense", "convolution", "attention"])
+def test_static_int8_holds_each_weight_within_half_a_step_of_its_channel(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    net = getattr(places, name)()
+    x = np.random.default_rng(0).standard_normal((32, *net.example_inputs.shape[1:])).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    made, recipe = make_variant(
+        recognise(f"{FILE}:{name}"), parse_chain("int8-static"), COMPRESSORS, tmp_path / "out",
+        load_dataset(str(tmp_path / "x.npz"), PluginHost()), isolated=False,
+    )  # fmt: skip
+    program, weights = torch.export.load(made.target).module(), dict(net.named_parameters())
+    stored = dequantised(program)
+    for key in net.layers:
+        before = weights[key].detach()
+        others = tuple(range(1, before.dim()))
+        (values, steps) = next(
+            pair for pair in stored if pair[0].shape == before.shape and ((pair[0] - before).abs() <= pair[1]).all()
+        )
+        assert ((values - before).abs() <= 0.501 * steps).all()
+        # torchao divides the range by the 255 steps from -128 to 127.
+        largest = before.abs().amax(dim=others, keepdim=True)
+        assert torch.allclose(steps, (largest / 127.5).expand(before.shape), rtol=1e-4)
+        with torch.no_grad():
+            weights[key].copy_(values)
+    account = recipe[-1]["facts"]["coverage"]
+    assert account["weights"]["changed"] == sum(weights[key].numel() for key in net.layers)
+    products = 2 * places.ROWS * places.STEPS**2 * places.OUTER if name == "attention" else 0
+    assert account["macs"]["total"] == net.macs
+    assert account["macs"]["changed"] == net.macs - products
+    expect_answer(program, net, 0.1)  # the inputs are rounded too, to 7 bits where 8 would saturate
 
 
 def shared_of(program: Any, key: str) -> torch.Tensor:
