@@ -3,8 +3,8 @@
 from tests.docs.tool import load
 
 #: What was counted when these tests were last changed. Lower both when names become better; never raise them.
-MOST_EMPTY = 3
-MOST_ONE_WORD = 0.49
+MOST_EMPTY = 0
+MOST_ONE_WORD = 0.45
 
 
 names = load("names")

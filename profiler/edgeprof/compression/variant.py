@@ -208,9 +208,9 @@ def make_variant(
                     )
 
             name = chain_name(steps)
-            made = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
-            _require_made(made, folder, f"{stem(source)}.{safe(name)}")
-            variant, recipe = made
+            answer = apart(work, label=name, limit_s=timeout_s, folder=folder) if isolated else work()
+            _require_variant_in_folder(answer, folder, f"{stem(source)}.{safe(name)}")
+            variant, recipe = answer
             final = _install_files(variant, directory)
     except OSError as error:
         raise _cannot_write(directory, error) from error
@@ -313,11 +313,11 @@ def _apply_step(
         raise VariantError(f"{tool.name} failed on {label}: {type(error).__name__}: {error}") from error
 
 
-def _require_made(made: object, folder: Path, name: str) -> None:
+def _require_variant_in_folder(answer: Any, folder: Path, name: str) -> None:
     """Check what a child process says that it made, before its files are moved: the process may have been confined.
 
     Args:
-        made: The answer of the process.
+        answer: The answer of the process.
         folder: The folder in which alone it was to write.
         name: The beginning of the names of all its files.
 
@@ -325,7 +325,6 @@ def _require_made(made: object, folder: Path, name: str) -> None:
         VariantError: The answer names other files, or has another form.
     """
     try:
-        answer: Any = made
         variant, recipe = answer
         path, root = variant.path, folder.resolve()
         is_valid = isinstance(variant, Artifact) and path in variant.files
@@ -339,7 +338,7 @@ def _require_made(made: object, folder: Path, name: str) -> None:
         is_valid = False
     if not is_valid:
         raise VariantError(
-            f"{name} broke the connection to its process: what came is no variant in its folder", code=Code.CRASHED
+            f"{name} broke the connection to its process: its answer is not a variant in its folder", code=Code.CRASHED
         )
 
 
