@@ -271,7 +271,7 @@ def test_a_process_can_name_no_files_but_its_own(model, tmp_path, monkeypatch, c
         send(pipe, kind, CLAIMS[claim](*content, mine) if kind == "made" else content)
 
     monkeypatch.setattr(answers, "send_answer", lie)
-    with pytest.raises(VariantError, match="no variant in its folder") as caught:
+    with pytest.raises(VariantError, match="not a variant in its folder") as caught:
         make_variant(recognise(str(model)), parse_chain("tag"), COMPRESSORS, directory)
     assert caught.value.code == "crashed"
     assert [path.name for path in directory.iterdir()] == ["mine.txt"]
