@@ -4,8 +4,8 @@ Time, memory and joules of a network do not depend on the values of its weights,
 on a device. They find nothing: for real detections, use the weights that you trained (README.md).
 
 The architecture is written from its description in J. Terven, D.-M. Córdova-Esparza and J.-A. Romero-González, "A
-Comprehensive Review of YOLO Architectures in Computer Vision", Machine Learning and Knowledge Extraction 5(4), 2023,
-section 5 on YOLOv8; no code, configuration or weights of Ultralytics were used. A test compares the number of
+Comprehensive Review of YOLO Architectures in Computer Vision", Machine Learning and Knowledge Extraction 5(4), 2023
+(doi:10.3390/make5040083); no code, configuration or weights of Ultralytics were used. A test compares the number of
 parameters with the published 3.2 and 11.2 million. The files can be used under the licence of this repository.
 """
 
