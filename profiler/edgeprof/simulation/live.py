@@ -98,6 +98,8 @@ class LiveBoard:
         self._stop = threading.Event()
         self._registers: Registers | None = None
         self.started = self.stopped = 0.0
+        #: The longest time (s) between two updates of the files, which showed an old value meanwhile.
+        self.longest_pause_s = 0.0
         #: The exception that ended the thread early, if any.
         self.failure: Exception | None = None
 
@@ -315,7 +317,8 @@ class LiveBoard:
                 due = self.started + (math.floor((now - self.started) / tick) + 1) * tick
                 # A plain sleep, because waiting for the event with a time limit takes 50 % more CPU time.
                 time.sleep(max(0.0, due - time.monotonic()))
-                now = max(due, time.monotonic())
+                before, now = now, max(due, time.monotonic())
+                self.longest_pause_s = max(self.longest_pause_s, now - before)
                 self.step(now)
         except Exception as error:  # noqa: BLE001 - the owner of the board, in another thread, reports it
             self.failure = error
