@@ -40,6 +40,8 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 # Tests that run at the same time on this machine measure nothing that another could spoil: each process has its lock.
 os.environ["EDGEPROF_LOCK_DIR"] = tempfile.mkdtemp(prefix="edgeprof-locks-")
+# pytest-xdist sets it in its processes, where no output has a width.
+os.environ.pop("COLUMNS", None)
 # Tests call libraries directly too.
 telemetry.turn_off()
 # nohup leaves SIGHUP ignored, and a background job of a script SIGINT, in every process that tests start as well.

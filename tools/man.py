@@ -31,6 +31,7 @@ def context_of(names: list[str], command: click.Command) -> click.Context:
     click stores the help option in the command when it is asked for first, so any other context would change what the
     command answers later in the same process.
     """
+    command._help_option = None  # noqa: SLF001 - another context may have asked already
     top = cli.cli.make_context(names[0], [], resilient_parsing=True)
     return top if command is cli.cli else click.Context(command, parent=top, info_name=names[-1])
 

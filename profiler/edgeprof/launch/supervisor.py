@@ -384,11 +384,19 @@ class Worker:
         if not answer["ok"]:
             words = "\n".join(part for part in (self.last_words, answer.get("trace", "").strip()) if part)
             sentence = str(answer["message"])
-            # Most sentences of runtimes name the file.
-            if self._label not in sentence and self._spec.target not in sentence:
+            if not self._is_named_in(sentence):
                 sentence = f"{self._label}: {sentence}"
             raise VariantError(sentence, remedy=self._remedy(answer["remedy"]), code=answer["kind"], last_words=words)
         return answer, out
+
+    def _is_named_in(self, sentence: str) -> bool:
+        """Whether a sentence of the runtime names the model; a label such as ``model`` may be a mere word in it."""
+        is_file_name = "." in self._label
+        return (
+            sentence.startswith(self._label)
+            or self._spec.target in sentence
+            or (is_file_name and self._label in sentence)
+        )
 
     def _remedy(self, remedy: str | None) -> str | None:
         """The worker's remedy, with installation commands changed for the interpreter of ``--worker-python``."""

@@ -127,7 +127,7 @@ class TestHistory:
         (place / "data" / "results.sqlite3").write_text("no database " * 100)
         code, _, err = edgeprof("history")
         assert code == 2
-        assert "not a database" in err
+        assert "not a database" in " ".join(err.split())
 
 
 class TestLabels:

@@ -22,6 +22,7 @@ from edgeprof.energy.online import production
 from edgeprof.energy.online.production import ModelInProduction, Production
 from edgeprof.errors import UnavailableError
 from edgeprof.simulation.layouts import build
+from tests.clocks import turn_clock
 from tests.processes import ended
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def test_models_in_production_are_those_that_a_daemon_counts(monkeypatch: pytest
     clock = itertools.count(1000.0)
     monkeypatch.setattr(production, "usual_path", lambda: None)
     monkeypatch.setattr(production, "ask", lambda *_: {"models": [dict(counts)]})
-    monkeypatch.setattr(production.time, "monotonic", lambda: next(clock))
+    turn_clock(monkeypatch, monotonic=lambda: next(clock))
     looked = Production()
     assert looked.models() == []  # one look gives no rate
     counts |= {"inferences": 115, "with_energy": 100, "energy_j": 12.0}

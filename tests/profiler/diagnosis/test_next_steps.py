@@ -42,6 +42,9 @@ NO_STEP = {
     "microcontroller": "says what the model needs",
     "library-call": "advises what is the default",
     "memory-only": "says what the variant is good for",
+    "frame-rate": "names a stage; what varies its model is tried in tests/profiler/study/test_stages.py",
+    "stages": "says how the stages compare",
+    "estimated-cycles": "says what a compiler estimates",
     "accuracy": "is printed by bench, and sends to diagnose",
 }
 

@@ -214,5 +214,6 @@ def test_the_models_of_a_pipeline_are_found_again_in_its_name(models):
 def test_a_pipeline_with_other_models_is_another_model(folder):
     first, second = (recognise(f"{APP}:pipeline,detect={folder / name}") for name in ("detector.onnx", "worse.onnx"))
     assert first.sha256 != second.sha256
-    assert first.size_bytes == APP.stat().st_size + (folder / "detector.onnx").stat().st_size
+    assert {APP, folder / "detector.onnx"} < set(first.files)  # and the module beside it that it imports
+    assert first.size_bytes == sum(file.stat().st_size for file in first.files)
     assert first.name == "detector_app.py:pipeline,detect=detector.onnx"

@@ -208,7 +208,7 @@ def test_an_endless_pickle_is_given_up() -> None:
 DOORS = {
     "torch.export.load": {"embedded_code.py"},
     "pickle.load": set(),
-    "pickle.loads": set(),
+    "pickle.loads": {"cluster.py"},  # no file: what a host of the fleet answers, which has a certificate
     "joblib.load": set(),
     "yaml.load": set(),
     "eval": set(),

@@ -131,7 +131,7 @@ def test_the_bits_of_a_bfloat16_as_an_npz_holds_them_are_data_for_one():
 
 
 def test_a_sequence_has_no_random_data_and_an_optional_input_needs_none():
-    with pytest.raises(LoadError, match="'x', a sequence of float32") as caught:
+    with pytest.raises(LoadError, match="'x' of the type sequence of float32") as caught:
         random_feeds([spec(ANY_SHAPE, "sequence of float32")], {}, 1, 0)
     assert "x.0, x.1" in caught.value.remedy
     optional = [spec(ANY_SHAPE, "optional of float32")]

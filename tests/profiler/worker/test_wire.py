@@ -122,7 +122,7 @@ def test_names_that_are_missing_or_double_are_told_apart_by_their_place():
 
 
 def test_what_is_neither_numbers_nor_strings_is_named():
-    with pytest.raises(TypeError, match="'x' holds a set"):
+    with pytest.raises(TypeError, match="'x' holds an item of type set"):
         tensors.dump({"x": np.array([set()], dtype=object)})
     with pytest.raises(TypeError, match="'t' is datetime64"):
         tensors.dump({"t": np.array(["2026-01-01"], dtype="datetime64[D]")})

@@ -258,7 +258,7 @@ def test_dynamic_int8_of_a_convolutional_network_says_how_little_that_is(program
         (f"{NETS}:make", "prune-structured:amount=0", None, "amount=0"),
         (f"{NETS}:make", "low-rank:energy=0.9,rank=3", None, "not both"),
         (f"{NETS}:make", "low-rank:rank=999", None, "gets smaller"),
-        (f"{NETS}:make", "int8-weight", None, "export-onnx"),
+        (f"{NETS}:make", "int4-weight", None, "export-onnx"),
         (f"{NETS}:make", "fp16:exclude=stme", None, "stem"),
         (f"{NETS}:make", "int8-static:exclude=stme", Quarters(8), "stem"),
         (f"{NETS}:fails", "prune", None, "fails() failed: KeyError: 'weights' ("),
