@@ -274,6 +274,7 @@ class Cluster:
                     continue
                 if event["task"] not in still_open:
                     continue
+                still_open[event["task"]].was_held = True  # a host sent it, even if it was killed before a check saw it
                 outcome = _outcome(event, still_open[event["task"]])
                 if outcome is not None:
                     yield still_open.pop(event["task"]).task, outcome

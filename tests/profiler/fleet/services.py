@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -101,6 +102,18 @@ class Site:
     port: int
     certificates: Path
     desk: Path
+
+    def wait_until_it_listens(self, seconds: float = 60.0) -> None:
+        """Wait for a scheduler that was killed and is started again, which takes seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 5).close()
+            except OSError:  # noqa: PERF203 - it waits
+                assert time.monotonic() < deadline, f"nothing listens at port {self.port}"
+                time.sleep(0.1)
+            else:
+                return
 
 
 @contextlib.contextmanager
