@@ -53,7 +53,13 @@ def facts(found: Discovery) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.parametrize("board", sorted(BOARDS))
+#: The others take a second each, and differ little in what a bundle holds.
+QUICK = {"jetson-orin-nano", "x86-rapl"}
+
+
+@pytest.mark.parametrize(
+    "board", [pytest.param(board, marks=[] if board in QUICK else pytest.mark.slow) for board in sorted(BOARDS)]
+)
 def test_a_bundle_of_a_board_shows_the_same_channels_and_the_same_total(
     board: str, tmp_path: Path, host: PluginHost
 ) -> None:
