@@ -16,11 +16,12 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import language_folders
-from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.compressor import Compressor
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command, library_version
 from edgeprof_plugins.compressors.shared.coverage import EXCLUDED, Part, coverage, whole
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
+from edgeprof_plugins.compressors.torch.base import EXCLUDE
 from edgeprof_plugins.compressors.torch.model import names, quiet
 from edgeprof_plugins.compressors.torch.weight_only import GROUP
 
@@ -42,12 +43,7 @@ class Int8Weight(Compressor):
     takes = ("transformers",)
     changes = ("precision",)
     weight_bits = 8
-    parameters = (
-        GROUP,
-        Parameter(
-            "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
-        ),
-    )
+    parameters = (GROUP, EXCLUDE)
 
     def apply(
         self,

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.artifact import recognise
-from edgeprof.compression.compressor import Compressor
+from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof_plugins.compressors.torch import model as torch_model
 from edgeprof_plugins.compressors.torch import train as torch_train
 from edgeprof_plugins.compressors.torch.inventory import Inventory
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     from edgeprof.evaluation.dataset import Dataset
     from edgeprof_plugins.compressors.torch.model import Net
+
+
+#: The layers that a method with integer weights leaves alone.
+EXCLUDE = Parameter(
+    "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
+)
 
 
 class ModuleCompressor(Compressor):

@@ -27,7 +27,7 @@ from edgeprof.reasons import Code
 from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.torch import model as torch_model
 from edgeprof_plugins.compressors.torch import train as torch_train
-from edgeprof_plugins.compressors.torch.base import run_key
+from edgeprof_plugins.compressors.torch.base import EXCLUDE, run_key
 from edgeprof_plugins.compressors.torch.inventory import Inventory
 
 if TYPE_CHECKING:
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 _BACKEND = Parameter(
     "backend", "str", default="auto", choices=("auto", "x86", "arm"), help="whose rules (auto: the target's)"
-)
-_EXCLUDE = Parameter(
-    "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
 )
 #: Calibration samples in one batch.
 _AT_ONCE = 16
@@ -91,7 +88,7 @@ class Int8Static(_Int8):
     needs_data = "calibration"
     parameters = (
         _BACKEND,
-        _EXCLUDE,
+        EXCLUDE,
         Parameter("samples", "int", default=128, minimum=1, maximum=100_000, help="calibration samples used at most"),
     )
 
@@ -122,7 +119,7 @@ class Int8Dynamic(_Int8):
 
     name = "int8-dynamic"
     version = "1"
-    parameters = (_BACKEND, _EXCLUDE)
+    parameters = (_BACKEND, EXCLUDE)
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0
@@ -150,7 +147,7 @@ class Qat(_Int8):
     name = "qat"
     changes = ("precision", "weights")
     needs_data = "training"
-    parameters = (_BACKEND, _EXCLUDE, *torch_train.parameters(3, 1e-4))
+    parameters = (_BACKEND, EXCLUDE, *torch_train.parameters(3, 1e-4))
 
     def apply(
         self, source: Path, target: Path, parameters: Mapping[str, Any], data: Dataset | None, *, seed: int = 0

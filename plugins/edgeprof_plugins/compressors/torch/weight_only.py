@@ -11,7 +11,7 @@ from edgeprof.compression.compressor import Parameter
 from edgeprof.errors import InputError
 from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 from edgeprof_plugins.compressors.shared.magnitude import sqnr_db, worst
-from edgeprof_plugins.compressors.torch.base import ModuleCompressor
+from edgeprof_plugins.compressors.torch.base import EXCLUDE, ModuleCompressor
 from edgeprof_plugins.compressors.torch.model import names, quiet, require
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ class Int8Weight(ModuleCompressor):
     changes = ("precision",)
     weight_bits = 8
     version = "1"
-    parameters = (
-        GROUP,
-        Parameter(
-            "exclude", "str", default="", help="layers left in float, separated by spaces or |; name* for several"
-        ),
-    )
+    parameters = (GROUP, EXCLUDE)
 
     def change(self, net: Net, inventory: Inventory, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
         torch = require()

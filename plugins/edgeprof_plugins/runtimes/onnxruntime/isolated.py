@@ -55,7 +55,7 @@ def cut_out(
     for name in names:
         try:
             nodes[name] = graph.node(name)
-        except ValueError as error:  # noqa: PERF203 - as below
+        except ValueError as error:  # noqa: PERF203 - an unknown operator does not stop the others
             refused[name] = str(error)
     graph.record(feeds, list(nodes.values()))
     workloads: List[Workload] = []
