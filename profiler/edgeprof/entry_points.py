@@ -113,11 +113,11 @@ def _name_and_version(read: _Reader) -> tuple[str, str]:
         content = read("METADATA")
     except (OSError, KeyError):
         content = read("PKG-INFO")
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for line in content.partition(b"\n\n")[0].decode("utf-8", "replace").splitlines():
         key, _, value = line.partition(":")
-        found.setdefault(key.strip().lower(), value.strip())
-    return found.get("name") or "?", found.get("version") or "?"
+        headers.setdefault(key.strip().lower(), value.strip())
+    return headers.get("name") or "?", headers.get("version") or "?"
 
 
 def _parse_group(content: bytes) -> Iterator[tuple[str, str]]:
