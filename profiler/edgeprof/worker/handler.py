@@ -12,8 +12,7 @@ import resource
 import sys
 import time
 from array import array
-from itertools import zip_longest
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from edgeprof.worker import bursts, embedded_code, sandbox, standstill, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
@@ -318,7 +317,7 @@ class Handler:
     def _token_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         """The arrival times of the tokens of the requests in the last window that have a latency, over all sessions."""
         counts, seconds = array("q"), array("d")
-        for session, waking in zip_longest(self._sessions, self._waking, fillvalue=0):
+        for session, waking in self._sessions_and_waking_calls():
             more_counts, more_seconds = session.take_token_times()
             counts.extend(more_counts[waking:])
             seconds.extend(more_seconds[sum(more_counts[:waking]) :])
@@ -327,9 +326,14 @@ class Handler:
     def _stage_times(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         """The seconds of each stage in the frames of the last window that have a latency, over all sessions."""
         seconds = array("d")
-        for session, waking in zip_longest(self._sessions, self._waking, fillvalue=0):
+        for session, waking in self._sessions_and_waking_calls():
             seconds.extend(session.take_stage_times()[waking * request["stages"] :])
         return {}, [seconds.tobytes()]
+
+    def _sessions_and_waking_calls(self) -> Iterator[Tuple[Session, int]]:
+        """Each session, and how many of its calls in the last window have no latency."""
+        for number, session in enumerate(self._sessions):
+            yield session, self._waking[number] if number < len(self._waking) else 0
 
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()

@@ -68,7 +68,9 @@ def loaded(tmp_path: Path, target: str) -> tuple[Handler, dict[str, Any]]:
 
 def window(handler: Handler, **request: Any) -> Window:
     scenario = Scenario(batch=4)._asdict()
-    fields, blobs = handler.handle({"do": "window", "scenario": scenario, "seconds": 0.01, "quiet_s": 0.0, **request}, ())
+    fields, blobs = handler.handle(
+        {"do": "window", "scenario": scenario, "seconds": 0.01, "quiet_s": 0.0, **request}, ()
+    )
     assert fields["ok"], fields
     return Window.from_wire(fields, blobs[0])
 
