@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import sys
 import tarfile
 from pathlib import Path
@@ -18,11 +19,12 @@ from edgeprof.cli import udev
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.installation import install_command
-from edgeprof.plugins import PluginHost, PluginInfo
+from edgeprof.plugins import PluginHost, PluginInfo, points_of
 from edgeprof.roots import Roots
 from edgeprof.sensing.sensor import Channel, Sensor
 from edgeprof.simulation.layouts import build
 from edgeprof.worker.runtime import Availability
+from edgeprof_plugins.runtimes import smallest
 
 STATUSES = {"ok", "warn", "absent", "fail"}
 
@@ -297,6 +299,14 @@ def test_a_bundle_is_shown_and_written_and_read_as_a_tree(
     assert manifest["schema"] == "edgeprof.bundle/1"
     assert manifest["sensors"]["headline"]["power_w"] == here["headline"]["power_w"]
     assert {"python", "numpy", "kernel"} <= manifest["versions"].keys()
+    whole, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as on a full disk
+    try:
+        assert run(["doctor", "--bundle", str(file), "--yes", *board]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == whole
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_bundle_is_not_written_unasked(
@@ -319,3 +329,28 @@ def test_an_archive_is_unpacked_before_it_is_read(capsys: pytest.CaptureFixture[
     (tmp_path / "bug.tar.gz").write_bytes(b"")
     assert run(["sensors", "--sysfs-root", str(tmp_path / "bug.tar.gz")]) == 2
     assert "tar xf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shapes", "status", "words"),
+    [({}, "ok", "onnxruntime: ran a model"), ({"z": (1, 2)}, "fail", "z")],
+    ids=["as it is", "with an input that it has not"],
+)
+def test_doctor_runs_the_users_own_model(shapes, status: str, words: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "own.onnx").write_bytes(smallest.ONNX)
+    model = checks.OwnModel(str(tmp_path / "own.onnx"), shapes, {})
+    (check,) = checks._own_model(PluginHost(points_of("onnxruntime")), model)
+    assert (check.name, check.status) == ("model own.onnx", status)
+    assert words in check.detail
+
+
+def test_a_model_that_no_runtime_takes_or_that_is_none_is_a_failure_with_a_remedy(tmp_path: Path, capsys) -> None:
+    (tmp_path / "own.onnx").write_bytes(smallest.ONNX)
+    for spec in ("own.onnx", "missing.onnx"):
+        model = checks.OwnModel(str(tmp_path / spec), {}, {})
+        (check,) = checks._own_model(PluginHost(entry_points=[]), model)
+        assert check.status == "fail"
+        assert check.remedy
+    assert run(["doctor", "--input", "x=1x2"]) == 2
+    assert "--input goes with --model" in capsys.readouterr().err
