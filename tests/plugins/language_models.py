@@ -72,6 +72,6 @@ def check_language_runtime(
     """Call ``check_runtime`` in a process of its own, since the libraries have state of their own."""
     given = json.dumps([name, str(model), list(options), likelihoods])
     ran = subprocess.run(
-        [sys.executable, "-c", _CHECK, given], capture_output=True, text=True, timeout=250, check=False
+        [sys.executable, "-c", _CHECK, given], capture_output=True, text=True, timeout=550, check=False
     )
     assert ran.stdout.endswith("conforms\n"), ran.stderr[-2000:]
