@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, pairs, safety_options
+from edgeprof.cli.options import json_option, loading_options, no_color_option, pairs, safety_options
 from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     metavar="NAME=SHAPE[:DTYPE]",
     help="Shape of an input that the model leaves open.",
 )
+@loading_options
 @click.option(
     "--target",
     metavar="CPU|BOARD",
@@ -104,6 +105,8 @@ def command(model: str, **flags: Any) -> int:
             seed=flags["seed"],
             shapes=shapes,
             dtypes=dtypes,
+            loading_device=flags["device"],
+            options=pairs("--option", flags["options"]),
             timeout_s=flags["timeout_s"],
             fresh=flags["again"],
             device=device,

@@ -21,7 +21,7 @@ from edgeprof.compression.target import current_target
 from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain, stem
 from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
 from edgeprof.evaluation import evaluate
-from edgeprof.launch.choose import choose_runtime
+from edgeprof.launch.choose import choose_runtime, named_runtime
 from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.reasons import Code
 from edgeprof.results import files
@@ -53,6 +53,8 @@ def compress(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dtypes: Mapping[str, str] | None = None,
+    loading_device: str | None = None,
+    options: Mapping[str, str] | None = None,
     timeout_s: float = 120.0,
     fresh: bool = False,
     device: Target | None = None,
@@ -69,6 +71,8 @@ def compress(
         seed: The seed that makes the run repeatable.
         shapes: Input name → shape for the check of the variants, for shapes that the model leaves open.
         dtypes: Input name → dtype, for models that do not state it.
+        loading_device: The device that loads the variants in the check; None for the runtime's default.
+        options: The options of the runtime that loads them.
         timeout_s: The time limit for loading a variant in the check, seconds.
         fresh: Make existing variants again.
         device: The processor for which they are made; None for this machine's.
@@ -86,8 +90,8 @@ def compress(
     parsed = [(chain, parse_chain(chain)) for chain in chains]
     for _, steps in parsed:
         check_chain(steps, host.of("compressors"), source.format)
-    options = LoadOptions("", None, 1, dict(shapes or {}), {}, dict(dtypes or {}))
-    run = _Run(source, host, directory, data, seed, made_for, options, timeout_s)
+    loading = LoadOptions(loading_device or "", None, 1, dict(shapes or {}), dict(options or {}), dict(dtypes or {}))
+    run = _Run(source, host, directory, data, seed, made_for, loading, timeout_s)
     path = manifest_path(source, directory)
     before = _earlier_variants(path, source)
     asked = {chain_name(steps) for _, steps in parsed}
@@ -109,7 +113,8 @@ def compress(
     for chain, steps in parsed:
         name = chain_name(steps)
         known = None if fresh else before.get(name)
-        if shapes and known is not None and any(reason["code"] == "not_checked" for reason in known["reasons"]):
+        is_loadable = bool(shapes or loading_device or options)
+        if is_loadable and known is not None and any(r["code"] == "not_checked" for r in known["reasons"]):
             known = None  # it could not be checked in the earlier run, and can be now
         if known is not None and run.is_current(known, steps):
             note(f"{name}: already made")
@@ -213,7 +218,7 @@ class _Run:
             return error
         except VariantError as error:
             error.remedy = _OWN_NAN_REMEDY if not_finite else error.remedy
-            return error if (error.code == Code.NAN_OUTPUT) == not_finite else None
+            return error if error.code == failure.code else None
         return None
 
     def furthest_prefix(self, earlier: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> Made | None:
@@ -264,13 +269,14 @@ def check(
         UnavailableError: No installed runtime loads the model.
         VariantError: The model does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
-    runtime = choose_runtime(host, variant)
+    # A function that a compressor takes returns a PyTorch module, and is not itself what is run.
+    runtime = choose_runtime(host, variant, named_runtime(host, "pytorch") if variant.format == "python" else None)
     if runtime.is_for_language:
         options = options._replace(options={**_SHORT_REQUEST, **options.options})
     spec = WorkerSpec.of(
         runtime,
         variant.target,
-        options._replace(device=runtime.default_device),
+        options._replace(device=options.device or runtime.default_device),
         timeout_s=timeout_s,
         label=Path(variant.target).name,
     )

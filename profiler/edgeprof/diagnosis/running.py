@@ -65,8 +65,9 @@ def run(
         runtime = choose_runtime(host, model, named)
         shapes = inputs.shapes_for(graph)
         frames = {} if inputs.frames is None else {"frames": inputs.frames}
-        given = {**frames, **(options or {})}
-        loading = LoadOptions(runtime.default_device, None, 1, shapes, given, dict(inputs.dtypes))
+        given = {**frames, **inputs.options, **(options or {})}
+        device = inputs.device or runtime.default_device
+        loading = LoadOptions(device, None, 1, shapes, given, dict(inputs.dtypes))
         return Worker(WorkerSpec.of(runtime, model.target, loading, inputs=inputs.data, timeout_s=timeout_s))
 
     with contextlib.ExitStack() as stack:
