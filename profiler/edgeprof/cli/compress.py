@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     metavar="NAME=SHAPE[:DTYPE]",
     help="Shape of an input that the model leaves open.",
 )
+@click.option(
+    "--input-data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.npz",
+    help="Real inputs, one array per input name.",
+)
 @loading_options
 @click.option(
     "--target",
@@ -105,6 +111,7 @@ def command(model: str, **flags: Any) -> int:
             seed=flags["seed"],
             shapes=shapes,
             dtypes=dtypes,
+            input_data=flags["input_data"],
             loading_device=flags["device"],
             options=pairs("--option", flags["options"]),
             timeout_s=flags["timeout_s"],

@@ -53,6 +53,7 @@ def compress(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dtypes: Mapping[str, str] | None = None,
+    input_data: Path | None = None,
     loading_device: str | None = None,
     options: Mapping[str, str] | None = None,
     timeout_s: float = 120.0,
@@ -71,6 +72,7 @@ def compress(
         seed: The seed that makes the run repeatable.
         shapes: Input name → shape for the check of the variants, for shapes that the model leaves open.
         dtypes: Input name → dtype, for models that do not state it.
+        input_data: The inputs for the check of the variants, an .npz; None for random ones.
         loading_device: The device that loads the variants in the check; None for the runtime's default.
         options: The options of the runtime that loads them.
         timeout_s: The time limit for loading a variant in the check, seconds.
@@ -91,7 +93,7 @@ def compress(
     for _, steps in parsed:
         check_chain(steps, host.of("compressors"), source.format)
     loading = LoadOptions(loading_device or "", None, 1, dict(shapes or {}), dict(options or {}), dict(dtypes or {}))
-    run = _Run(source, host, directory, data, seed, made_for, loading, timeout_s)
+    run = _Run(source, host, directory, data, seed, made_for, loading, input_data, timeout_s)
     path = manifest_path(source, directory)
     before = _earlier_variants(path, source)
     asked = {chain_name(steps) for _, steps in parsed}
@@ -113,7 +115,7 @@ def compress(
     for chain, steps in parsed:
         name = chain_name(steps)
         known = None if fresh else before.get(name)
-        is_loadable = bool(shapes or loading_device or options)
+        is_loadable = bool(shapes or input_data or loading_device or options)
         if is_loadable and known is not None and any(r["code"] == "not_checked" for r in known["reasons"]):
             known = None  # it could not be checked in the earlier run, and can be now
         if known is not None and run.is_current(known, steps):
@@ -161,6 +163,7 @@ class _Run:
         seed: The seed that makes the run repeatable.
         device: The processor for which the variants are made.
         options: The options for loading a variant in the check.
+        inputs: The inputs for the check, an .npz; None for random ones.
         timeout_s: The time limit for loading a variant, seconds.
     """
 
@@ -171,6 +174,7 @@ class _Run:
     seed: int
     device: Target
     options: LoadOptions
+    inputs: Path | None
     timeout_s: float
 
     def make_entry(self, chain: str, steps: Sequence[Step], begun: Made | None) -> dict[str, Any]:
@@ -196,7 +200,7 @@ class _Run:
         entry["seconds"] = round(time.monotonic() - started, 3)
         entry["model"], entry["recipe"] = _model_facts(variant, Path(variant.target).name), recipe
         try:
-            check(variant, self.host, self.data, options=self.options, timeout_s=self.timeout_s)
+            self._check(variant, self.data)
         except UnavailableError as error:
             entry["reasons"] = [_not_checked(error)]
         except VariantError as error:
@@ -208,12 +212,14 @@ class _Run:
                 entry["status"], entry["reasons"] = "failed", [_failure_reason(error)]
         return entry
 
+    def _check(self, model: Artifact, data: Dataset | None) -> None:
+        check(model, self.host, data, options=self.options, inputs=self.inputs, timeout_s=self.timeout_s)
+
     def _source_problem(self, failure: VariantError) -> EdgeprofError | None:
         """Return why the original model fails the check in the same way as a variant; None if it does not."""
         not_finite = failure.code == Code.NAN_OUTPUT
         try:
-            data = self.data if not_finite else None
-            check(self.source, self.host, data, options=self.options, timeout_s=self.timeout_s)
+            self._check(self.source, self.data if not_finite else None)
         except UnavailableError as error:
             return error
         except VariantError as error:
@@ -261,7 +267,13 @@ class _Run:
 
 
 def check(
-    variant: Artifact, host: PluginHost, data: Dataset | None = None, *, options: LoadOptions, timeout_s: float = 120.0
+    variant: Artifact,
+    host: PluginHost,
+    data: Dataset | None = None,
+    *,
+    options: LoadOptions,
+    inputs: Path | None = None,
+    timeout_s: float = 120.0,
 ) -> None:
     """Check, in a separate process, that a model loads and gives finite outputs.
 
@@ -277,6 +289,7 @@ def check(
         runtime,
         variant.target,
         options._replace(device=options.device or runtime.default_device),
+        inputs=inputs,
         timeout_s=timeout_s,
         label=Path(variant.target).name,
     )

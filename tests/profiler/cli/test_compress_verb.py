@@ -208,7 +208,9 @@ def test_a_variant_with_an_open_shape_is_checked_with_the_shape_that_is_given(ed
         return [reason["code"] for reason in entry["reasons"]]
 
     assert reasons() == ["not_checked"]
-    assert reasons("--input", "x=1x5x64") == []
+    np.savez(tmp_path / "inputs.npz", x=np.ones((1, 5, 64), "float32"))
+    assert reasons("--input-data", str(tmp_path / "inputs.npz")) == []
+    assert reasons("--again", "--input", "x=1x5x64") == []
 
 
 @pytest.mark.parametrize(
