@@ -113,7 +113,7 @@ def test_all_is_the_sum_of_the_other_extras(pyproject: dict) -> None:
 def test_the_core_needs_only_what_a_small_board_can_carry(pyproject: dict) -> None:
     """Each is paid for by every 2 GB board; a new one is a decision, written down in docs/architecture.md."""
     names = {line.split(">")[0].split(";")[0].strip() for line in pyproject["project"]["dependencies"]}
-    assert names == {"click", "msgspec", "numpy", "platformdirs", "pluggy", "psutil", "tomli"}
+    assert names == {"click", "msgspec", "numpy", "pluggy", "psutil", "tomli"}
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 

@@ -180,7 +180,7 @@ def main() -> None:
         teacher = detect.load_detector(*detect.DETECTORS["yolox_nano"], LEAST_SCORE)
     except (OSError, ValueError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from None
-    lessons = [learn_from(teacher, frame, labels) for frame in frames]
+    lessons = [learn_from(teacher, frame.image, labels) for frame in frames]
     print(f"{len(lessons)} frames, {sum(len(lesson.classes) for lesson in lessons)} boxes of the teacher")
     student = train_student([lesson for lesson in lessons if len(lesson.classes)], len(labels), given.steps)
     student.example_inputs = (torch.zeros(1, 3, SIZE, SIZE),)

@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import agreement
 import detect
@@ -30,7 +30,7 @@ from images import SUFFIXES, find_model, read_frames, read_image
 import edgeprof
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from images import Found
 
@@ -54,13 +54,22 @@ DETECTORS = {
 MOST_FRAMES = 300
 
 
-def read_sources(sources: Iterable[str]) -> list[np.ndarray]:
+class Frame(NamedTuple):
+    """An image and the source that it was read from."""
+
+    image: np.ndarray
+    source: str
+
+
+def read_sources(sources: Iterable[str]) -> list[Frame]:
     """Return the frames of all sources.
 
     Raises:
         ValueError: there are fewer than four.
     """
-    frames = [frame for source in sources for frame in itertools.islice(read_frames(source), MOST_FRAMES)]
+    frames = [
+        Frame(image, source) for source in sources for image in itertools.islice(read_frames(source), MOST_FRAMES)
+    ]
     if len(frames) < 4:
         raise ValueError(
             f"the sources have {len(frames)} frames, too few to calibrate and to judge; give at least four"
@@ -68,7 +77,7 @@ def read_sources(sources: Iterable[str]) -> list[np.ndarray]:
     return frames
 
 
-def split_frames(frames: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+def split_frames(frames: Sequence[Frame]) -> tuple[Sequence[Frame], Sequence[Frame]]:
     """Return the frames that calibrate and train, and those that judge: every second one."""
     return frames[::2], frames[1::2]
 
@@ -103,12 +112,29 @@ def make_finder(stages: list[tuple[str, Callable]]) -> Finder:
     return edgeprof.pipeline(stages[:-1])
 
 
-def detector_row(name: str, file: Path, baseline: list[Found], variant: list[Found]) -> dict[str, Any]:
-    """Describe a variant of a detector by its agreement with the baseline."""
-    score = agreement.box_agreement(baseline, variant)
-    boxes = sum(int((one.scores >= agreement.REFERENCE_SCORE).sum()) for one in baseline)
-    row = _row(name, file, score, f"{len(baseline)} frames, {boxes} boxes of the baseline")
-    return {**row, "metric": "AP@.5", "reference": "baseline"}
+def detector_rows(
+    name: str, file: Path, sources: Sequence[str], baseline: Sequence[Found], variant: Sequence[Found]
+) -> Iterator[dict[str, Any]]:
+    """Describe a variant of a detector by its agreement with the baseline, in all frames and in those of each source.
+
+    Args:
+        name: The pipeline's name.
+        file: Its model.
+        sources: The source of each frame.
+        baseline: What the baseline found in each frame.
+        variant: What the variant found.
+    """
+    distinct = list(dict.fromkeys(sources))
+    for source in [None, *distinct] if len(distinct) > 1 else [None]:
+        chosen = [number for number, its in enumerate(sources) if source in {None, its}]
+        reference = [baseline[number] for number in chosen]
+        boxes = sum(int((seen.scores >= agreement.REFERENCE_SCORE).sum()) for seen in reference)
+        if source and not boxes:
+            continue  # there is nothing to agree with
+        score = agreement.box_agreement(reference, [variant[number] for number in chosen])
+        where = f" from {source}" if source else ""
+        row = _row(name, file, score, f"{len(reference)} frames{where}, {boxes} boxes of the baseline")
+        yield {**row, "metric": "AP@.5", "reference": "baseline", "source": source}
 
 
 def _row(name: str, file: Path, score: Score, samples: str) -> dict[str, Any]:
@@ -116,7 +142,7 @@ def _row(name: str, file: Path, score: Score, samples: str) -> dict[str, Any]:
     return {**row, "value": score.value, "ci95": score.ci95, "samples": samples}
 
 
-def judge_detectors(folder: Path, frames: list[np.ndarray]) -> list[dict[str, Any]]:
+def judge_detectors(folder: Path, frames: list[Frame]) -> list[dict[str, Any]]:
     calibrating, judging = split_frames(frames)
     rows = []
     for name, variants in DETECTORS.items():
@@ -124,23 +150,27 @@ def judge_detectors(folder: Path, frames: list[np.ndarray]) -> list[dict[str, An
         if (model := locate_model(file)) is None:
             continue
         detector = detect.load_detector(file, size, agreement.VARIANT_SCORE)
-        make_variants(model, np.concatenate([detector.tensor(detector.resize(frame)) for frame in calibrating]), folder)
+        make_variants(
+            model, np.concatenate([detector.tensor(detector.resize(frame.image)) for frame in calibrating]), folder
+        )
         find = make_finder(detector.stages())
-        baseline = [find(frame) for frame in judging]
+        baseline = [find(frame.image) for frame in judging]
         for variant in (name, *variants):
             file, size = detect.DETECTORS[variant]
             if (path := locate_model(file)) is not None:
                 find = make_finder(detect.load_detector(file, size, agreement.VARIANT_SCORE).stages())
-                rows.append(detector_row(f"detect.py:{variant}", path, baseline, [find(frame) for frame in judging]))
+                found = [find(frame.image) for frame in judging]
+                sources = [frame.source for frame in judging]
+                rows += detector_rows(f"detect.py:{variant}", path, sources, baseline, found)
     return rows
 
 
-def judge_embeddings(folder: Path, frames: list[np.ndarray], people: Path) -> list[dict[str, Any]]:
+def judge_embeddings(folder: Path, frames: list[Frame], people: Path) -> list[dict[str, Any]]:
     if (model := locate_model("MobileFaceNet.tflite")) is None:
         return []
     baseline = faces.Embedder(model)
     align = edgeprof.pipeline(faces.detection(baseline.size))
-    calibrating = [face for frame in split_frames(frames)[0] for face in align(frame).aligned]
+    calibrating = [face for frame in split_frames(frames)[0] for face in align(frame.image).aligned]
     names, known = read_people(people, align)
     if not calibrating:
         print("the frames show no faces, so the photos of the people calibrate too, on whose pairs they are judged")

@@ -7,16 +7,15 @@ its process id and its sockets).
 from __future__ import annotations
 
 import ctypes
-import importlib
 import json
-import operator
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from edgeprof.cli import streams
+from edgeprof.entry_points import EntryPoint
 from edgeprof.errors import EdgeprofError
 from edgeprof.plugins import sensor_points
 from edgeprof_exporters import configuration as table
@@ -35,45 +34,6 @@ _GIVEN = "_EDGEPROF_EXPORTER"
 _PR_SET_NAME = 15
 
 
-class Plugin(NamedTuple):
-    """An entry point, in the form that PluginHost takes."""
-
-    name: str
-    value: str
-    distribution: str
-    version: str
-
-    @property
-    def dist(self) -> Distribution:
-        return Distribution(self.distribution, self.version)
-
-    def load(self) -> Any:
-        """Import the module, and return it or its attribute.
-
-        Raises:
-            ImportError, AttributeError: the module or the attribute does not exist.
-        """
-        module, _, attribute = self.value.partition("[")[0].partition(":")  # extras, as in "a:b [c]", are ignored
-        target: Any = importlib.import_module(module.strip())
-        return operator.attrgetter(attribute.strip())(target) if attribute.strip() else target
-
-
-class Distribution(NamedTuple):
-    """The distribution that a plugin belongs to."""
-
-    name: str
-    version: str
-
-
-def sensor_plugins() -> list[Plugin]:
-    """The plugins that may bring sensors; the daemon has no room for the libraries of others, numpy among them."""
-    dists = ((point, point.dist) for point in sensor_points())
-    return [
-        Plugin(point.name, point.value, dist.name if dist else "?", dist.version if dist else "?")
-        for point, dist in dists
-    ]
-
-
 def become(flags: Mapping[str, Any], path: Path | None) -> None:
     """Replace this process by the daemon; this function does not return."""
     import subprocess  # noqa: PLC0415 - the daemon itself goes on without
@@ -84,7 +44,8 @@ def become(flags: Mapping[str, Any], path: Path | None) -> None:
         {
             "flags": {k: v for k, v in flags.items() if v not in (None, ())},
             "path": path and str(path),
-            "plugins": sensor_plugins(),
+            # The daemon has no room for the libraries of other plugins, numpy among them.
+            "plugins": sensor_points(),
         }
     )
     same = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
@@ -106,7 +67,7 @@ def main() -> int:
         import_client()
         from edgeprof_exporters.daemon import Daemon  # noqa: PLC0415 - the log must be there for what it says
 
-        plugins = [Plugin(*fields) for fields in asked["plugins"]]
+        plugins = [EntryPoint(*fields) for fields in asked["plugins"]]
         return Daemon(settings, lambda: table.load(asked["flags"], path=path)[0], plugins).run()
     except EdgeprofError as error:
         sys.stderr.write(f"edgeprof: {error.message}\n" + (f"  {error.remedy}\n" if error.remedy else ""))

@@ -8,7 +8,6 @@ read, each entry point loaded and each hook called in a try of its own; what goe
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import os
 import sys
@@ -19,16 +18,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 from edgeprof import hookspecs
+from edgeprof.entry_points import GROUP, EntryPoint, installed
 from edgeprof.errors import unknown
 from edgeprof.worker import telemetry
 
 if TYPE_CHECKING:
-    import importlib.metadata
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     import click
-
-GROUP = "edgeprof"
 
 #: hook → the key of ``registers`` in ``edgeprof plugins list --json``
 KINDS = {
@@ -45,7 +42,7 @@ KINDS = {
 
 
 class Point(Protocol):
-    """What the host asks of an entry point, as importlib.metadata has it."""
+    """What the host asks of an entry point, as edgeprof.entry_points and importlib.metadata have it."""
 
     @property
     def name(self) -> str: ...
@@ -103,15 +100,13 @@ class PluginHost:
         self.manager.add_hookspecs(hookspecs)
         self.plugins: list[PluginInfo] = []
         self._modules: dict[str, object] = {}
-        #: Name and version of each distribution; every look at one of them parses the whole metadata, with the README.
-        self._distributions: dict[int, tuple[str, str]] = {}
         self._registry: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS.values()}
         only = None if only is None else set(only)
         points = list(self._installed_entry_points() if entry_points is None else entry_points)
         for point in sorted(points, key=lambda p: p.name):
             self._load_plugin(point, only)
         for name in sorted((only or set()) - {point.name for point in points}):
-            near = difflib.get_close_matches(name, [point.name for point in points], n=1)
+            near = _nearest(name, [point.name for point in points], 0.6)
             reason = "EDGEPROF_PLUGINS names it, but no installed plugin is called so"
             reason += f"; did you mean {near[0]}?" if near else ""
             self.plugins.append(PluginInfo(name, "?", "?", status="failed", reason=reason))
@@ -225,9 +220,7 @@ class PluginHost:
 
     def _load_plugin(self, point: Point, only: set[str] | None) -> None:
         dist = point.dist
-        if dist and id(dist) not in self._distributions:
-            self._distributions[id(dist)] = dist.name, dist.version
-        info = PluginInfo(point.name, *self._distributions.get(id(dist), ("?", "?")))
+        info = PluginInfo(point.name, dist.name if dist else "?", dist.version if dist else "?")
         if only is not None and point.name not in only:
             info.status, info.reason = "skipped", "not named in EDGEPROF_PLUGINS"
             self.plugins.append(info)
@@ -299,37 +292,12 @@ class PluginHost:
         return register
 
 
-def installed(
-    broken: Callable[[str, str], None] = lambda _name, _reason: None,
-) -> Iterator[importlib.metadata.EntryPoint]:
-    """The entry points of all distributions, without loading any.
-
-    Args:
-        broken: Is told of a distribution with unreadable metadata, and why; it is then passed over.
-    """
-    import importlib.metadata  # noqa: PLC0415 - not for a process that is told its plugins
-
-    seen: set[str] = set()
-    for dist in importlib.metadata.distributions():
-        try:
-            points = list(dist.entry_points.select(group=GROUP))
-            name = (dist.name or "?").lower().replace("_", "-") if points else ""
-        except Exception as error:  # noqa: BLE001 - somebody else's broken metadata may raise anything
-            where = getattr(dist, "_path", None)
-            reason = f"its entry points cannot be read: {type(error).__name__}: {error}"
-            broken(getattr(where, "name", None) or "?", reason)
-            continue
-        if points and name not in seen:  # the first on sys.path is the one that imports find
-            seen.add(name)
-            yield from points
-
-
-def points_of(*names: str) -> list[importlib.metadata.EntryPoint]:
+def points_of(*names: str) -> list[EntryPoint]:
     """The installed entry points of these names, without loading any."""
     return [point for point in installed() if point.name in names]
 
 
-def sensor_points() -> list[importlib.metadata.EntryPoint]:
+def sensor_points() -> list[EntryPoint]:
     """The installed entry points that may bring sensors, without loading any.
 
     Everybody's, but those of edgeprof itself that bring something else: their imports are most of the memory and of the
@@ -358,16 +326,29 @@ def _refuse_misspelt(module: object) -> None:
         if isinstance(mark, dict):
             hook = mark.get("specname") or name
             if hook not in KINDS and not mark.get("optionalhook"):
-                near = difflib.get_close_matches(hook, KINDS, n=1)
+                near = _nearest(hook, KINDS, 0.6)
                 raise _RefusedError(
                     f"{hook} is no hook; " + (f"did you mean {near[0]}?" if near else _hooks_sentence())
                 )
         elif name in KINDS:
             raise _RefusedError(f"{name} is not marked with @hookimpl")
-        elif getattr(function, "__module__", None) == getattr(module, "__name__", ""):
-            near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.85)
+        elif getattr(function, "__module__", None) == getattr(module, "__name__", "") and _takes_a_registrar(function):
+            near = _nearest(name, KINDS, 0.85)
             if near:
                 raise _RefusedError(f"{name} is no hook; did you mean {near[0]}, marked with @hookimpl?")
+
+
+def _takes_a_registrar(function: Any) -> bool:
+    """Whether a function has the argument of a hook; names are compared only of those, since it takes long."""
+    code = getattr(function, "__code__", None)
+    return code is not None and not {"register", "cli"}.isdisjoint(code.co_varnames[: code.co_argcount])
+
+
+def _nearest(name: str, names: Iterable[str], cutoff: float) -> list[str]:
+    """The most similar one of the names, if its ratio of similarity is at least ``cutoff``."""
+    import difflib  # noqa: PLC0415 - only for a name that is wrong
+
+    return difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
 
 
 def _hooks_sentence() -> str:

@@ -143,15 +143,20 @@ def test_a_variant_is_made_and_judged(applications, shared_data, tmp_path, monke
     """The pruned FastestDet; the frames are drawn."""
     monkeypatch.setattr(applications.variants, "METHODS", {"FastestDet.onnx": ["prune:amount=0.2"]})
     monkeypatch.setattr(applications.variants, "DETECTORS", {"fastestdet": ["fastestdet_pruned", "student"]})
+    street, portrait = str(tmp_path / "street"), str(tmp_path / "portrait")
     applications.footage.write_footage(applications.footage.draw_street, tmp_path / "street", 4)
+    applications.footage.write_footage(applications.footage.draw_portrait, tmp_path / "portrait", 4)
     monkeypatch.setenv("VARIANTS", "")
-    monkeypatch.setattr(sys, "argv", ["variants.py", str(tmp_path / "build"), str(tmp_path / "street")])
+    monkeypatch.setattr(sys, "argv", ["variants.py", str(tmp_path / "build"), street, portrait])
     applications.variants.main()
     rows = json.loads((tmp_path / "build/variants.json").read_text())
-    assert [row["pipeline"] for row in rows] == ["detect.py:fastestdet", "detect.py:fastestdet_pruned"]
+    assert [(row["pipeline"].removeprefix("detect.py:"), row["source"]) for row in rows] == [
+        (name, source) for name in ("fastestdet", "fastestdet_pruned") for source in (None, street, portrait)
+    ]
     assert all(row["reference"] == "baseline" for row in rows)
-    assert rows[0]["value"] == 1.0
-    assert 0.0 <= rows[1]["value"] <= 1.0
+    assert all(row["value"] == 1.0 for row in rows[:3])
+    assert all(0.0 <= row["value"] <= 1.0 for row in rows[3:])
+    assert [row["samples"].split(" frames")[0] for row in rows] == ["4", "2", "2"] * 2
     assert "agreement with the baseline's boxes" in (tmp_path / "build/variants.md").read_text()
 
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from edgeprof.errors import InputError, UnavailableError
+from edgeprof.plugins import sensor_points
 from edgeprof_exporters import engine
 from edgeprof_exporters.configuration import Settings
 from edgeprof_exporters.daemon import Daemon
-from edgeprof_exporters.main import sensor_plugins
 from edgeprof_exporters.messages import Message
 from edgeprof_exporters.metric_names import BY_NAME, COLLECTORS
 from tests.exporters.conftest import EDGEPROF, samples
@@ -281,7 +281,7 @@ def test_a_sensor_that_vanishes_and_comes_back_is_shown_lost_and_then_read_again
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path))
     root = str(board.directory)
     settings = Settings(web_listen_address=["127.0.0.1:0"], sampling_sysfs_root=root, sampling_bridge_s=0.5)
-    daemon = Daemon(settings, lambda: settings, sensor_plugins())
+    daemon = Daemon(settings, lambda: settings, sensor_points())
     daemon.begin()
     try:
         address = daemon._server.addresses[0]

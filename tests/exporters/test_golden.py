@@ -19,7 +19,7 @@ pytest.importorskip("prometheus_client", reason="pip install 'edgeprof[exporter]
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeprof.plugins import PluginHost
+from edgeprof.plugins import PluginHost, sensor_points
 from edgeprof.roots import Roots
 from edgeprof.sensing.device.power_mode import mode_and_governor
 from edgeprof.sensing.discover import discover
@@ -30,7 +30,6 @@ from edgeprof_exporters import views
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import Encoder, Exposition, build_info
 from edgeprof_exporters.inferences import Inferences
-from edgeprof_exporters.main import sensor_plugins
 from edgeprof_exporters.messages import parse
 from edgeprof_exporters.push import rows_of
 from edgeprof_exporters.throttling import Throttling
@@ -68,7 +67,7 @@ def exposition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for rail, watts in zip(layout.rails, (6.0, 2.5, 1.25), strict=False):
         set_power(layout, rail, watts)
     roots = Roots.resolve(tmp_path / "board", None)
-    found = discover(PluginHost(sensor_plugins()), roots, ["ina3221", "jetson", "system", "thermal"], None)
+    found = discover(PluginHost(sensor_points()), roots, ["ina3221", "jetson", "system", "thermal"], None)
     turn_clock(
         monkeypatch,
         monotonic=lambda: clock.now,

@@ -1,12 +1,29 @@
-"""A small language model that the tests make themselves, in Hugging Face's format."""
+"""A small language model that the tests make themselves, in Hugging Face's format, and the conformance test of one."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgeprof.worker.runtime import LoadOptions
+
+_CHECK = """
+import json, os, sys
+from edgeprof.plugins import PluginHost
+from edgeprof.testing import check_runtime
+from edgeprof.worker.runtime import LoadOptions
+
+name, model, options, likelihoods = json.loads(sys.argv[1])
+runtime = PluginHost.from_environment().of("runtimes")[name]()
+check_runtime(runtime, model, likelihoods=likelihoods, options=LoadOptions(*options))
+print("conforms", flush=True)
+os._exit(0)  # some of the libraries crash when the interpreter ends
+"""
 
 CONFIG = {
     "model_type": "llama",
@@ -47,3 +64,14 @@ def byte_llama(path: Path) -> Path:
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|0|>", eos_token="<|1|>")
     fast.save_pretrained(path)
     return path
+
+
+def check_language_runtime(
+    name: str, model: Path, options: LoadOptions, likelihoods: tuple[list[int], list[float]] | None = None
+) -> None:
+    """Call ``check_runtime`` in a process of its own, since the libraries have state of their own."""
+    given = json.dumps([name, str(model), list(options), likelihoods])
+    ran = subprocess.run(
+        [sys.executable, "-c", _CHECK, given], capture_output=True, text=True, timeout=250, check=False
+    )
+    assert ran.stdout.endswith("conforms\n"), ran.stderr[-2000:]

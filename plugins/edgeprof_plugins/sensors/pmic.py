@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -80,6 +79,8 @@ def find(roots: Roots) -> list[Sensor]:
     if roots.is_live:
         if identify_board(roots).id != "raspberry-pi-5":
             return []
+        import shutil  # for the boards that need the program
+
         program = shutil.which("vcgencmd")
         if program is None:
             raise UnavailableError("vcgencmd is not installed", remedy="sudo apt install raspi-utils")

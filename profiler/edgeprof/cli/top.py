@@ -98,6 +98,7 @@ def _print_json(watch: Watch, state: _State, every_s: float, *, once: bool) -> N
 
 def _play_frames(watch: Watch, state: _State, every_s: float, style: Style, keys: int) -> None:
     """Draw frames until q, Ctrl-C or the end of stdin."""
+    from edgeprof.reporters.terminal import terminal_size
     from edgeprof.reporters.top_frame import History, draw
 
     history = History()
@@ -110,7 +111,7 @@ def _play_frames(watch: Watch, state: _State, every_s: float, style: Style, keys
             watch.mark()
         moment = state.moment(watch)
         history.add(moment.rails)
-        lines = draw(moment, history, style, keys=True)[: _terminal_height() - 1]
+        lines = draw(moment, history, style, keys=True)[: terminal_size()[1] - 1]
         # os.write bypasses the guard of stdout, which would remove these sequences; ``style.text`` has made all names
         # in the lines safe.
         frame = _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST
@@ -121,12 +122,6 @@ def _read_key(keys: int, seconds: float) -> bytes | None:
     """Wait up to ``seconds`` for a key, and return it; ``b""`` at the end of stdin, None if no key was pressed."""
     readable = select.select([keys], [], [], seconds)[0]
     return os.read(keys, 1) if readable else None
-
-
-def _terminal_height() -> int:
-    import shutil
-
-    return shutil.get_terminal_size((80, 24)).lines
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import sys
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
@@ -38,6 +38,20 @@ def together(text: str) -> str:
     return _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
 
 
+def terminal_size(columns: int = 80, lines: int = 24, environ: Mapping[str, str] | None = None) -> tuple[int, int]:
+    """Columns and lines of the terminal: COLUMNS and LINES, or else those of stdout, or else the given ones.
+
+    shutil.get_terminal_size does the same; its module imports zlib, bz2 and lzma.
+    """
+    environ = os.environ if environ is None else environ
+    try:
+        size = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else -1)
+    except (OSError, ValueError):  # no terminal; stdout is closed
+        size = os.terminal_size((0, 0))
+    asked = [int(text) if (text := environ.get(name, "")).isdecimal() else 0 for name in ("COLUMNS", "LINES")]
+    return asked[0] or size.columns or columns, asked[1] or size.lines or lines
+
+
 @dataclass(frozen=True)
 class Style:
     """What one stream can show.
@@ -59,7 +73,7 @@ class Style:
         terminal = stream.isatty()
         width = PLAIN_WIDTH
         if terminal or environ.get("COLUMNS", "").isdecimal():
-            width = shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
+            width = terminal_size(PLAIN_WIDTH, environ=environ)[0]
         color = terminal and not no_color and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         try:
             "".join(ASCII).encode(stream.encoding or "ascii")

@@ -12,19 +12,17 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprof import directories
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 def data_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """Return ``EDGEPROF_DATA_DIR``, or by default the platform's directory for a user's data."""
+    """Return ``EDGEPROF_DATA_DIR``, or by default the user's directory for data."""
     environ = os.environ if environ is None else environ
     given = environ.get("EDGEPROF_DATA_DIR")
-    if not given:
-        import platformdirs  # noqa: PLC0415 - where no directory is given
-
-        given = platformdirs.user_data_dir("edgeprof", appauthor=False)
-    return Path(given)
+    return Path(given) if given else directories.user_data(environ)
 
 
 def make_private(directory: Path, name: str) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SLACK_BYTES = 16 << 20
 #: Inferences and load-close cycles over which memory must not grow, and time after which fewer are enough (s).
 RUNS, CYCLES, BUDGET_S = 10_000, 6, 3.0
+#: Largest difference of a token's log-likelihood from a reference in float (nats). A wrong kernel differs by far more.
+LIKELIHOOD_SLACK = 0.002
 
 
 def check_runtime(
@@ -32,6 +34,7 @@ def check_runtime(
     *,
     feeds: Mapping[str, Any] | None = None,
     expected: Mapping[str, Any] | None = None,
+    likelihoods: tuple[Sequence[int], Sequence[float]] | None = None,
     options: LoadOptions | None = None,
     rtol: float = 1e-3,
     atol: float = 1e-4,
@@ -42,14 +45,17 @@ def check_runtime(
     ``bind``). Its workloads can be called repeatedly and in turns, and arrays that it has returned do not change. It
     refuses unknown devices and options, and missing, empty, truncated and damaged files, with a LoadError of one
     sentence; it refuses or converts a wrong dtype. It runs a batch if the first dimension is open, releases memory when
-    it is closed, and does not grow while it runs. The test takes a few seconds. The damaged files are loaded in this
-    process, so a library that crashes on them ends the test.
+    it is closed, and does not grow while it runs. A language model reports the time of each token of a request. The
+    test takes a few seconds. The damaged files are loaded in this process, so a library that crashes on them ends the
+    test.
 
     Args:
         runtime: The object that the plugin's factory returns.
         model: A model file, or ``FILE.py:attribute`` or ``module:attribute``.
         feeds: Input name → array; None: the model's own examples or random data.
         expected: Output name → array, the right answer for ``feeds``, from the library that trained the model.
+        likelihoods: For a language model: the tokens of a text, and the log-likelihoods of the last of them (nats) by
+            another implementation, as ``Session.log_likelihoods`` returns them. Each must agree within 0.002.
         options: Options for loading; None: the runtime's default device and number of threads.
         rtol: Relative tolerance of ``expected``.
         atol: Absolute tolerance of ``expected``.
@@ -69,6 +75,11 @@ def check_runtime(
         _check_bound(session, data, reference, rtol, atol)
         _check_workloads(session, data, reference, rtol, atol)
         _check_dtype(session, data, reference, rtol, atol)
+        if session.language() is not None:
+            _check_requests(session, data)
+        if likelihoods is not None:
+            _check_likelihoods(session, *likelihoods)
+            _require_same("run() after a text", session.run(data), reference, rtol, atol)
         _check_growth("the runtime", session, data)
     finally:
         session.close()
@@ -239,6 +250,38 @@ def _check_dtype(
 
 def _require_refused(session: Session, what: str, feeds: dict[str, Any]) -> None:
     require_error(LoadError, what, lambda: check_feeds(session.inputs, feeds))
+
+
+def _check_requests(session: Session, data: dict[str, Any]) -> None:
+    """Check that a request of a language model reports the time of each of its tokens, and its phases report none."""
+    language = session.language() or {}
+    missing = {"prompt_tokens", "generated_tokens", "depth", "context", "kv_type", "method"} - set(language)
+    require(not missing, f"language() lacks {', '.join(sorted(missing))}")
+    for workload in session.workloads():
+        call = session.bind_workload(workload.name, data)
+        session.take_token_times()
+        call()
+        counts, seconds = session.take_token_times()
+        if workload.name != "request":
+            require(not counts, f"the workload {workload.name!r} reports times of tokens, which belong to requests")
+            continue
+        require(
+            set(counts) == {language["generated_tokens"]} and len(seconds) == sum(counts),
+            f"a request for {language['generated_tokens']} tokens reports the times of {len(seconds)}",
+        )
+        require(min(np.diff(seconds, prepend=0.0)) >= 0, "the tokens of a request do not arrive in their order")
+
+
+def _check_likelihoods(session: Session, tokens: Sequence[int], reference: Sequence[float]) -> None:
+    """Check a text twice, since the first time must leave nothing behind."""
+    for _ in range(2):
+        found = session.log_likelihoods(tokens, len(tokens) - len(reference))
+        require(len(found) == len(reference), f"log_likelihoods() returns {len(found)} numbers, not {len(reference)}")
+        worst = float(np.abs(np.subtract(found, reference)).max())
+        require(
+            worst < LIKELIHOOD_SLACK,
+            f"the log-likelihood of a token differs from the reference by {worst:.3g}, more than {LIKELIHOOD_SLACK}",
+        )
 
 
 def _check_growth(what: str, session: Session, data: dict[str, Any]) -> None:

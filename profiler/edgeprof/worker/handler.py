@@ -80,6 +80,8 @@ class Handler:
             answer = failed_answer(failure.kind, failure.message, failure.remedy)
             return (dict(answer, trace=user_traceback()) if failure.__cause__ is not None else answer), []
         except LoadError as error:
+            if OUT_OF_MEMORY.search(error.message):
+                return failed_answer("out_of_memory", error.message, error.remedy or MORE_MEMORY), []
             return failed_answer("load_failed", error.message, error.remedy), []
         except KeyboardInterrupt:
             raise

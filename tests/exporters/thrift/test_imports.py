@@ -14,8 +14,8 @@ import sys
 from edgeprof_exporters.thrift.light import import_client
 import_client()
 import edgeprof_exporters.daemon, edgeprof_exporters.main
-from edgeprof_exporters.main import sensor_plugins
-for plugin in sensor_plugins():
+from edgeprof.plugins import sensor_points
+for plugin in sensor_points():
     if plugin.value.startswith("edgeprof_plugins.sensors."): plugin.load()
 print(*sorted(sys.modules))
 """
@@ -23,7 +23,7 @@ print(*sorted(sys.modules))
 
 def test_the_daemon_loads_no_library_that_is_large_and_that_it_does_not_need() -> None:
     # Which plugins there are is asked in another process, as when the daemon is started.
-    code = _CODE.replace("in sensor_plugins():", "in []:")
+    code = _CODE.replace("in sensor_points():", "in []:")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "edgeprof.sensing.sampler" in loaded

@@ -1,18 +1,15 @@
-"""What the daemon does without: prometheus-client's server, and package metadata."""
+"""What the daemon does without: prometheus-client's server."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import EntryPoint
 
 import pytest
 
 pytest.importorskip("prometheus_client", reason="pip install 'edgeprof[exporter]'")
 
-from edgeprof.plugins import PluginHost, points_of
-from edgeprof_exporters.main import Plugin, sensor_plugins
 
 _CODE = """
 import sys
@@ -54,25 +51,6 @@ def test_what_stood_in_says_so_where_somebody_uses_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "left out of the exporter's process" in done.stdout
-
-
-@pytest.mark.parametrize("value", ["os", "os:path", "os:path.join", "os : path", "os.path:join [an-extra]"])
-def test_a_plugin_is_loaded_as_its_entry_point_would_be(value: str) -> None:
-    assert Plugin("p", value, "d", "1").load() is EntryPoint("p", value, "edgeprof").load()
-
-
-@pytest.mark.parametrize("value", ["", "no.such.module", "os:no_such_name"])
-def test_a_plugin_that_cannot_be_loaded_is_named_and_costs_nobody_anything(value: str) -> None:
-    host = PluginHost([Plugin("p", value, "d", "1.5"), *points_of("thermal")])
-    (info,) = (info for info in host.plugins if info.name == "p")
-    assert (info.status, info.distribution, info.version) == ("failed", "d", "1.5")
-    assert "thermal" in host.of("sensors")
-
-
-def test_the_daemon_is_told_of_sensors_and_of_nothing_else_of_ours() -> None:
-    names = {plugin.name for plugin in sensor_plugins()}
-    assert {"ina3221", "rapl", "nvml", "meter"} <= names
-    assert not {"onnxruntime", "exporter", "dashboards", "topk"} & names
 
 
 def test_yaml_is_gone_when_a_file_has_been_read_and_there_again_for_the_next() -> None:

@@ -19,7 +19,7 @@ from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.plugins import PluginHost
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
-from tests.plugins.language_models import byte_llama
+from tests.plugins.language_models import byte_llama, check_language_runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +93,23 @@ def test_a_library_finds_a_text_as_likely_as_transformers_does(folder: Path, nam
     assert tokens == others
     assert np.abs(likelihoods - reference).max() < 0.002
     assert reference.std() > 0.1  # else nothing was compared
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("transformers", "torch"), ("ctranslate2", "ctranslate2"), ("onnxruntime-genai", "onnxruntime_genai")],
+)
+def test_conforms(folder: Path, name: str, module: str) -> None:
+    if not has(module):
+        pytest.skip(f"{module} is not installed (make test-runtimes)")
+    with worker("transformers", folder, chunk="96") as running:
+        running.load()
+        tokens, _ = running.text_tokens(TEXT.encode())
+        text = [int(token) for token in tokens[:96]]
+        reference = [float(value) for value in running.log_likelihoods(tokens[:96], 49)]
+    target = folder if name == "transformers" else converted(folder, name)
+    options = LoadOptions("cpu", 1, 1, {}, {"prompt": "24", "generate": "8", "chunk": "96"})
+    check_language_runtime(name, target, options, (text, reference))
 
 
 @pytest.mark.skipif(not has("openvino_genai"), reason="openvino-genai is not installed (make test-runtimes)")

@@ -21,6 +21,7 @@ from edgeprof.worker.token_engine import EngineSession
 from edgeprof_plugins.runtimes.llamacpp import runtime as plugin
 from edgeprof_plugins.runtimes.llamacpp.engines import LlamaEngine
 from edgeprof_plugins.runtimes.llamacpp.runtime import LlamaCpp
+from tests.plugins.language_models import check_language_runtime
 from tests.plugins.runtimes import numpy_llama
 from tests.profiler.artifact import gguf_files
 from tests.profiler.watching import Watcher
@@ -232,6 +233,17 @@ def test_it_finds_a_text_as_likely_as_the_reference_does(tmp_path: Path, library
         running.log_likelihoods(tokens[:128], 65)
         running.window(Scenario(), 0.01, "decode")
         assert running.infer({})["next_token"] == first
+
+
+@needs_library
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_conforms_and_finds_a_text_as_likely_as_the_reference_does(tmp_path: Path, library: str) -> None:
+    path = tmp_path / "reads.gguf"
+    path.write_bytes(gguf_files.llama(tokenizer=True))
+    tokens = list(range(40, 120))
+    reference = list(numpy_llama.log_likelihoods(numpy_llama.weights_of(path), tokens, 20))
+    options = LoadOptions("cpu", 1, 1, {}, {"prompt": "24", "generate": "8", "chunk": "128", "library": library})
+    check_language_runtime("llamacpp", path, options, (tokens, reference))
 
 
 @needs_library

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,51 @@ def test_an_operator_runs_alone_on_the_inputs_that_it_has_inside_the_model(worke
     assert worker.warm_up(0.01, 0.05, None, "gather").latency_s > 0
 
 
+def test_each_of_several_operators_without_a_name_is_the_one_of_the_profile(tmp_path: Path) -> None:
+    """Two products of the same type, of which one takes a thousand times as long as the other."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edgeprof_plugins.runtimes.onnxruntime.runtime import OnnxRuntime
+
+    weights = {name: np.ones(shape, "float32") for name, shape in {"small": (4, 64), "large": (64, 16000)}.items()}
+    path = models.onnx_graph(
+        tmp_path / "products.onnx",
+        [helper.make_node("MatMul", ["x", "small"], ["h"]), helper.make_node("MatMul", ["h", "large"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [64, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [64, 16000])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    with Worker(WorkerSpec.of(OnnxRuntime(), str(path), CPU)) as worker:
+        worker.load()
+        products = sorted(worker.profile(0.05).operators, key=lambda operator: operator.seconds)
+        isolated = worker.isolate([operator.name for operator in products])
+    assert isolated.refused == {}
+    short, long = isolated.workloads
+    assert short.units_per_call > 10 * long.units_per_call
+
+
+def test_the_time_of_an_operator_that_contains_a_graph_is_without_that_graphs_operators(tmp_path: Path) -> None:
+    from edgeprof_plugins.runtimes.onnxruntime.operators import kernels
+
+    def event(name: str, ts: int, dur: int) -> dict[str, object]:
+        return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur, "tid": 1, "args": {"op_name": name}}
+
+    run = {"cat": "Session", "name": "model_run", "ts": 0, "dur": 40}
+    ended = [event("Add", 1, 0), event("Neg", 1, 0), event("Exp", 3, 9), event("Mul", 12, 6), event("If", 3, 17)]
+    (tmp_path / "profile.json").write_text(json.dumps([*ended, event("Softmax", 20, 5), run]))
+    executed = [
+        (kernel.name, round(kernel.seconds * 1e6), kernel.is_inside) for kernel in kernels(tmp_path / "profile.json")
+    ]
+    assert executed == [
+        ("Add", 0, False),
+        ("Neg", 0, False),
+        ("If", 2, False),
+        ("Exp", 9, True),
+        ("Mul", 6, True),
+        ("Softmax", 5, False),
+    ]
+
+
 def test_operators_that_cannot_be_cut_out_are_named_with_the_reason(worker: Worker) -> None:
     isolated = worker.isolate(["branch", "no such operator", "gather"])
     assert [workload.name for workload in isolated.workloads] == ["gather"]
@@ -91,9 +137,10 @@ def test_the_values_of_a_call_alone_are_those_inside_the_model(path: Path) -> No
     from edgeprof_plugins.runtimes.onnxruntime.graph import taps
     from edgeprof_plugins.runtimes.onnxruntime.isolated import ExecutedGraph
 
-    options = onnxruntime.SessionOptions()
-    graph = ExecutedGraph(onnxruntime, options, lambda given: onnxruntime.InferenceSession(str(path), given))
     feeds = {"x": np.array([[1, 3, 2, 0]], "float32")}
+    graph = ExecutedGraph(
+        onnxruntime, onnxruntime.SessionOptions(), lambda given: onnxruntime.InferenceSession(str(path), given), feeds
+    )
     gather = graph.node("gather")
     graph.record(feeds, [gather])
     (inside,) = taps(path, ["row"], [feeds])

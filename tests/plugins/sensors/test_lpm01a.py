@@ -16,7 +16,7 @@ from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.sampler import Sampler
-from edgeprof_plugins.sensors import lpm01a
+from edgeprof_plugins.sensors import lpm01a, lpm01a_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,14 +71,14 @@ class Instrument:
 
     def _send_samples(self) -> None:
         lines = []
-        while self._sent < int((time.monotonic() - self._start_s) / lpm01a.SAMPLE_S):
+        while self._sent < int((time.monotonic() - self._start_s) / lpm01a_stream.SAMPLE_S):
             self._sent += 1
             if self._sent > self._ends_after:
                 lines.append("error: Overcurrent")
                 self._start_s = 0.0
                 break
             if not 500 <= self._sent < 500 + self._loses:
-                lines.append(f"{round(WATTS * lpm01a.SAMPLE_S * 1e9):04d}-09")
+                lines.append(f"{round(WATTS * lpm01a_stream.SAMPLE_S * 1e9):04d}-09")
             if self._sent == 300:
                 lines.append("event 00 ris")
             if self._sent % 1000 == 0:
@@ -98,7 +98,7 @@ class Instrument:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path) -> Iterator[None]:
-    monkeypatch.setattr(lpm01a, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(lpm01a_stream, "_ANSWER_S", 0.5)
     monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path))
     yield
     lpm01a.disconnect()

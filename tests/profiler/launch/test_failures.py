@@ -64,6 +64,12 @@ def test_an_abort_over_bad_alloc_is_out_of_memory(toy):
     assert fails(toy("run:bad_alloc")).code == "out_of_memory"
 
 
+def test_a_library_that_says_that_it_has_no_memory_is_out_of_memory(toy):
+    error = fails(toy("load:refuse_for_memory"))
+    assert error.code == "out_of_memory"
+    assert error.remedy == "Use a smaller batch or variant, or give it more memory."
+
+
 @pytest.mark.parametrize("what", ["hang", "hang_in_c"])
 def test_a_hang_is_ended_and_its_place_told(toy, what):
     worker = toy(f"run:{what}", timeout_s=3.0)

@@ -68,6 +68,10 @@ def refuse(_: str) -> None:
     raise LoadError("the toy is broken", "Buy another.")
 
 
+def refuse_for_memory(_: str) -> None:
+    raise LoadError("the toy does not load: std::bad_alloc")
+
+
 def devour(mebibytes: str) -> None:
     hoard = [np.ones(1 << 17) for _ in range(int(mebibytes))]
     raise AssertionError(f"all {len(hoard)} MiB were given")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
+from edgeprof.worker.language import Lengths, TokenClock
 from edgeprof.worker.runtime import Availability, LoadError, Runtime, Session, TensorSpec
 from edgeprof.worker.workload import INFERENCE, Workload
 
@@ -202,3 +203,72 @@ def test_what_does_not_conform_is_named(model, name):
             check_runtime(make(), model, feeds={"x": X}, expected={"y": 2 * X})
     finally:
         hoard.clear()
+
+
+class Talker(GoodSession):
+    """A language model that finds each token half as likely as the one before it."""
+
+    inputs = ()
+    outputs = (TensorSpec("next_token", (1,), "int64", None),)
+    lengths = Lengths(5, 3)
+
+    def __init__(self):
+        self.clock = TokenClock()
+
+    def run(self, feeds):
+        return {"next_token": np.array([7])}
+
+    def workloads(self):
+        return self.lengths.workloads()
+
+    def bind_workload(self, name, feeds):
+        return self.request if name == "request" else self.phase
+
+    def phase(self):
+        pass
+
+    def request(self):
+        self.clock.start()
+        for _ in range(3):
+            self.clock.token()
+        self.clock.end()
+
+    def take_token_times(self):
+        return self.clock.take()
+
+    def language(self):
+        return {**self.lengths.language_facts(), "method": "phase-windows"}
+
+    def log_likelihoods(self, tokens, first):
+        return [np.log(0.5) * n for n in range(first, len(tokens))]
+
+
+TEXT, REFERENCE = [4, 5, 6, 7], [-1.3863, -2.0794]
+
+
+def test_a_language_model_that_conforms_passes(model):
+    check_runtime(with_runtime(session=Talker), model, likelihoods=(TEXT, REFERENCE))
+
+
+def forgetful(session, tokens, first):
+    session.calls = getattr(session, "calls", 0) + 1
+    return [np.log(0.5) * n - 0.1 * (session.calls - 1) for n in range(first, len(tokens))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"language": lambda s: {"prompt_tokens": 5}}, "language() lacks context, depth"),
+        ({"request": Talker.phase}, "a request for 3 tokens reports the times of 0"),
+        ({"phase": Talker.request}, "'prefill' reports times of tokens"),
+        ({"take_token_times": lambda s: ([3], [0.3, 0.2, 0.4])}, "do not arrive in their order"),
+        ({"log_likelihoods": lambda s, tokens, first: [-0.7]}, "returns 1 numbers, not 2"),
+        ({"log_likelihoods": lambda s, tokens, first: [-1.3863, -2.0894]}, "differs from the reference by 0.01"),
+        ({"log_likelihoods": forgetful}, "differs from the reference by 0.1"),
+    ],
+)
+def test_each_fault_of_a_language_model_is_named(model, changes, says):
+    runtime = with_runtime(session=type("Changed", (Talker,), changes))
+    with pytest.raises(AssertionError) as caught:
+        check_runtime(runtime, model, likelihoods=(TEXT, REFERENCE))
+    assert says in str(caught.value)

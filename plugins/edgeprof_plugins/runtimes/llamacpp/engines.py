@@ -354,4 +354,5 @@ def _failure_reason() -> str:
 
 def _error_sentence(error: BaseException) -> str:
     """The message of an exception, without its advice on the package's own interface."""
-    return " ".join(str(error).split()).partition(" Run with verbose")[0] or type(error).__name__
+    sentence = re.split(r" Run with verbose|\. Common causes:", " ".join(str(error).split()))[0]
+    return sentence or type(error).__name__

@@ -4,6 +4,7 @@ ONNX Runtime writes the optimised graph to a file. The inputs of an operator are
 graph, and a model that consists of this operator alone is run on them, without further optimisation.
 """
 
+import collections
 import functools
 import os
 import re
@@ -17,6 +18,7 @@ import numpy as np
 from edgeprof.worker.runtime import IsolatedOperators, LoadError, install_command
 from edgeprof.worker.workload import Workload
 
+from . import operators
 from .refusals import first_line
 
 #: A call starts threads and binds outputs, which takes microseconds. The operator is therefore repeated in its model
@@ -49,7 +51,7 @@ def cut_out(
     Raises:
         LoadError: the executed graph cannot be written, or read.
     """
-    graph = ExecutedGraph(ort, options, again)
+    graph = ExecutedGraph(ort, options, again, feeds)
     nodes: Dict[str, Any] = {}
     refused: Dict[str, str] = {}
     for name in names:
@@ -77,18 +79,19 @@ class ExecutedGraph:
         ort: The module onnxruntime.
         options: The SessionOptions of the model; they are changed.
         again: Creates a session of the model from options.
+        feeds: The inputs of the model, as ONNX Runtime takes them.
 
     Raises:
         LoadError: the graph cannot be written, or read.
     """
 
-    def __init__(self, ort: Any, options: Any, again: Callable[[Any], Any]) -> None:
+    def __init__(self, ort: Any, options: Any, again: Callable[[Any], Any], feeds: Dict[str, Any]) -> None:
         self._ort, self._options = ort, options
-        self._model = _executed_model(options, again)
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL  # copies run one after the other
+        self._model = self._executed_model(again, feeds)
         self._weights = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._values: Dict[str, Any] = {}  # tensor → OrtValue
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is already optimised
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL  # copies run one after the other
 
     def node(self, name: str) -> Any:
         """The operator of this name.
@@ -97,9 +100,6 @@ class ExecutedGraph:
             ValueError: there is no such operator, or it cannot be cut out; the text says why.
         """
         alike = [node for node in self._model.graph.node if node.name == name]
-        if not alike:  # ONNX Runtime's profiler numbers operators without a name, the file does not
-            kind = name.rpartition("_")[0]
-            alike = [node for node in self._model.graph.node if not node.name and node.op_type == kind]
         if len(alike) != 1:
             raise ValueError("the graph has {} operators of this name".format(len(alike) or "no"))
         if any(attribute.HasField("g") or attribute.graphs for attribute in alike[0].attribute):
@@ -124,16 +124,10 @@ class ExecutedGraph:
         del tapped.graph.output[:]
         tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inside)
         try:
-            session = self._session(tapped)
-            binding = session.io_binding()
-            for node in session.get_inputs():
-                binding.bind_ortvalue_input(node.name, self._as_value(feeds[node.name]))
-            for name in inside:
-                binding.bind_output(name, "cpu")
-            session.run_with_iobinding(binding)
+            values = self._outputs(self._session(tapped), feeds, inside)
         except Exception as error:
             raise LoadError("the inputs of operators cannot be recorded: {}".format(first_line(error))) from None
-        self._values.update(zip(inside, binding.get_outputs()))
+        self._values.update(zip(inside, values))
 
     def repeat(self, node: Any) -> Tuple[Call, int]:
         """A call that runs an operator repeatedly on its recorded inputs, and how often it does."""
@@ -181,12 +175,21 @@ class ExecutedGraph:
     def _bound(self, model: Any) -> Tuple[Any, Any]:
         """A session, and a binding of its inputs to the recorded values."""
         session = self._session(model)
+        return session, self._binding(session, self._values, [node.name for node in session.get_outputs()])
+
+    def _outputs(self, session: Any, feeds: Dict[str, Any], names: Sequence[str]) -> List[Any]:
+        """The OrtValues of these outputs of a session for these inputs."""
+        binding = self._binding(session, feeds, names)
+        session.run_with_iobinding(binding)
+        return list(binding.get_outputs())
+
+    def _binding(self, session: Any, feeds: Dict[str, Any], names: Sequence[str]) -> Any:
         binding = session.io_binding()
         for node in session.get_inputs():
-            binding.bind_ortvalue_input(node.name, self._values[node.name])
-        for node in session.get_outputs():
-            binding.bind_output(node.name, "cpu")
-        return session, binding
+            binding.bind_ortvalue_input(node.name, self._as_value(feeds[node.name]))
+        for name in names:
+            binding.bind_output(name, "cpu")
+        return binding
 
     def _session(self, model: Any) -> Any:
         return self._ort.InferenceSession(model.SerializeToString(), self._options, providers=["CPUExecutionProvider"])
@@ -197,30 +200,61 @@ class ExecutedGraph:
             return value
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value).reshape(np.shape(value)))
 
+    def _executed_model(self, again: Callable[[Any], Any], feeds: Dict[str, Any]) -> Any:
+        """The model that ONNX Runtime makes of the file, its operators named as in ONNX Runtime's profile.
 
-def _executed_model(options: Any, again: Callable[[Any], Any]) -> Any:
-    """The model that ONNX Runtime makes of the file.
+        Raises:
+            LoadError: the graph cannot be written, or read.
+        """
+        try:
+            import onnx
+        except ImportError:
+            raise LoadError(
+                "operators are cut out of a model with onnx, which is not installed",
+                install_command("onnx-compress", "onnx"),
+            ) from None
+        options = self._options
+        folder = tempfile.mkdtemp(prefix="edgeprof-operators-")
+        try:
+            options.optimized_model_filepath = os.path.join(folder, "executed.onnx")
+            options.enable_profiling, options.profile_file_prefix = True, os.path.join(folder, "profile")
+            session = again(options)
+            model = onnx.load(options.optimized_model_filepath)
+            self._outputs(session, feeds, [node.name for node in session.get_outputs()])
+            _name_operators(model.graph.node, operators.kernels(session.end_profiling()))
+        except Exception as error:
+            raise LoadError("the executed graph cannot be written: {}".format(first_line(error))) from None
+        finally:
+            options.optimized_model_filepath, options.enable_profiling = "", False
+            shutil.rmtree(folder, ignore_errors=True)
+        return model
 
-    Raises:
-        LoadError: the graph cannot be written, or read.
+
+def _name_operators(nodes: Sequence[Any], executed: Sequence[operators.Kernel]) -> None:
+    """Give operators without a name that of the profile, which numbers them with numbers that the file does not have.
+
+    The file nearly always has the operators in the order in which ONNX Runtime executes them one after the other. In
+    another order, only those that are the only one of their type can be told apart.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise LoadError(
-            "operators are cut out of a model with onnx, which is not installed",
-            install_command("onnx-compress", "onnx"),
-        ) from None
-    folder = tempfile.mkdtemp(prefix="edgeprof-operators-")
-    try:
-        options.optimized_model_filepath = os.path.join(folder, "executed.onnx")
-        again(options)
-        return onnx.load(options.optimized_model_filepath)
-    except Exception as error:
-        raise LoadError("the executed graph cannot be written: {}".format(first_line(error))) from None
-    finally:
-        options.optimized_model_filepath = ""
-        shutil.rmtree(folder, ignore_errors=True)
+    executed = [kernel for kernel in executed if not kernel.is_inside]
+    if len(nodes) != len(executed) or not all(map(_may_be, nodes, executed)):
+        names = {node.name for node in nodes}
+        nodes = _only_ones([node for node in nodes if not node.name], lambda node: node.op_type)
+        executed = _only_ones([kernel for kernel in executed if kernel.name not in names], lambda kernel: kernel.type)
+        by_type = {kernel.type: kernel for kernel in executed}
+        nodes = [node for node in nodes if node.op_type in by_type]
+        executed = [by_type[node.op_type] for node in nodes]
+    for node, kernel in zip(nodes, executed):
+        node.name = kernel.name
+
+
+def _may_be(node: Any, kernel: operators.Kernel) -> bool:
+    return bool(node.op_type == kernel.type and node.name in ("", kernel.name))
+
+
+def _only_ones(values: Sequence[Any], kind: Callable[[Any], str]) -> List[Any]:
+    counts = collections.Counter(map(kind, values))
+    return [value for value in values if counts[kind(value)] == 1]
 
 
 def _seconds(call: Call) -> float:

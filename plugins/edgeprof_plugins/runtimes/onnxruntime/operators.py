@@ -16,6 +16,22 @@ MOST_CALLS = 300
 _SUFFIX = "_kernel_time"
 
 
+class Kernel:
+    """One execution of an operator.
+
+    Args:
+        event: What the profiler recorded.
+        is_inside: Whether the operator belongs to a graph that another operator contains.
+    """
+
+    def __init__(self, event: Dict[str, Any], is_inside: bool) -> None:
+        arguments = event.get("args", {})
+        self.type = str(arguments.get("op_name", ""))
+        self.name = event["name"][: -len(_SUFFIX)] or "{}_{}".format(self.type, arguments.get("node_index", "?"))
+        self.seconds = event["dur"] * 1e-6  # kernels() subtracts that of the operators of a graph that it contains
+        self.is_inside = is_inside
+
+
 def profile(options: Any, make: Callable[[Any], Tuple[Callable[[], Any], Any]], calls: int) -> OperatorProfile:
     """Run a session with the profiler enabled.
 
@@ -36,24 +52,39 @@ def profile(options: Any, make: Callable[[Any], Tuple[Callable[[], Any], Any]], 
         for _ in range(calls):
             run()
         seconds = (time.monotonic() - start) / calls
-        with open(session.end_profiling(), encoding="utf-8") as file:
-            events = json.load(file)
+        executed = kernels(session.end_profiling(), calls)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return OperatorProfile(_operators(events, calls), seconds)
+    sums: Dict[Tuple[str, str], float] = {}
+    for kernel in executed:
+        sums[kernel.name, kernel.type] = sums.get((kernel.name, kernel.type), 0.0) + kernel.seconds
+    return OperatorProfile([OperatorTime(name, kind, total / calls) for (name, kind), total in sums.items()], seconds)
 
 
-def _operators(events: List[Dict[str, Any]], calls: int) -> List[OperatorTime]:
-    """The mean time of each node over the last ``calls`` runs."""
+def kernels(path: str, calls: int = 1) -> List[Kernel]:
+    """Read from a profile the operators that were executed in the last ``calls`` inferences, in their order."""
+    with open(path, encoding="utf-8") as file:
+        events: List[Dict[str, Any]] = json.load(file)
     begins = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     begin = begins[-calls] if len(begins) >= calls else 0
-    sums: Dict[Tuple[str, str], float] = {}
-    for event in events:
-        name = str(event.get("name", ""))
-        if event.get("cat") != "Node" or not name.endswith(_SUFFIX) or event["ts"] < begin:
-            continue
-        arguments = event.get("args", {})
-        kind = str(arguments.get("op_name", ""))
-        key = (name[: -len(_SUFFIX)] or "{}_{}".format(kind, arguments.get("node_index", "?")), kind)
-        sums[key] = sums.get(key, 0.0) + event["dur"] * 1e-6
-    return [OperatorTime(name, kind, seconds / calls) for (name, kind), seconds in sums.items()]
+    timed = [
+        event
+        for event in events
+        if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_SUFFIX) and event["ts"] >= begin
+    ]
+    # An event is written when it ends: one that contains others after them, and those that take no whole microsecond in
+    # their order.
+    order = {id(event): index if event["dur"] == 0 else -index for index, event in enumerate(timed)}
+    timed.sort(key=lambda event: (event["ts"], -event["dur"], order[id(event)]))
+    executed: List[Kernel] = []
+    around: Dict[Any, List[Tuple[int, Kernel]]] = {}  # thread → the end and the operator of each graph that is open
+    for event in timed:
+        stack = around.setdefault(event.get("tid"), [])
+        while stack and event["ts"] >= stack[-1][0]:
+            stack.pop()
+        kernel = Kernel(event, is_inside=bool(stack))
+        if stack:
+            stack[-1][1].seconds -= kernel.seconds
+        executed.append(kernel)
+        stack.append((event["ts"] + event["dur"], kernel))
+    return executed

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprof import toml_files
+from edgeprof import directories, toml_files
 from edgeprof.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -107,13 +107,10 @@ _TOTAL_KEYS = ("name", "rails", "covers", "excludes")
 
 
 def config_directory(environ: Mapping[str, str] | None = None) -> Path:
-    """The directory of the user's own files: EDGEPROF_CONFIG, or else the platform's directory for configuration."""
+    """The directory of the user's own files: EDGEPROF_CONFIG, or else the user's directory for configuration."""
     environ = os.environ if environ is None else environ
-    if environ.get("EDGEPROF_CONFIG"):
-        return Path(environ["EDGEPROF_CONFIG"])
-    import platformdirs  # noqa: PLC0415 - only where boards are looked up
-
-    return platformdirs.user_config_path("edgeprof", appauthor=False)
+    given = environ.get("EDGEPROF_CONFIG")
+    return Path(given) if given else directories.user_config(environ)
 
 
 def load_boards(directory: Path | None = None) -> list[Board]:
