@@ -275,9 +275,9 @@ def _check_requests(session: Session, data: dict[str, Any]) -> None:
 def _check_likelihoods(session: Session, tokens: Sequence[int], reference: Sequence[float]) -> None:
     """Check a text twice, since the first time must leave nothing behind."""
     for _ in range(2):
-        likelihoods = session.log_likelihoods(tokens, len(tokens) - len(reference))
-        require(len(likelihoods) == len(reference), f"log_likelihoods() returns {len(likelihoods)} numbers, not {len(reference)}")
-        worst = float(np.abs(np.subtract(likelihoods, reference)).max())
+        values = session.log_likelihoods(tokens, len(tokens) - len(reference))
+        require(len(values) == len(reference), f"log_likelihoods() returns {len(values)} numbers, not {len(reference)}")
+        worst = float(np.abs(np.subtract(values, reference)).max())
         require(
             worst < LIKELIHOOD_SLACK,
             f"the log-likelihood of a token differs from the reference by {worst:.3g}, more than {LIKELIHOOD_SLACK}",
