@@ -27,12 +27,14 @@ from paired import about, machine, median_interval, parser, ratio_text, table, w
 
 from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.plugins import PluginHost
+from edgeprof.worker import telemetry
 from edgeprof.worker.runtime import LoadOptions
 from edgeprof.worker.scenario import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+telemetry.turn_off()  # for the bare loop of ONNX Runtime too, as in edgeprof's worker
 TARGET = (0.99, 1.01)
 #: Lengths of the language model's windows: a call decodes GENERATED − 1 tokens behind PROMPT tokens.
 PROMPT, GENERATED = 32, 33

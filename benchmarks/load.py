@@ -15,20 +15,20 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeprof.worker import telemetry
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
+telemetry.turn_off()  # before ONNX Runtime is first imported, because its telemetry would run in another thread
 #: The most inferences in one block.
 _MOST = 200_000
 
 
 def onnx_model(layers: int) -> Callable[[], Any]:
     """Return a call of a chain of 3×3 convolutions (16 channels, 32×32) in ONNX Runtime on one thread."""
-    from edgeprof.worker import telemetry
-
-    telemetry.turn_off()  # before ONNX Runtime is loaded, because its telemetry would run in another thread
     import numpy as np
     import onnx
     import onnxruntime

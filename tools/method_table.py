@@ -29,10 +29,12 @@ from edgeprof.compression.variant import make_variant, parse_chain  # noqa: E402
 from edgeprof.errors import EdgeprofError  # noqa: E402
 from edgeprof.evaluation.load import load_dataset  # noqa: E402
 from edgeprof.plugins import PluginHost  # noqa: E402
+from edgeprof.worker import telemetry  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+telemetry.turn_off()
 DOCUMENT = ROOT / "docs" / "compression.md"
 METHODS = {
     "onnx": [

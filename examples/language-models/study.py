@@ -24,6 +24,9 @@ from typing import Any
 
 import sizes
 
+from edgeprof.worker import telemetry
+
+telemetry.turn_off()
 TYPES = ("Q8_0", "Q4_K_M", "Q4_0")
 #: The name of the real model in --sizes.
 REAL = "smollm2-135m"

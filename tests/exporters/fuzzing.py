@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml  # noqa: F401 - the exporter imports it for one file and removes it, which takes longer than the file
+
 from edgeprof.energy.online.running_sum import History
 from edgeprof.errors import EdgeprofError
 from edgeprof.results import document

@@ -41,8 +41,8 @@ def main() -> int:
             faults += len(report.faults)
             print(
                 f"{reader.name:<14} {report.cases:>6} cases, {report.refused:>6} refused,"
-                f" slowest {report.slowest_s:.2f} s, most {report.most_bytes / 2**20:.0f} MiB,"
-                f" {len(report.faults)} faults",
+                f" {report.total_s:.0f} s of CPU time, slowest {report.slowest_s:.2f} s,"
+                f" most {report.most_bytes / 2**20:.0f} MiB, {len(report.faults)} faults",
                 flush=True,
             )
             for number, what in report.faults.items():

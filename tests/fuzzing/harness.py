@@ -58,6 +58,7 @@ class Report:
         cases: Files that were read.
         refused: How many of them were refused with a sentence.
         slowest_s: CPU seconds of the slowest case.
+        total_s: CPU seconds of all cases.
         most_bytes: The most memory that a case took beyond its file.
         faults: Case number → what was wrong.
     """
@@ -65,6 +66,7 @@ class Report:
     cases: int = 0
     refused: int = 0
     slowest_s: float = 0.0
+    total_s: float = 0.0
     most_bytes: int = 0
     faults: dict[int, str] = field(default_factory=dict)
 
@@ -105,6 +107,7 @@ def run(reader: Reader, cases: int, folder: Path, *, first: int = 0, most_faults
                 refused, seconds, grown = value
                 report.refused += refused
                 report.slowest_s = max(report.slowest_s, seconds)
+                report.total_s += seconds
                 report.most_bytes = max(report.most_bytes, grown)
     return report
 

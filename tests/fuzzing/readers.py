@@ -264,7 +264,7 @@ def _stored() -> bytes:
 def _graph(path: Path) -> object:
     from edgeprof.diagnosis.graph import read_graph
 
-    return read_graph(recognise(str(path)))
+    return read_graph(recognise(str(path)), _host())
 
 
 def _examples(pattern: str, biggest: int = 60_000) -> list[bytes]:

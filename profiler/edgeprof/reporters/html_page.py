@@ -281,7 +281,10 @@ def _cells(titles: Sequence[str], cells: Sequence[tuple[str, str]]) -> str:
 def _figure_text(cell: tuple[str, str]) -> str:
     """Write the text of a cell; the words "estimated" and "simulated" are put in a line of their own."""
     text = escape(" ".join(" ".join(cell).split()))
-    return re.sub(r" (estimated|simulated)$", r' <span class="provenance">\1</span>', text)
+    figure, _, last = text.rpartition(" ")
+    if figure and last in {"estimated", "simulated"}:
+        return f'{figure} <span class="provenance">{last}</span>'
+    return text
 
 
 def _value(cell: tuple[str, str]) -> str:

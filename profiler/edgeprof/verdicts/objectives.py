@@ -47,9 +47,11 @@ class CostObjective:
         if not self._known[index]:
             return np.zeros_like(self._known), self._known
         low, high = self._low[index] / self._high, self._high[index] / self._low
-        tied = ((low <= 1) & (high >= 1)) | ((low > 1 - RELEVANT) & (high < 1 + RELEVANT))
-        better = self._known & ~tied & (high < 1)
-        return better, ~(better | tied)
+        # A tie has 1 in its interval, or the whole interval near 1. An unknown cost is a nan: it is neither better nor
+        # tied, because no comparison with it is true.
+        better = (high < 1) & (low <= 1 - RELEVANT)
+        better_or_tied = (low <= 1) | (high < 1 + RELEVANT)
+        return better, ~better_or_tied
 
 
 class AccuracyObjective:

@@ -71,10 +71,11 @@ class _Beats:
 
     @staticmethod
     def _judge(objectives: Sequence[Objective], number: int) -> Mask:
-        verdicts = [objective.judge(number) for objective in objectives]
-        better = np.logical_or.reduce([better for better, _ in verdicts])
-        blocked = np.logical_or.reduce([obstacle for _, obstacle in verdicts])
-        return np.asarray(better & ~blocked, dtype=bool)
+        better, blocked = objectives[0].judge(number)
+        for objective in objectives[1:]:
+            also_better, also_blocked = objective.judge(number)
+            better, blocked = better | also_better, blocked | also_blocked
+        return better & ~blocked
 
     def row(self, number: int) -> Mask:
         """A mask of the variants that variant ``number`` beats."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -206,6 +207,51 @@ def test_a_library_that_does_nothing_but_report_is_not_imported(name: str, monke
     telemetry.turn_off()
     with pytest.raises(ImportError):
         importlib.import_module(name)
+
+
+#: Packages that report on their users unless that is turned off before they are imported.
+REPORTING = re.compile(
+    r"\b(?:import|from) [\w, ]*\b"
+    r"(onnxruntime|onnxruntime_genai|openvino|olive|transformers|huggingface_hub|litert_torch)\b"
+)
+
+
+def is_silenced(source: str) -> bool:
+    """Whether a program imports none of the packages that report, or first turns that off at its top level."""
+    lines = source.splitlines()
+    importing = [number for number, line in enumerate(lines, 1) if REPORTING.search(line)]
+    if not importing:
+        return True
+    silencing = [
+        node.lineno
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Expr) and re.search(r"turn_off\(\)|ORT_DISABLE_TELEMETRY", ast.unparse(node))
+    ]
+    at_once = [number for number in importing if not lines[number - 1].startswith(" ")]
+    return bool(silencing) and all(silencing[0] < number for number in at_once)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import onnxruntime\n",
+        "def run():\n    import numpy, onnxruntime\n",
+        "from onnxruntime import quantization\ntelemetry.turn_off()\n",
+        "def run():\n    telemetry.turn_off()\ndef look():\n    import onnxruntime\n",
+        "PROGRAM = 'import onnxruntime'\n",
+    ],
+)
+def test_a_program_that_lets_a_library_report_is_noticed(source: str):
+    assert not is_silenced(source)
+    assert is_silenced("telemetry.turn_off()\n" + source)
+
+
+def test_no_program_of_the_source_tree_lets_a_library_report():
+    """A user runs the tools, benchmarks and examples too, and so does who develops edgeprof."""
+    root = Path(__file__).parents[3]
+    programs = [file for name in ("benchmarks", "examples", "tools") for file in (root / name).rglob("*.py")]
+    assert len(programs) > 30
+    assert [str(file.relative_to(root)) for file in programs if not is_silenced(file.read_text("utf-8"))] == []
 
 
 def test_what_the_user_has_set_stays(monkeypatch):

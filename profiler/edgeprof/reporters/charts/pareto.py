@@ -235,11 +235,13 @@ def _place_label(words: str, point: tuple[float, float], color: str, taken: list
         (x + 26, y + 5, "start"),
         (x - 26, y + 5, "end"),
     ]
+    around = (x - 26 - wide, y - 40, 52 + 2 * wide, 80)  # all places
+    near = [other for other in taken if _overlap_area(around, other)]
     best, least = places[0], float("inf")
     for place in places:
         left = place[0] - {"start": 0.0, "end": wide, "middle": wide / 2}[place[2]]
         box = (left, place[1] - 12, wide, 15)
-        cost = sum(_overlap_area(box, other) for other in taken)
+        cost = sum(_overlap_area(box, other) for other in near)
         cost += 1e6 * (left < frame.left or left + wide > frame.width - 4 or box[1] < 4 or place[1] > frame.bottom)
         if cost < least:
             best, least = place, cost

@@ -48,15 +48,19 @@ def draw(result: Result, rows: Sequence[Row], width: float = svg.WIDE) -> str | 
     step = STRIP + TITLE + GAP
     height = TOP + step * len(drawn) - GAP + BOTTOM
     times = svg.Scale(min(0.0, strip.times_s[0]), strip.times_s[-1], LEFT, width - RIGHT)
+    across = [times.at(t) for t in strip.times_s]
     parts = [svg.x_axis(times, height - BOTTOM, TOP + TITLE, "seconds since the run began")]
     for n, row in enumerate(drawn):
         top = TOP + n * step + TITLE
         power = svg.Scale(0.0, high * 1.08, top + STRIP, top)
-        parts.append(_draw_strip(row, strip, times, power, top))
+        parts.append(_draw_strip(row, strip, times, across, power, top=top))
     return svg.drawing(width, height, f"power of {strip.channel} over the run", *parts)
 
 
-def _draw_strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale, top: float) -> str:
+def _draw_strip(
+    row: Row, strip: TraceStrip, times: svg.Scale, across: Sequence[float], power: svg.Scale, *, top: float
+) -> str:
+    """Draw one strip; ``across`` are the positions of the strip's times on their scale."""
     mean = row.variant.power_w.mean if row.variant.power_w else None
     what = "W mean in its windows" if times.end > svg.NARROW else "W"
     words = row.label + (f" · {mean:.2f} {what}" if mean is not None else "")
@@ -71,11 +75,13 @@ def _draw_strip(row: Row, strip: TraceStrip, times: svg.Scale, power: svg.Scale,
         )
         for w in row.variant.windows
     ]
-    inside = [any(w.start_s <= t <= w.end_s for w in row.variant.windows) for t in strip.times_s]
-    pairs = list(zip(strip.times_s, strip.power_w, inside, strict=True))
+    rest = [(x, power.at(p)) if p is not None else None for x, p in zip(across, strip.power_w, strict=True)]
     # The gray line continues where a window ends, so both lines include the sample at the edge.
-    points = [(times.at(t), power.at(p)) if p is not None and within else None for t, p, within in pairs]
-    rest = [(times.at(t), power.at(p)) if p is not None else None for t, p, _ in pairs]
+    windows = [(w.start_s, w.end_s) for w in row.variant.windows]
+    points = [
+        point if any(start <= t <= end for start, end in windows) else None
+        for t, point in zip(strip.times_s, rest, strict=True)
+    ]
     return svg.el(
         "g",
         svg.y_axis(power, LEFT, times.end, about=3),
