@@ -32,7 +32,7 @@ PYTEST_ARGS ?= -n auto --dist loadfile
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 HOURS ?= 2
 DEMO := examples/demo
-BENCHMARKS := startup harness benchmark_tools record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox fleet_door stages stage_overhead long_run reports
+BENCHMARKS := startup harness benchmark_tools record_overhead sampler_cost perturbation integration_error coverage truth compress integral_truth attacks thrift_prices sandbox fleet_door fleet_month stages stage_overhead long_run reports
 
 .PHONY: fuzz demo test lint bench-smoke soak attacks test-kernel test-systemd test-fleet test-onnx-suite docs site deb test-deb stranger test-fast coverage fix names clean
 .DELETE_ON_ERROR:
@@ -114,7 +114,7 @@ test-empty:
 test-fleet: $(VENV)/.develop
 	$(BIN)/python -m tests.profiler.fleet.faults
 	$(BIN)/python -m tests.profiler.fleet.faults --cluster --boards 6
-	EDGEPROF_FLEET=1 $(BIN)/python -m pytest -q -n0 tests/profiler/fleet/test_nat.py tests/profiler/fleet/test_cluster.py
+	EDGEPROF_FLEET=1 $(BIN)/python -m pytest -q -n0 tests/profiler/fleet/test_nat.py tests/profiler/fleet/test_cluster.py tests/profiler/fleet/test_jobqueue.py
 
 .PHONY: test-runtimes
 test-runtimes:

@@ -30,6 +30,7 @@ class Transformers(Runtime):
     formats = ("transformers",)
     libraries = ("transformers",)
     is_for_language = True
+    costly_options = (("dtype", "bfloat16", "computing in bfloat16"), ("dtype", "float32", "computing in float32"))
     concurrent = False
 
     def availability(self) -> Availability:

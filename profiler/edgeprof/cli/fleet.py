@@ -12,6 +12,7 @@ import click
 from edgeprof.cli import fleet_hosts
 from edgeprof.cli.fleet_options import (
     SCHEMA,
+    check_outputs,
     chosen_devices,
     engine_of,
     exit_code,
@@ -22,6 +23,7 @@ from edgeprof.cli.fleet_options import (
     say_failure,
     show_table,
     table_output_option,
+    write_output,
 )
 from edgeprof.cli.options import json_option, no_color_option
 
@@ -271,7 +273,6 @@ def report(inventory: Path, on: tuple[str, ...], *, output: tuple[Path, ...], as
     were obtained in the same way. All stored results are shown unless --inventory or --on chooses devices. -o FILE
     writes the table: .html, .csv or .json.
     """
-    from edgeprof.cli.fleet_bench import check_outputs, write_output
     from edgeprof.errors import InputError
     from edgeprof.fleet.store import fleet_store
     from edgeprof.reporters import fleet as reporter

@@ -11,12 +11,14 @@ import click
 from edgeprof.cli.delivery import Delivery
 from edgeprof.cli.fleet_options import (
     SCHEMA,
+    check_outputs,
     chosen_devices,
     engine_of,
     exit_code,
     failure_as_json,
     say_failure,
     show_table,
+    write_output,
 )
 from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import EdgeprofError, InputError, unknown
@@ -24,18 +26,15 @@ from edgeprof.fleet.door import FLAGS
 from edgeprof.fleet.store import keep
 from edgeprof.fleet.task import Job, Measure, Watch
 from edgeprof.reporters import fleet as reporter
-from edgeprof.results import files
 from edgeprof.verdicts.fleet_table import fleet_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from edgeprof.fleet.engine import Engine
     from edgeprof.fleet.inventory import Device
     from edgeprof.fleet.task import Measured
     from edgeprof.results.schema import Result
-    from edgeprof.verdicts.fleet_table import Group
 
 #: Flags of a bench that name a file of this machine; the file is sent to the devices.
 _FILES = ("dataset", "input-data")
@@ -180,34 +179,3 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, list
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
-
-_FORMATS = (".html", ".csv", ".json")
-
-
-def check_outputs(paths: Sequence[Path]) -> None:
-    """
-    Raises:
-        InputError: a fleet's table cannot be written with a file's suffix, or the file cannot be written.
-    """
-    for path in paths:
-        if path.suffix not in _FORMATS:
-            raise InputError(
-                f"-o {path}: a fleet's table cannot be written as {path.suffix or 'a file without a suffix'}",
-                remedy=f"Let its name end in one of {' '.join(_FORMATS)}",
-            )
-        files.check_writable(path)
-
-
-def write_output(path: Path, groups: Sequence[Group]) -> None:
-    """Write a fleet's table, in the format of the file's suffix.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    if path.suffix == ".html":
-        text = reporter.page(groups, "What the fleet measured")
-    elif path.suffix == ".csv":
-        text = reporter.csv_text(groups)
-    else:
-        text = json.dumps(reporter.as_json(groups), indent=2) + "\n"
-    files.write(path, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "edgeprof.fleet/1"
 INVENTORY = "EDGEPROF_INVENTORY"
+_FORMATS = (".html", ".csv", ".json")
 F = TypeVar("F", bound="Callable[..., object]")
 
 
@@ -126,3 +128,38 @@ def show_table(groups: Sequence[Group], *, no_color: bool) -> None:
 
     style = Style.of(sys.stdout, no_color=no_color)
     click.echo("\n".join(reporter.console_lines(groups, style)).rstrip())
+
+
+def check_outputs(paths: Sequence[Path]) -> None:
+    """
+    Raises:
+        InputError: a fleet's table cannot be written with a file's suffix, or the file cannot be written.
+    """
+    from edgeprof.errors import InputError
+    from edgeprof.results import files
+
+    for path in paths:
+        if path.suffix not in _FORMATS:
+            raise InputError(
+                f"-o {path}: a fleet's table cannot be written as {path.suffix or 'a file without a suffix'}",
+                remedy=f"Let its name end in one of {' '.join(_FORMATS)}",
+            )
+        files.check_writable(path)
+
+
+def write_output(path: Path, groups: Sequence[Group]) -> None:
+    """Write a fleet's table, in the format of the file's suffix.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from edgeprof.reporters import fleet as reporter
+    from edgeprof.results import files
+
+    if path.suffix == ".html":
+        text = reporter.page(groups, "What the fleet measured")
+    elif path.suffix == ".csv":
+        text = reporter.csv_text(groups)
+    else:
+        text = json.dumps(reporter.as_json(groups), indent=2) + "\n"
+    files.write(path, text)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprof.cli.fleet_bench import Outcome, check_outputs, deliver, keep_measured, measure_all, watch_all
-from edgeprof.cli.fleet_options import chosen_devices, engine_of
+from edgeprof.cli.fleet_bench import Outcome, deliver, keep_measured, measure_all, watch_all
+from edgeprof.cli.fleet_options import check_outputs, chosen_devices, engine_of
 from edgeprof.cli.prose import say
 from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import InputError

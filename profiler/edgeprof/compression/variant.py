@@ -332,9 +332,9 @@ def _require_variant_in_folder(answer: Any, folder: Path, name: str) -> None:
     try:
         variant, recipe = answer
         path, root = variant.path, folder.resolve()
-        is_valid = isinstance(variant, Artifact) and path in variant.files
-        for file in variant.files:
-            is_valid &= file.is_file() and file.resolve() == root / file.relative_to(folder)
+        is_valid = isinstance(variant, Artifact) and bool(variant.files) and (path in variant.files or path.is_dir())
+        for file in (path, *variant.files):  # the files of a folder that is one model lie inside of it
+            is_valid &= (file.is_file() or file == path) and file.resolve() == root / file.relative_to(folder)
             is_valid &= file.relative_to(path.parent).parts[0].startswith(name)
         json.dumps(recipe)
         for step in recipe:

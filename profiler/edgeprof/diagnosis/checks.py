@@ -358,6 +358,14 @@ def _check_costly_options(e: Evidence) -> Iterator[Finding]:
     """The measured cost of common but slower ways to use the library."""
     for option, (words, usual_s, costly_s) in e.costly.items():
         ratio = costly_s / usual_s
+        if ratio * _FASTER < 1:
+            yield Finding(
+                "library-call", "warn", ratio, "ratio", 1 / _FASTER,
+                f"the default costs {units.quantity(usual_s - costly_s, 's')} a call here: {words} takes "
+                f"{units.quantity(costly_s, 's')} where the default takes {units.quantity(usual_s, 's')}",
+                f"Set {option} where the model is deployed; bench --option {option} measures it.", 0.25,
+            )  # fmt: skip
+            continue
         if ratio < _FASTER:
             yield Finding(
                 "library-call",
@@ -373,6 +381,20 @@ def _check_costly_options(e: Evidence) -> Iterator[Finding]:
             f"{words} costs {units.quantity(costly_s - usual_s, 's')} a call here: {units.quantity(costly_s, 's')} "
             f"where the default takes {units.quantity(usual_s, 's')}",
             f"Leave {option} out where the model is deployed.", 0.25,
+        )  # fmt: skip
+
+
+def _check_resident_memory(e: Evidence) -> Iterator[Finding]:
+    """The measured memory of the default, where a setting of the library may need less."""
+    for option, (words, usual, saving) in e.resident.items():
+        ratio = saving / usual
+        needs = f"{words} needs {units.size(saving)} of memory where the default needs {units.size(usual)}"
+        if ratio > _SMALLER:
+            yield Finding("library-memory", "ok", ratio, "ratio", _SMALLER, needs)
+            continue
+        yield Finding(
+            "library-memory", "warn", ratio, "ratio", _SMALLER, needs,
+            f"Set {option} where memory is short; bench --option {option} measures it.", 0.25,
         )  # fmt: skip
 
 
@@ -421,5 +443,6 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _check_microcontroller,
     _check_cycles,
     _check_costly_options,
+    _check_resident_memory,
     _check_outcome,
 )

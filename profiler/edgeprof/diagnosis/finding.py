@@ -73,6 +73,7 @@ class Evidence:
         microcontroller_need: The memory that the model needs on a microcontroller; None if unknown.
         cycles: The cycles of one inference that a maker's compiler estimates for the maker's processors.
         costly: ``option=value`` of the runtime → its description, and the seconds of a call by default and with it.
+        resident: ``option=value`` of the runtime → its description, and the resident bytes by default and with it.
         stages: For a pipeline: stage → its mean seconds in a frame.
         baseline_stages: The same of the baseline.
         stage_models: The stages whose models are parameters.
@@ -104,3 +105,4 @@ class Evidence:
     microcontroller_need: MicrocontrollerNeed | None = None
     cycles: Sequence[CycleEstimate] = ()
     costly: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+    resident: dict[str, tuple[str, int, int]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from edgeprof.worker.runtime import ANY_SHAPE, LoadOptions
 from edgeprof.worker.scenario import Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Samples for which the outputs are compared with the baseline's.
 _SAMPLES = 256
+#: Requests of a language model, in tokens: long enough to compare settings, and quick.
+_SHORT_REQUESTS = {"prompt": "32", "generate": "8"}
 _BATCH = 4
 
 
@@ -65,7 +67,8 @@ def run(
         runtime = choose_runtime(host, model, named)
         shapes = inputs.shapes_for(graph)
         frames = {} if inputs.frames is None else {"frames": inputs.frames}
-        given = {**frames, **inputs.options, **(options or {})}
+        requests = _SHORT_REQUESTS if runtime.is_for_language else {}
+        given = {**frames, **requests, **inputs.options, **(options or {})}
         device = inputs.device or runtime.default_device
         loading = LoadOptions(device, None, 1, shapes, given, dict(inputs.dtypes))
         return Worker(WorkerSpec.of(runtime, model.target, loading, inputs=inputs.data, timeout_s=timeout_s))
@@ -89,10 +92,23 @@ def run(
             if loaded[0].pipeline is None:  # a pipeline takes one frame
                 e.batch_error = _batch_error(workers[0], loaded[0].inputs, data)
     if measure_s:
-        for option, value, words in choose_runtime(host, models[0], named).costly_options:
-            pair = [worker(models[0], e.graph), worker(models[0], e.graph, {option: value})]
-            with contextlib.suppress(VariantError):  # this model or release does not support the option
-                e.costly[f"{option}={value}"] = (words, *_times_apart(pair, measure_s))
+        _compare_settings(
+            e, choose_runtime(host, models[0], named), lambda options: worker(models[0], e.graph, options), measure_s
+        )
+
+
+def _compare_settings(
+    e: Evidence, runtime: Runtime, worker: Callable[[Mapping[str, str]], Worker], measure_s: float
+) -> None:
+    """Compare settings of the library with its defaults, each pair in workers of its own."""
+    for option, value, words in runtime.costly_options:
+        with contextlib.suppress(VariantError):  # this model or release does not support the option
+            e.costly[f"{option}={value}"] = (words, *_times_apart([worker({}), worker({option: value})], measure_s))
+    for option, value, words in runtime.saving_options:
+        with contextlib.suppress(VariantError):
+            usual, saving = _resident_bytes(worker({})), _resident_bytes(worker({option: value}))
+            if usual and saving:
+                e.resident[f"{option}={value}"] = (words, usual, saving)
 
 
 def check_same_inputs(mine: Sequence[TensorSpec], baseline: Sequence[TensorSpec] | None = None) -> None:
@@ -127,6 +143,13 @@ def _times_apart(workers: Sequence[Worker], seconds: float) -> tuple[float, floa
             stack.enter_context(worker).load()
         first_s, second_s = _median_latencies(workers, seconds)
         return first_s, second_s
+
+
+def _resident_bytes(worker: Worker) -> int | None:
+    """Load a worker and return its resident memory after the first inference (None: unknown); close it afterwards."""
+    with worker:
+        worker.load()
+        return worker.memory().rss
 
 
 def _median_latencies(workers: Sequence[Worker], seconds: float) -> list[float]:

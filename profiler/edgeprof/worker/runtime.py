@@ -385,6 +385,8 @@ class Runtime(ABC):
     #: Settings that are common and can cost time: the option, its value, and a description as the beginning of a
     #: sentence. ``edgeprof diagnose`` times each setting against the runtime's default.
     costly_options: Sequence[Tuple[str, str, str]] = ()
+    #: Settings that can need less memory than the default, in the same form; ``edgeprof diagnose`` compares both.
+    saving_options: Sequence[Tuple[str, str, str]] = ()
     #: Whether ``inspect`` must be called in a process of its own, because its library starts threads, which processes
     #: that are forked later would lack. The Graph is then pickled.
     inspects_apart = False

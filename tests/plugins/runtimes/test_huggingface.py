@@ -104,7 +104,7 @@ def test_likelihoods_are_those_of_the_logits_of_each_prefix(config: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"dtype": "int3"}, "int3 is no dtype"),
+        ({"dtype": "int3"}, "int3 is not a dtype"),
         ({"prompt": "900"}, "a request of 908 tokens is beyond the context"),
     ],
 )

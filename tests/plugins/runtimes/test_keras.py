@@ -83,7 +83,7 @@ def test_operators_that_call_python_or_touch_files_are_found_in_a_saved_model(tm
 def test_what_is_no_whole_model_is_refused_in_a_sentence(tmp_path, content):
     path = tmp_path / "m.keras"
     path.write_bytes(content)
-    with pytest.raises(LoadError, match=r"m\.keras is no whole|h5py"):
+    with pytest.raises(LoadError, match=r"m\.keras is not a complete|h5py"):
         find_code(str(path))
 
 

@@ -248,6 +248,19 @@ def test_conforms_and_finds_a_text_as_likely_as_the_reference_does(tmp_path: Pat
 
 @needs_library
 @pytest.mark.parametrize("library", LIBRARIES)
+def test_a_file_that_is_not_mapped_is_not_resident_beside_its_weights(tmp_path: Path, library: str) -> None:
+    path = tmp_path / "wide.gguf"
+    path.write_bytes(gguf_files.llama(width=512, layers=2))
+    weights = path.stat().st_size
+    with worker(path, library) as mapped, worker(path, library, mmap="0") as read:
+        for running, words in ((mapped, "mapped from the file"), (read, "read into memory")):
+            assert running.load().facts["weights"] == words
+        assert mapped.memory().mapped - read.memory().mapped > weights / 2
+        assert read.memory().anonymous - mapped.memory().anonymous > weights / 2
+
+
+@needs_library
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_batch_and_another_type_of_cache_are_what_was_asked_for(model: Path, library: str) -> None:
     options = LoadOptions("cpu", 1, 2, {}, {"prompt": "24", "generate": "8", "library": library, "kv": "f32"})
     with Worker(WorkerSpec(plugin_file(), "LlamaCpp", str(model), options, timeout_s=60.0)) as running:
@@ -268,6 +281,7 @@ def test_a_batch_and_another_type_of_cache_are_what_was_asked_for(model: Path, l
     [
         ("cpu", {"kv": "q9"}, "--kv q9 is not a type of llama.cpp's KV cache"),
         ("npu", {}, "llama.cpp has no device npu"),
+        ("cpu", {"mmap": "no"}, "mmap=no is neither 0 nor 1"),
         ("cpu", {"promt": "3"}, "there is no option promt for a language model"),
         ("cpu", {"context": "16"}, "need a context of 32 tokens, and --context is 16"),
     ],

@@ -522,7 +522,9 @@ def test_the_command_line_measures_a_device_in_a_worker_and_never_calls_it_mlper
     assert "mlperf" not in (out + err).lower().replace("mlperf-tiny", "")
     (variant,) = json.loads((tmp_path / "r.json").read_text())["variants"]
     assert variant["microcontroller"]["name"] == "edgeprof-virtual"
-    assert variant["energy_j_per_inference"]["gross"]["value"] > 0
+    joules = variant["energy_j_per_inference"]["gross"]["value"]
+    # A busy machine may lose so many samples that the result has no joules, and says why.
+    assert joules > 0 if joules is not None else variant["reasons"]
 
 
 def test_a_port_that_does_not_exist_and_one_that_is_something_else_are_exit_2(tmp_path: Path, capfd) -> None:

@@ -17,6 +17,7 @@ from edgeprof.compression import answers
 from edgeprof.compression.compressor import Compressor, Parameter
 from edgeprof.compression.variant import chain_name, make_variant, parse_chain, settings, stem
 from edgeprof.errors import EdgeprofError, InputError, StorageError, VariantError
+from tests.profiler.artifact.test_language_folders import WHOLE, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,11 +52,24 @@ class Calibrates(Tag):
     name, needs_data = "calibrates", "calibration"
 
 
+class Shift(Compressor):
+    """Changes a weight of a model that is a folder."""
+
+    name, version, takes = "shift", "1", ("transformers",)
+    parameters = ()
+
+    def apply(self, source, target, parameters, data, *, seed=0) -> dict[str, Any]:
+        shutil.copytree(source, target)
+        weights = target / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+        return {}
+
+
 class NeedsRank(Tag):
     name, parameters = "needs-rank", (Parameter("rank", "int", required=True, help="rank kept"),)
 
 
-COMPRESSORS = {tool.name: tool for tool in (Tag, Breaks, Calibrates, NeedsRank)}
+COMPRESSORS = {tool.name: tool for tool in (Tag, Breaks, Calibrates, Shift, NeedsRank)}
 
 
 @pytest.fixture
@@ -231,6 +245,14 @@ def test_a_very_long_chain_still_has_a_file_name(model, tmp_path):
     assert len(variant.target.rsplit("/", 1)[1]) < 160
 
 
+def test_a_variant_may_be_a_folder(tmp_path):
+    source = folder_of(tmp_path / "hf", WHOLE)
+    variant, (step,) = make_variant(recognise(str(source)), parse_chain("shift"), COMPRESSORS, tmp_path / "out")
+    assert (variant.format, step["compressor"]) == ("transformers", "shift")
+    assert sorted(path.name for path in variant.path.iterdir()) == sorted(WHOLE)
+    assert (variant.path / "model.safetensors").read_bytes().endswith(b"\x01")
+
+
 def link_to(path: Path, target: Path) -> Path:
     path.unlink()
     path.symlink_to(target)
@@ -246,6 +268,9 @@ CLAIMS: dict[str, Callable[[Any, Any, Path], object]] = {
     ),
     "a link to a file outside": lambda made, recipe, mine: (replace(made, path=link_to(made.path, mine)), recipe),
     "a folder": lambda made, recipe, _: (replace(made, path=made.path.parent, files=(made.path.parent,)), recipe),
+    "a link to a folder": lambda made, recipe, mine: (
+        replace(made, path=link_to(made.path, mine.parent), files=(made.path / mine.name,)), recipe,
+    ),
     "the name of another file": lambda made, recipe, _: (
         replace(made, path=(other := made.path.rename(made.path.with_name("mine.txt"))), files=(other,)), recipe,
     ),

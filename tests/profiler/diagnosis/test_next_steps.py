@@ -41,6 +41,7 @@ NO_STEP = {
     "compiled-part": "advises another network, or another compiler",
     "microcontroller": "says what the model needs",
     "library-call": "advises what is the default",
+    "library-memory": "advises what is not the default",
     "memory-only": "says what the variant is good for",
     "frame-rate": "names a stage; what varies its model is tried in tests/profiler/study/test_stages.py",
     "stages": "says how the stages compare",

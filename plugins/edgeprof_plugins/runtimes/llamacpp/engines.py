@@ -37,6 +37,7 @@ class Settings(NamedTuple):
         gpu: Number of the GPU for all layers; None: all layers stay on the CPU.
         sequences: Number of simultaneous requests.
         cache_type: ggml's number of the type of the KV cache; None: llama.cpp's default.
+        is_mapped: Whether the file is mapped; otherwise its weights are read into memory.
     """
 
     context: int
@@ -45,6 +46,7 @@ class Settings(NamedTuple):
     gpu: Optional[int]
     sequences: int = 1
     cache_type: Optional[int] = None
+    is_mapped: bool = True
 
     @property
     def cells(self) -> int:
@@ -125,6 +127,7 @@ class LlamaCppPython(LlamaEngine):
         params = library.llama_model_default_params()
         params.n_gpu_layers = 0 if settings.gpu is None else 9999
         params.main_gpu = settings.gpu or 0
+        params.use_mmap = settings.is_mapped
         self._model = library.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise LoadError("{} cannot be loaded: {}".format(path, _failure_reason()))
@@ -229,6 +232,7 @@ class Cyllama(LlamaEngine):
         _require_gpu(settings, bool(library.llama_supports_gpu_offload()))
         params = library.LlamaModelParams()
         params.n_gpu_layers = 0 if settings.gpu is None else 9999
+        params.use_mmap = settings.is_mapped
         try:
             self._model = _countable_model_class(library.LlamaModel)(path, params)
         except (ValueError, RuntimeError, OSError) as error:

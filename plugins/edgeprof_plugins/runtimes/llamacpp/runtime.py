@@ -17,6 +17,7 @@ from edgeprof.worker.runtime import (
 )
 from edgeprof.worker.token_engine import EngineSession
 
+from .. import smallest
 from .engines import CACHE_TYPES, Cyllama, LlamaCppPython, Settings
 
 #: Module → (its distribution, its engine), the preferred one first.
@@ -30,8 +31,10 @@ class LlamaCpp(Runtime):
     name = "llamacpp"
     formats = ("gguf",)
     libraries = tuple(module for module, _, _ in _ENGINES)
+    smallest_model = smallest.GGUF
     is_for_language = True
     concurrent = False
+    saving_options = (("mmap", "0", "reading the file into memory instead of mapping it"),)
 
     def availability(self) -> Availability:
         for module, distribution, _ in _ENGINES:
@@ -53,7 +56,7 @@ class LlamaCpp(Runtime):
         return ["cpu", "cuda"] if llama_supports_gpu_offload() else ["cpu"]
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        lengths = read_lengths(options, others=("library", "kv", "prefill_threads"), batches=True)
+        lengths = read_lengths(options, others=("library", "kv", "prefill_threads", "mmap"), batches=True)
         if not os.path.isfile(path) or not os.path.getsize(path):
             raise LoadError("{} is missing or empty".format(path))
         distribution, engine = _engine(options.options.get("library"))
@@ -66,6 +69,7 @@ class LlamaCpp(Runtime):
             _gpu(options.device),
             lengths.batch,
             _cache_type(options.options.get("kv")),
+            _is_mapped(options.options.get("mmap", "1")),
         )
         facts = {
             "library": distribution,
@@ -73,6 +77,7 @@ class LlamaCpp(Runtime):
             if prompt_threads == threads
             else "{} ({} for prompts)".format(threads, prompt_threads),
             "layers on": "CPU" if settings.gpu is None else "GPU",
+            "weights": "mapped from the file" if settings.is_mapped else "read into memory",
         }
         return EngineSession(path, engine(path, settings), lengths, facts)
 
@@ -132,6 +137,19 @@ def _cache_type(name: Optional[str]) -> Optional[int]:
         "--kv {} is not a type of llama.cpp's KV cache".format(name),
         "Its types are {}.".format(", ".join(CACHE_TYPES.values())),
     )
+
+
+def _is_mapped(text: str) -> bool:
+    """Parse the option ``mmap``.
+
+    Raises:
+        LoadError: it is neither 0 nor 1.
+    """
+    if text not in ("0", "1"):
+        raise LoadError(
+            "mmap={} is neither 0 nor 1".format(text), "Write --option mmap=0 to read the file into memory."
+        )
+    return text == "1"
 
 
 def _prompt_threads(text: Optional[str], threads: int) -> int:
