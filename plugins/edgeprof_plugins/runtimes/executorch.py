@@ -27,6 +27,8 @@ from edgeprof.worker.runtime import (
     library_version,
 )
 
+from . import smallest
+
 REMEDY = install_command("executorch", "executorch")
 #: torch's ScalarType → numpy's name.
 _NAMES = "uint8 int8 int16 int32 int64 float16 float32 float64 - - - bool - - - bfloat16"
@@ -37,6 +39,7 @@ class ExecuTorch(Runtime):
     name = "executorch"
     formats = ("executorch",)
     libraries = ("executorch",)
+    smallest_model = smallest.EXECUTORCH
     crash_remedy = "The program may have been made for another release of ExecuTorch than the installed one."
 
     def availability(self) -> Availability:

@@ -22,6 +22,8 @@ from edgeprof.worker.runtime import (
     library_version,
 )
 
+from . import smallest
+
 REMEDY = install_command("mnn", "MNN")
 DEVICES = {"cpu": "CPU", "opencl": "OPENCL", "vulkan": "VULKAN", "cuda": "CUDA"}
 PRECISIONS = ("high", "normal", "low")
@@ -31,6 +33,7 @@ class Mnn(Runtime):
     name = "mnn"
     formats = ("mnn",)
     libraries = ("MNN",)
+    smallest_model = smallest.MNN
 
     def availability(self) -> Availability:
         version = library_version("MNN", "MNN")

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="With --prove: less than a minute, with wider intervals.")
 @click.option("--rail", metavar="NAME", help="With --prove: the rail to quote as the total.")
 @click.option("--sensor", "sensors", multiple=True, metavar="NAME[:ADDRESS]", help="Only these sources; repeatable.")
+@click.option("--model", metavar="FILE", help="Also run this model on every runtime that takes its format.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input that --model leaves open."
+)
 @click.option(
     "-o",
     "--output",
@@ -53,6 +57,8 @@ def command(
     quick: bool,
     rail: str | None,
     sensors: tuple[str, ...],
+    model: str | None,
+    inputs: tuple[str, ...],
     output: Path | None,
     sysfs_root: str | None,
     procfs_root: str | None,
@@ -69,7 +75,7 @@ def command(
     With --bundle, edgeprof collects the sensors' files, the versions and what was refused, for a bug report. The
     archive unpacks to a tree that --sysfs-root reads.
     """
-    from edgeprof.cli.doctor_checks import examine
+    from edgeprof.cli.doctor_checks import OwnModel, examine
     from edgeprof.errors import InputError
     from edgeprof.plugins import PluginHost
 
@@ -82,6 +88,8 @@ def command(
         if not doctor_prove.run(host, roots, asked, output=output, as_json=as_json):
             raise click.exceptions.Exit(1)
         return
+    if inputs and model is None:
+        raise InputError("--input goes with --model", remedy="edgeprof doctor --model FILE --input …")
     if against or quick or rail or output:
         raise InputError("--against, --quick, --rail and -o go with --prove", remedy="edgeprof doctor --prove")
     if bundle is not None:
@@ -93,7 +101,12 @@ def command(
     if fix_udev:
         _fix_udev(host, yes)
         return
-    checks = examine(host, resolve_roots(sysfs_root, procfs_root), sensors)
+    own_model = None
+    if model is not None:
+        from edgeprof.benchmark.request import input_shapes
+
+        own_model = OwnModel(model, *input_shapes(inputs))
+    checks = examine(host, resolve_roots(sysfs_root, procfs_root), sensors, own_model)
     if as_json:
         import json
 

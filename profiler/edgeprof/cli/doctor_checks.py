@@ -69,13 +69,28 @@ class Check(NamedTuple):
     remedy: str | None = None
 
 
-def examine(host: PluginHost, roots: Roots, only: Sequence[str] = ()) -> list[Check]:
+class OwnModel(NamedTuple):
+    """The user's own model, for the runtimes that take its format.
+
+    Attributes:
+        spec: Its file, as ``edgeprof bench`` takes it.
+        shapes: Shapes of inputs that it leaves open.
+        dtypes: Element types of inputs.
+    """
+
+    spec: str
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+
+
+def examine(host: PluginHost, roots: Roots, only: Sequence[str] = (), model: OwnModel | None = None) -> list[Check]:
     """Run every check, in the order in which a person wants to read them.
 
     Args:
         host: The host of the plugins.
         roots: Where sensors are looked for.
         only: Sources of sensors to ask, as in ``--sensor meter:ADDRESS``; empty: all.
+        model: A model to run on every runtime that takes its format.
     """
     from edgeprof.sensing.discover import discover
 
@@ -85,6 +100,7 @@ def examine(host: PluginHost, roots: Roots, only: Sequence[str] = ()) -> list[Ch
     except EdgeprofError as error:
         checks.append(Check("sensors", "fail", error.message, error.remedy))
     checks += _runtimes(host)
+    checks += _own_model(host, model) if model else []
     checks += _interpreters(_candidates(), runtime_libraries(host))
     checks += [_data_directory(), _clock(roots), _governor(roots), *_memory(roots), _load(roots)]
     return [check._replace(remedy=mended_here(check.remedy)) if check.remedy else check for check in checks]
@@ -169,6 +185,34 @@ def _runtimes(host: PluginHost) -> Iterator[Check]:
         detail = f"{status.version or 'here'}: {proof.detail}"
         remedy = None if proof.works else proof.remedy or "Reinstall it, and read the error of its import."
         yield Check(f"runtime {name}", "ok" if proof.works else "fail", detail, remedy)
+
+
+def _own_model(host: PluginHost, model: OwnModel) -> Iterator[Check]:
+    """Run the model on every runtime that is here and takes its format."""
+    from edgeprof.artifact import recognise
+    from edgeprof.launch.proof import run
+    from edgeprof.worker.runtime import LoadOptions
+
+    name = f"model {Path(model.spec).name}"
+    runtimes = []
+    for factory in host.of("runtimes").values():
+        with contextlib.suppress(Exception, SystemExit):  # a plugin that fails has a line of its own
+            runtimes.append(factory())
+    own_formats = {key: value for runtime in runtimes for key, value in runtime.own_formats.items()}
+    try:
+        artifact = recognise(model.spec, own_formats)
+    except EdgeprofError as error:
+        yield Check(name, "fail", error.message, error.remedy)
+        return
+    takers = [(runtime, runtime.availability()) for runtime in runtimes if artifact.format in runtime.formats]
+    here = [runtime for runtime, status in takers if status.reason is None]
+    for runtime in here:
+        options = LoadOptions(runtime.default_device, None, 1, dict(model.shapes), {}, dict(model.dtypes))
+        proof = run(runtime, artifact.target, options)
+        yield Check(name, "ok" if proof.works else "fail", f"{runtime.name}: {proof.detail}", proof.remedy)
+    if not here:
+        remedy = next((status.remedy for _, status in takers if status.remedy), "edgeprof plugins list")
+        yield Check(name, "fail", f"no runtime that is installed here takes the format {artifact.format}", remedy)
 
 
 def _candidates() -> list[Path]:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import stat
 import tempfile
@@ -223,7 +224,7 @@ def _lock_file(path: Path) -> int | None:
     except OSError as error:
         raise BusyError(
             f"the lock file {path}, which keeps two measurements apart, cannot be opened: {error.strerror}",
-            remedy=f"Remove it, or name another folder for lock files: {FOLDER}=/some/folder",
+            remedy=_open_remedy(path, error),
         ) from error
     if _try_flock(descriptor, fcntl.LOCK_EX):
         os.set_inheritable(descriptor, True)
@@ -236,6 +237,13 @@ def _lock_file(path: Path) -> int | None:
         f"another measurement is running on this device: {_holder_of(text)}",
         remedy="Two measurements at a time would measure each other: wait for its end, then start this one again.",
     )
+
+
+def _open_remedy(path: Path, error: OSError) -> str:
+    another = f"name another folder for lock files: {FOLDER}=/some/folder"
+    if isinstance(error, FileNotFoundError):
+        return f"Make its folder (mkdir -p {shlex.quote(str(path.parent))}), or {another}"
+    return f"Remove it, or {another}"
 
 
 def _open_lock_file(path: Path) -> int:

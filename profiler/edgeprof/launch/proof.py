@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeprof.errors import EdgeprofError
 from edgeprof.installation import fitting
 from edgeprof.launch.supervisor import Worker, WorkerSpec
+from edgeprof.reasons import Code
 from edgeprof.worker.runtime import LoadOptions
 
 if TYPE_CHECKING:
@@ -53,12 +54,25 @@ def prove(runtime: Runtime) -> Proof:
             path.with_suffix(suffix).write_bytes(content)
         target = f"{path}:model" if is_python else str(path)
         options = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
-        try:
-            with Worker(WorkerSpec.of(runtime, target, options, timeout_s=TIMEOUT_S, label=runtime.name)) as worker:
-                loaded = worker.load()
-        except EdgeprofError as error:
-            words = f"{error.message}\n{getattr(error, 'last_words', '')}"
-            return Proof(False, error.message, loader_remedy(words, runtime.libraries) or error.remedy)
+        return run(runtime, target, options)
+
+
+def run(runtime: Runtime, target: str, options: LoadOptions) -> Proof:
+    """Load a model in a process of its own and run it there once.
+
+    Args:
+        runtime: The runtime.
+        target: The model, as for ``Runtime.load``.
+        options: How it is to be loaded.
+    """
+    try:
+        with Worker(WorkerSpec.of(runtime, target, options, timeout_s=TIMEOUT_S, label=runtime.name)) as worker:
+            loaded = worker.load()
+    except EdgeprofError as error:
+        if getattr(error, "code", None) == Code.TIMEOUT:
+            return Proof(False, error.message, "Is the machine busy? If it is not, the runtime hangs: reinstall it.")
+        words = f"{error.message}\n{getattr(error, 'last_words', '')}"
+        return Proof(False, error.message, loader_remedy(words, runtime.libraries) or error.remedy)
     if loaded.problems:
         return Proof(False, f"it runs and answers wrongly: {loaded.problems[0][1]}")
     return Proof(True, "ran a model")

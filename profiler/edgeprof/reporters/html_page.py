@@ -51,6 +51,8 @@ HINTS = {
     "temp": "highest temperature of a sensor",
     "size": "size of the model's file",
 }
+#: A flag of a command in prose, which must not be broken after its hyphens.
+_FLAG = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -209,7 +211,7 @@ def _ratio_small(ratio: Ratio | None, otherwise: str) -> str:
 
 
 def _section(title: str, lead: str, *content: str) -> str:
-    return f'<section><h2>{escape(title)}</h2><p class="lead">{escape(lead)}</p>{"".join(content)}</section>'
+    return f'<section><h2>{escape(title)}</h2><p class="lead">{_prose(lead)}</p>{"".join(content)}</section>'
 
 
 def _figure(draw: Callable[[float], str | None]) -> str:
@@ -448,7 +450,7 @@ def _diagnosis(results: Sequence[Result]) -> str:
 
 
 def _prose(text: str) -> str:
-    return together(escape(text))
+    return _FLAG.sub(r'<span class="flag">\g<0></span>', together(escape(text)))
 
 
 def _multiline(text: str) -> str:

@@ -40,8 +40,10 @@ def draw(results: Sequence[Result], chart: str) -> str:
     rows = rows_of(short)
     if chart == "power":
         drawn = traces.draw(short[0], [row for row in rows if row.result is short[0]])
+    elif chart == "pareto":
+        drawn = pareto.draw(rows, legend=True)
     else:
-        drawn = {"pareto": pareto.draw, "latency": latency.draw, "budget": budget.draw}[chart](rows)
+        drawn = {"latency": latency.draw, "budget": budget.draw}[chart](rows)
     if drawn is None:
         raise InputError(
             f"there is nothing to draw: {_LACKING[chart]}",

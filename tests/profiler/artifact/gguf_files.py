@@ -93,9 +93,18 @@ def _byte_tokenizer() -> dict[str, tuple[str, Any]]:
 
 
 def llama(
-    width: int = 64, layers: int = 2, vocabulary: int = 128, context: int = 512, *, tokenizer: bool = False
+    width: int = 64,
+    layers: int = 2,
+    vocabulary: int = 128,
+    context: int = 512,
+    *,
+    tokenizer: bool = False,
+    weights: Callable[[int], bytes] | None = None,
 ) -> bytes:
-    """Return a language model that llama.cpp runs: random F32 weights, without a tokenizer or with one of bytes."""
+    """Return a language model that llama.cpp runs, without a tokenizer or with one of bytes.
+
+    Its weights are random by default.
+    """
     vocabulary = 260 if tokenizer else vocabulary
     chance = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, vocabulary), "output_norm.weight": (width,)}
@@ -120,4 +129,6 @@ def llama(
     if tokenizer:
         keys |= _byte_tokenizer()
     tensors = tuple((name, shape, 0, 4 * math.prod(shape)) for name, shape in shapes.items())
+    if weights is not None:
+        return gguf(keys, tensors, weights=weights)
     return gguf(keys, tensors, weights=lambda size: (0.1 * chance.standard_normal(size // 4)).astype("<f4").tobytes())

@@ -18,11 +18,12 @@ from edgeprof.cli import udev
 from edgeprof.cli.main import run
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.installation import install_command
-from edgeprof.plugins import PluginHost, PluginInfo
+from edgeprof.plugins import PluginHost, PluginInfo, points_of
 from edgeprof.roots import Roots
 from edgeprof.sensing.sensor import Channel, Sensor
 from edgeprof.simulation.layouts import build
 from edgeprof.worker.runtime import Availability
+from edgeprof_plugins.runtimes import smallest
 
 STATUSES = {"ok", "warn", "absent", "fail"}
 
@@ -319,3 +320,28 @@ def test_an_archive_is_unpacked_before_it_is_read(capsys: pytest.CaptureFixture[
     (tmp_path / "bug.tar.gz").write_bytes(b"")
     assert run(["sensors", "--sysfs-root", str(tmp_path / "bug.tar.gz")]) == 2
     assert "tar xf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shapes", "status", "words"),
+    [({}, "ok", "onnxruntime: ran a model"), ({"z": (1, 2)}, "fail", "z")],
+    ids=["as it is", "with an input that it has not"],
+)
+def test_doctor_runs_the_users_own_model(shapes, status: str, words: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "own.onnx").write_bytes(smallest.ONNX)
+    model = checks.OwnModel(str(tmp_path / "own.onnx"), shapes, {})
+    (check,) = checks._own_model(PluginHost(points_of("onnxruntime")), model)
+    assert (check.name, check.status) == ("model own.onnx", status)
+    assert words in check.detail
+
+
+def test_a_model_that_no_runtime_takes_or_that_is_none_is_a_failure_with_a_remedy(tmp_path: Path, capsys) -> None:
+    (tmp_path / "own.onnx").write_bytes(smallest.ONNX)
+    for spec in ("own.onnx", "missing.onnx"):
+        model = checks.OwnModel(str(tmp_path / spec), {}, {})
+        (check,) = checks._own_model(PluginHost(entry_points=[]), model)
+        assert check.status == "fail"
+        assert check.remedy
+    assert run(["doctor", "--input", "x=1x2"]) == 2
+    assert "--input goes with --model" in capsys.readouterr().err

@@ -152,6 +152,15 @@ def test_a_lock_file_that_is_something_else_is_refused_with_a_remedy(roots: Root
     assert lock.FOLDER in caught.value.remedy
 
 
+def test_a_folder_for_lock_files_that_does_not_exist_is_to_be_made(
+    roots: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lock.FOLDER, str(tmp_path / "no such"))
+    with pytest.raises(BusyError, match="cannot be opened") as caught, lock.measuring(roots, "bench"):
+        pass
+    assert f"mkdir -p '{tmp_path / 'no such'}'" in caught.value.remedy
+
+
 def test_everybody_can_use_the_file(roots: Roots) -> None:
     before = os.umask(0o077)
     try:

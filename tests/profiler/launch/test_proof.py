@@ -7,8 +7,10 @@ import pytest
 from edgeprof import installation
 from edgeprof.launch import proof
 from edgeprof.launch.proof import loader_remedy, prove
-from edgeprof.plugins import PluginHost
-from edgeprof.worker.runtime import Availability, Runtime
+from edgeprof.plugins import PluginHost, points_of
+from edgeprof.worker.runtime import Availability, LoadOptions, Runtime
+from edgeprof_plugins.runtimes import smallest
+from tests.profiler.artifact import gguf_files
 
 
 class Broken(Runtime):
@@ -29,12 +31,28 @@ class Broken(Runtime):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "litert", "python", "pytorch"])
+@pytest.mark.parametrize(
+    "name", ["onnxruntime", "litert", "python", "pytorch", "llamacpp", "keras", "mnn", "executorch"]
+)
 def test_a_runtime_that_is_here_runs_its_smallest_model(name):
     runtime = PluginHost.from_environment().get("runtimes", name)()
     if runtime.availability().reason is not None:
         pytest.skip(f"{name} is not installed")
     assert prove(runtime) == (True, "ran a model", None)
+
+
+def test_the_smallest_language_model_is_the_one_that_its_comment_names():
+    assert gguf_files.llama(width=32, layers=1, vocabulary=32, context=1024, weights=bytes) == smallest.GGUF
+
+
+def test_a_runtime_that_does_not_answer_in_time_is_not_given_a_flag_that_doctor_has_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(proof, "TIMEOUT_S", 0.5)
+    (tmp_path / "slow.py").write_text("import threading\ndef model():\n    threading.Event().wait()\n")
+    runtime = PluginHost(points_of("python")).get("runtimes", "python")()
+    seen = proof.run(runtime, f"{tmp_path / 'slow.py'}:model", LoadOptions("cpu", 1, 1, {}, {}))
+    assert not seen.works
+    assert "busy" in seen.remedy
+    assert "--timeout" not in seen.remedy
 
 
 def test_a_library_that_cannot_be_imported_is_no_runtime(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from edgeprof.errors import InputError
 from edgeprof.reporters import html_page, picture
-from edgeprof.reporters.charts import trend
+from edgeprof.reporters.charts import pareto, trend
 from edgeprof.results.store import Entry
 from tests.profiler.results import samples
 
@@ -52,6 +52,19 @@ def test_each_chart_is_a_document_that_stands_alone(tmp_path: Path, chart: str) 
     assert "var(" not in text
     used = {name for e in root.iter() for name in (e.get("class") or "").split()} - {"chart", "axis", "ink", "window"}
     assert [name for name in used if f".{name}" not in text] == []
+
+
+def test_numbers_beside_the_points_are_explained_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a picture of its own there is no table with the names."""
+    study = samples.study()
+    names = {variant.name for variant in study.variants}
+    assert float(ET.fromstring(picture.standalone(picture.draw([study], "pareto"))).get("height", "0")) == pareto.HEIGHT
+    monkeypatch.setattr(pareto, "NAMED", 2)
+    root = ET.fromstring(picture.standalone(picture.draw([study], "pareto")))
+    words = [text.text or "" for text in root.iter(f"{SVG}text")]
+    assert {word.partition("  ")[2] for word in words} >= names
+    lowest = max(float(text.get("y", "0")) for text in root.iter(f"{SVG}text"))
+    assert pareto.HEIGHT < lowest < float(root.get("height", "0"))
 
 
 def test_what_cannot_be_drawn_is_refused_with_another_chart() -> None:

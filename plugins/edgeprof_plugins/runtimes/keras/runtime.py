@@ -32,6 +32,7 @@ from edgeprof.worker.runtime import (
 )
 from edgeprof.worker.tensors import unique_names
 
+from .. import smallest
 from .carried_code import find_code
 
 REMEDY = install_command("keras", "tensorflow")
@@ -70,6 +71,7 @@ class Keras(Runtime):
     name = "keras"
     formats = ("keras", "savedmodel")
     libraries = ("tensorflow",)
+    smallest_model = smallest.KERAS
     concurrent = False
     costly_options = (("call", "predict", "model.predict()"), ("call", "call", "model(x) without a graph"))
 

@@ -17,6 +17,7 @@ from edgeprof.worker.runtime import (
 )
 from edgeprof.worker.token_engine import EngineSession
 
+from .. import smallest
 from .engines import CACHE_TYPES, Cyllama, LlamaCppPython, Settings
 
 #: Module → (its distribution, its engine), the preferred one first.
@@ -30,6 +31,7 @@ class LlamaCpp(Runtime):
     name = "llamacpp"
     formats = ("gguf",)
     libraries = tuple(module for module, _, _ in _ENGINES)
+    smallest_model = smallest.GGUF
     is_for_language = True
     concurrent = False
     saving_options = (("mmap", "0", "reading the file into memory instead of mapping it"),)

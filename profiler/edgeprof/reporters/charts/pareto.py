@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ HEIGHT = 460.0
 TOP, BOTTOM = 34.0, 56.0
 #: Largest number of points that have room for names; more points are labelled with their numbers in the table.
 NAMED = 6
+#: Height of a line of the legend.
+_LEGEND_LINE = 20.0
 
 Measured = tuple[float, float, float]  # value, low, high
 Box = tuple[float, float, float, float]  # left, top, width, height
@@ -111,8 +114,14 @@ def has_names(points: int, width: float) -> bool:
     return points <= NAMED and width >= svg.WIDE
 
 
-def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
-    """Draw the plot; None if fewer than two rows have two quantities in common."""
+def draw(rows: Sequence[Row], width: float = svg.WIDE, *, legend: bool = False) -> str | None:
+    """Draw the plot; None if fewer than two rows have two quantities in common.
+
+    Args:
+        rows: The variants.
+        width: The width of the drawing.
+        legend: Whether to list the names of numbered points below, where no table does.
+    """
     chosen = axes(rows)
     if chosen is None:
         return None
@@ -141,7 +150,27 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     for row, x, y in points:
         words = row.label if has_names(len(points), width) else str(row.number)
         parts.append(_place_label(words, (xs.at(x[0]), ys.at(y[0])), svg.color(row.color), taken, box))
-    return svg.drawing(box.width, box.height, f"{upward.title} against {across.title}", *parts)
+    height = box.height
+    if legend and not has_names(len(points), width):
+        parts += _list_names([row for row, _, _ in points], box)
+        height += _LEGEND_LINE * math.ceil(len(points) / 2) + 10
+    return svg.drawing(box.width, height, f"{upward.title} against {across.title}", *parts)
+
+
+def _list_names(rows: Sequence[Row], box: Frame) -> list[str]:
+    """The number and the name of each row, in two columns below the plot."""
+    lines = math.ceil(len(rows) / 2)
+    half = (box.right - box.left) / 2
+    return [
+        svg.text(
+            box.left + half * (index // lines),
+            box.height + 14 + _LEGEND_LINE * (index % lines),
+            f"{row.number}  {row.label}",
+            "start",
+            f"label {svg.color(row.color)} ink",
+        )
+        for index, row in enumerate(rows)
+    ]
 
 
 def title(rows: Sequence[Row]) -> str:
