@@ -7,6 +7,7 @@ import json
 import pytest
 
 from edgeprof.cli.main import run
+from edgeprof.reporters.names import shortened
 from edgeprof.results import document, files, schema
 from edgeprof.results.store import Store
 from tests.profiler.results import samples
@@ -59,6 +60,16 @@ class TestHistory:
         assert out.index("20261122-0900-bbb") < out.index("20261121-1412-k3f")
         assert "12.34 ± 0.21 mJ" in out
         assert out.count("estimated") == 2
+
+    def test_long_names_are_shortened_in_the_middle_as_compare_does(self, edgeprof, place):
+        full = "a-network-with-a-name-of-many-words-that-detects-persons+int8-static"
+        text = document.to_json(samples.study()).replace("int8-static", full)
+        (place / "long.json").write_text(text, encoding="utf-8")
+        Store().save(document.from_json(text))
+        for argv in (["history"], ["compare", "long.json", "long.json"]):
+            _, out, _ = edgeprof(*argv)
+            assert full not in out
+            assert shortened(full) in out
 
     def test_shows_one_in_full_by_the_end_of_its_id(self, edgeprof):
         Store().save(samples.study())
