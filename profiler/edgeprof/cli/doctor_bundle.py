@@ -34,8 +34,11 @@ def run(host: PluginHost, roots: Roots, file: Path, *, yes: bool) -> None:
     """Collect the files, show them, ask, and write the archive.
 
     Raises:
-        InputError: the file's name is not that of a .tar.gz, its folder does not exist, or nobody can be asked.
+        InputError: the file's name is not that of a .tar.gz, its folder does not exist, it cannot be written, or nobody
+            can be asked.
     """
+    from edgeprof.results import files
+
     if not file.name.endswith(_SUFFIXES):
         raise InputError(
             f"--bundle {file} is not the name of a gzipped tar", remedy=f"edgeprof doctor --bundle {file.name}.tar.gz"
@@ -54,10 +57,7 @@ def run(host: PluginHost, roots: Roots, file: Path, *, yes: bool) -> None:
     if not yes and not click.confirm(f"Write {file}?"):
         click.echo("nothing was written")
         return
-    try:
-        file.write_bytes(archive)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}", remedy="Name another file.") from None
+    files.write(file, archive)
     say(f"{file} is written. It can be read on any machine: tar xf {file}, then")
     click.echo("  edgeprof sensors --sysfs-root edgeprof-bundle")
 

@@ -81,13 +81,10 @@ def _write(proof: Proof, document: str, output: Path) -> None:
     import msgspec
 
     from edgeprof.reporters.html_page import proof_page
-    from edgeprof.results import schema
+    from edgeprof.results import files, schema
 
     text = document + "\n" if output.suffix == ".json" else proof_page(msgspec.convert(proof.to_dict(), schema.Proof))
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror}", remedy="Name another file.") from None
+    files.write(output, text)
     click.echo(f"wrote {output}", err=True)
 
 

@@ -162,5 +162,7 @@ def _system_error_sentence(error: OSError) -> str | None:
         return f"cannot use {name}: {error.strerror}"
     if error.errno not in _SURROUNDINGS_ERRORS:
         return None
+    if name is None and error is not getattr(sys.stdout.buffer, "error", None):
+        return f"cannot write a file: {error.strerror}"
     streams.silence()
     return f"cannot write to {name or 'stdout'}: {error.strerror}"

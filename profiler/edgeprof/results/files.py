@@ -26,24 +26,25 @@ if TYPE_CHECKING:
 _MOST_REPEATS = 40
 
 
-def write(path: Path, text: str, *, mode: int | None = None) -> None:
-    """Replace the content of ``path`` by ``text`` in one step: a reader sees the old content or the new, never a part.
+def write(path: Path, content: str | bytes, *, mode: int | None = None) -> None:
+    """Replace the content of ``path`` in one step: a reader sees the old content or the new, never a part.
 
     Args:
         path: The file; a pipe or a device is written, not replaced.
-        text: Its new content.
+        content: Its new content; text is written as UTF-8.
         mode: Its permissions; None: those of the old file, or those that the umask leaves.
 
     Raises:
         InputError: The file cannot be written; its old content is unchanged.
     """
+    data = content.encode() if isinstance(content, str) else content
     try:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            path.write_text(text, encoding="utf-8")  # a pipe or /dev/stdout is written, not replaced
+            path.write_bytes(data)  # a pipe or /dev/stdout is written, not replaced
             return
         # A link stays a link: what it points to is replaced.
         target = Path(os.path.realpath(path))
-        replace_file(target, text.encode(), mode=mode)
+        replace_file(target, data, mode=mode)
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -145,7 +146,7 @@ def cannot_write(path: Path, error: OSError) -> InputError:
         errno.ENOENT: f"Make its directory first: mkdir -p {path.parent}",
         errno.ENOSPC: "Free some space, or name a file on another disk.",
         errno.EISDIR: f"Name a file in it: -o {path / 'result.json'}",
-    }.get(error.errno or 0, "Give -o a path that you can write.")
+    }.get(error.errno or 0, "Name a file that you can write.")
     return InputError(f"cannot write {path}: {error.strerror or error}", remedy=remedy)
 
 

@@ -37,6 +37,15 @@ BUSY_TIMEOUT_S = 10.0
 _VERSION_WITH_JOBS, _VERSION_WITH_NAMES = 2, 3
 
 
+def _decode(text: object, source: str) -> Result:
+    """Read a stored result; a damaged store may have a number or nothing in the place of its text.
+
+    Raises:
+        InputError: See ``document.from_json``.
+    """
+    return document.from_json(text if isinstance(text, str | bytes) else "", source=source)
+
+
 class StoreError(EdgeprofError):
     """Raised if the store cannot be read or written.
 
@@ -128,7 +137,7 @@ class Store:
                 "SELECT json FROM results JOIN jobs ON jobs.result_id = results.id WHERE jobs.key = ?", (key,)
             ).fetchone()
             if stored:
-                return document.from_json(stored[0], source=f"the stored result of job {key[:12]}")
+                return _decode(stored[0], f"the stored result of job {key[:12]}")
             if db.execute("SELECT 1 FROM results WHERE id = ?", (result.id,)).fetchone():
                 result = msgspec.structs.replace(result, id=f"{result.id}{key[:6]}")
             insert_result(db, result)
@@ -145,10 +154,7 @@ class Store:
                 """SELECT jobs.device, results.id, results.json FROM jobs JOIN results ON jobs.result_id = results.id
                    ORDER BY created_utc DESC, results.rowid DESC"""
             ).fetchall()
-        return [
-            (device, document.from_json(text, source=f"stored result {result_id}"))
-            for device, result_id, text in stored
-        ]
+        return [(device, _decode(text, f"stored result {result_id}")) for device, result_id, text in stored]
 
     def job_keys(self) -> set[str]:
         """Return the keys of all jobs that have a result in this store."""
@@ -168,8 +174,8 @@ class Store:
             if db is None:
                 raise self._not_found(reference, [])
             chosen = self._chosen(db, reference)
-            (text,) = db.execute("SELECT json FROM results WHERE id = ?", (chosen,)).fetchone()
-        return document.from_json(text, source=f"stored result {chosen}")
+            (text,) = db.execute("SELECT json FROM results WHERE id = ?", (chosen,)).fetchone() or (None,)
+        return _decode(text, f"stored result {chosen}")
 
     def history(
         self, *, limit: int | None = 20, model: str | None = None, tag: str | None = None, failed: bool | None = None
@@ -284,7 +290,7 @@ class Store:
             if db is None:
                 return []
             stored = db.execute("SELECT id, json FROM results ORDER BY created_utc DESC, rowid DESC").fetchall()
-        return [document.from_json(text, source=f"stored result {key}") for key, text in stored]
+        return [_decode(text, f"stored result {key}") for key, text in stored]
 
     def models(self) -> list[str]:
         """Return the names of all models that have a result."""
@@ -305,7 +311,7 @@ class Store:
                    GROUP BY model, variant, runtime, scenario ORDER BY model, variant, runtime, scenario"""
             ).fetchall()
             results = {
-                key: document.from_json(text, source=f"stored result {key}")
+                key: _decode(text, f"stored result {key}")
                 for key in {row[0] for row in newest_rows}
                 for (text,) in db.execute("SELECT json FROM results WHERE id = ?", (key,))
             }

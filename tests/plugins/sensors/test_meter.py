@@ -215,6 +215,7 @@ def test_the_time_that_a_silent_meter_lost_is_a_gap_and_it_comes_back() -> None:
         ("command:'", InputError, "no command"),
         ("/no/such/port", UnavailableError, "No such file"),
         ("command:false", UnavailableError, "status 1"),
+        ("command:sh -c 'echo first >&2; echo no such port >&2; exit 3'", UnavailableError, "status 3: no such port"),
         ("command:no-such-program-at-all", UnavailableError, "No such file"),
         ("command:sh -c 'while :; do echo hello; sleep 0.1; done'", UnavailableError, "'hello'"),
     ],
@@ -225,6 +226,19 @@ def test_a_bad_meter_is_one_sentence_with_a_remedy(address, error, words, monkey
         find(address)
     assert words in caught.value.message
     assert caught.value.remedy is not None or error is InputError
+
+
+def test_what_a_meter_writes_to_stderr_does_not_reach_the_terminal(tmp_path, capfd) -> None:
+    program = tmp_path / "meter.sh"
+    # More than a pipe holds: a program that nobody listens to must not stop either.
+    program.write_text("head -c 300000 /dev/zero | tr '\\0' '\\033' >&2; while :; do echo W=5.0; sleep 0.01; done\n")
+    (sensor,) = find(f"command:sh {program}").sensors
+    values, times = array("d", [0.0]), array("d", [0.0])
+    sensor.open()
+    sensor.read(values, times)
+    sensor.close()
+    assert list(values) == [5.0]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_record_is_told_from_a_meter(tmp_path, monkeypatch) -> None:

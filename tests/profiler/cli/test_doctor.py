@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import sys
 import tarfile
 from pathlib import Path
@@ -298,6 +299,14 @@ def test_a_bundle_is_shown_and_written_and_read_as_a_tree(
     assert manifest["schema"] == "edgeprof.bundle/1"
     assert manifest["sensors"]["headline"]["power_w"] == here["headline"]["power_w"]
     assert {"python", "numpy", "kernel"} <= manifest["versions"].keys()
+    whole, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as on a full disk
+    try:
+        assert run(["doctor", "--bundle", str(file), "--yes", *board]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == whole
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_bundle_is_not_written_unasked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import resource
@@ -18,7 +19,7 @@ from tests.profiler.cli import forked
 from tests.profiler.results import samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FULL = "/dev/full"
 NO_SPACE = "edgeprof: cannot write to stdout: No space left on device"
@@ -140,15 +141,29 @@ def test_a_file_that_cannot_be_written_is_one_sentence_and_costs_nothing_else(co
         assert "steady" in (place / "there.csv").read_text()
 
 
+@contextlib.contextmanager
+def files_no_longer_than(limit: int) -> Iterator[None]:
+    """Within this context no file can grow beyond so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_behind_another_file_is_not_blamed_on_stdout(command):
+    with files_no_longer_than(200):
+        done = command("simulate jetson-orin-nano --dir little --duration 0.1 -q")
+    assert done.code == 2
+    assert done.stderr.splitlines()[-1] == "edgeprof: cannot write a file: File too large"
+
+
 def test_a_line_that_does_not_fit_leaves_the_lines_before_it(command, place):
     """A result that was cut off would make the whole file of results unreadable."""
     assert command("report one.json -o runs.jsonl").code == 0
     before = (place / "runs.jsonl").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
-    try:
+    with files_no_longer_than(len(before) + 100):
         done = command("report many.json -o runs.jsonl")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.code == 2
     assert (place / "runs.jsonl").read_bytes() == before

@@ -49,6 +49,19 @@ def test_a_result_is_found_by_id_beginning_tail_and_last(store):
     assert store.find("last~1").id == old.id
 
 
+@pytest.mark.parametrize("value", ["NULL", "5", "0.5", "''"])
+def test_a_damaged_text_of_a_result_is_one_sentence(store, tmp_path, value):
+    store.save(at(12))
+    with sqlite3.connect(tmp_path / "data" / "results.sqlite3") as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '') WHERE name = 'results'")
+    with sqlite3.connect(tmp_path / "data" / "results.sqlite3") as db:
+        db.execute(f"UPDATE results SET json = {value}")
+    for read in (lambda: store.find("last"), store.newest):
+        with pytest.raises(InputError, match="stored result"):
+            read()
+
+
 def test_times_with_different_offsets_sort_as_moments(store):
     morning = at(12, created="2026-11-21T09:12:00-05:00")  # 14:12 UTC
     noon = at(40, "x7p", created="2026-11-21T14:40:00+02:00")  # 12:40 UTC

@@ -20,7 +20,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError, UnavailableError
 
@@ -53,6 +53,8 @@ class Link:
         #: Why no lines arrive now, as a clause; None while they may.
         self.trouble: str | None = "it was not opened yet"
         self._child: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None  # the child's stderr
+        self._words = b""  # the last that it wrote there
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake = -1  # the writing end of the pipe that interrupts a read
@@ -107,7 +109,10 @@ class Link:
 
     def _read(self, descriptor: int, interrupt: int) -> None:
         rest = b""
-        while self._is_readable(descriptor, interrupt) and (chunk := os.read(descriptor, 65536)):
+        poll = select.poll()
+        for number in (descriptor, interrupt, *([] if self._errors is None else [self._errors.fileno()])):
+            poll.register(number, select.POLLIN)
+        while self._wait_for_bytes(poll, descriptor, interrupt) and (chunk := os.read(descriptor, 65536)):
             now = time.monotonic()
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
@@ -115,13 +120,23 @@ class Link:
             if len(rest) > _LONGEST:
                 rest = b""
 
-    @staticmethod
-    def _is_readable(descriptor: int, interrupt: int) -> bool:
+    def _wait_for_bytes(self, poll: select.poll, descriptor: int, interrupt: int) -> bool:
         """Wait for bytes or an end of the stream; False where the link is being closed."""
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        poll.register(interrupt, select.POLLIN)
-        return interrupt not in dict(poll.poll())
+        while True:
+            ready = dict(poll.poll())
+            if interrupt in ready:
+                return False
+            if self._errors is not None and self._errors.fileno() in ready and not self._keep_last_words():
+                poll.unregister(self._errors.fileno())
+            if descriptor in ready:
+                return True
+
+    def _keep_last_words(self) -> bool:
+        """Keep the end of what the program has written to its stderr; False at the end of that stream."""
+        assert self._errors is not None
+        part = self._errors.read(65536)
+        self._words = (self._words + (part or b""))[-_LONGEST:]
+        return part != b""
 
     def _reap(self) -> None:
         child, self._child = self._child, None
@@ -131,18 +146,34 @@ class Link:
             child.terminate()
             with suppress(subprocess.TimeoutExpired):
                 child.wait(2)
+            self._keep_last_words()
+            assert self._errors is not None
+            self._errors.close()
+            self._errors = None
             if child.returncode:
-                self.trouble = f"{self.address} ended with status {child.returncode}"
+                lines = [line for line in self._words.decode("utf-8", "replace").split("\n") if line.strip()]
+                last = f": {lines[-1].strip()[:200]}" if lines else ""
+                self.trouble = f"{self.address} ended with status {child.returncode}{last}"
 
     def _command(self, argv: list[str]) -> int:
         import subprocess  # noqa: PLC0415 - for a meter that is a program
 
         # A session of its own, so that Ctrl-C does not reach it. It is ended with this process; if this process is
         # killed, its output breaks.
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
-        self._child = child
+        # Its stderr is not this process's, which may be a terminal: what it says there is text for an error message.
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+        self._child, self._errors, self._words = child, child.stderr, b""
         atexit.register(child.terminate)
         assert child.stdout is not None
+        assert child.stderr is not None
+        os.set_blocking(child.stderr.fileno(), False)
         descriptor = os.dup(child.stdout.fileno())
         child.stdout.close()
         return descriptor
