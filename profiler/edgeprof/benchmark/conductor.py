@@ -356,7 +356,6 @@ class _Run:
             record.stage_times.append(worker.stage_times(len(variant.loaded.pipeline["stages"])))
         if record is not variant.main:  # only the main workload is timed by the device's own clock
             return
-        self._pause()
         began_s = time.monotonic()
         try:
             record.device_times.append(worker.device_times())
@@ -373,10 +372,14 @@ class _Run:
             VariantError: The model was stopped in each try (``stopped``), or ``Worker.window`` failed.
         """
         for _ in range(_TRIES):
-            self._pause()
-            time.sleep(start_delay(time.monotonic(), position, self.plan.windows, _part_time(self.discovery)))
+            quiet_s = self.plan.pause_s
+            time.sleep(start_delay(time.monotonic() + quiet_s, position, self.plan.windows, _part_time(self.discovery)))
             scenario = record.scenario or self.scenario
-            window = worker.window(scenario, self.plan.window_s, record.asked or record.workload.name)
+            asked_s = time.monotonic()
+            window = worker.window(scenario, self.plan.window_s, record.asked or record.workload.name, quiet_s)
+            # What the worker does to prepare a window, and afterwards with its times, is work too.
+            self.recording.occupy(asked_s, window.span.start_s - quiet_s)
+            self.recording.occupy(window.span.end_s + quiet_s, time.monotonic())
             if window.standstill is None:
                 return window
             self.recording.occupy(window.span.start_s, window.span.end_s)
@@ -387,12 +390,6 @@ class _Run:
             remedy="Let the measurement run: no SIGSTOP, no suspend, no frozen container.",
             code=Code.STOPPED,
         )
-
-    def _pause(self) -> None:
-        """Wait until the quiet time after the last work is long enough for the edges of windows (``plan.pause_s``)."""
-        last_s = self.recording.last_work_s
-        if last_s is not None:
-            time.sleep(max(0.0, last_s + self.plan.pause_s - time.monotonic()))
 
     def _idle(self, idles: list[Span], text: str) -> None:
         if self.plan.idle_s <= 0:

@@ -70,7 +70,7 @@ class Plan:
         sample_rate_hz: How often the headline is read: the requested rate, or one that suits its filters.
         further: Rates and streams at which the main workload is measured in addition to ``rate_hz`` and ``streams``.
         settle_s: Time between work and an idle period, seconds (see the function ``settle_s``).
-        pause_s: Time between two windows, seconds (see the function ``pause_s``).
+        pause_s: Quiet time directly before and directly after a window, seconds (see the function ``pause_s``).
     """
 
     preset: str
@@ -94,7 +94,7 @@ class Plan:
     def seconds(self, variants: int, *, interleaved: bool) -> float:
         """Estimate the seconds of the run without cool-downs and accuracy."""
         idles = 2 if interleaved else 2 * variants
-        window_s = self.window_s + self.pause_s
+        window_s = self.window_s + 2 * self.pause_s
         idle_s = self.idle_s + (self.settle_s if self.idle_s else 0.0)
         return variants * (self.windows * window_s + self.warmup_s + _OVERHEAD_S) + idles * idle_s
 
@@ -125,7 +125,8 @@ def settle_s(channels: Iterable[Channel]) -> float:
 
 
 def pause_s(channels: Iterable[Channel], rate_hz: float | None = None) -> float:
-    """Return how long (s) nothing runs between two windows, so that their edges can be determined (``energy.edges``).
+    """Return how long (s) nothing runs before and after a window, so that its edges can be determined
+    (``energy.edges``).
 
     A filtered or instantaneous channel needs some readings in the pause; a counter or a block average needs two of its
     refreshes, and so does a source that is read more often than it refreshes.

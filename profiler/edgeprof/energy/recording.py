@@ -212,7 +212,8 @@ class Recording:
 
     def occupy(self, start_s: float, end_s: float) -> None:
         """Note work that is not quoted, such as the loading of a model, because the device was not quiet then."""
-        self._occupied.append(Span(BLOCK, start_s, end_s))
+        if end_s > start_s:
+            self._occupied.append(Span(BLOCK, start_s, end_s))
 
     # --- what there is ------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,10 +51,8 @@ def frozen_reasons(
         expected_w: The least power (W) that the work adds to the total; 0 if unknown.
     """
     reasons = []
-    # If it is unknown what else ran, it is also unknown when the load changed.
-    changes = load_changes(busy, idles) if busy else []
     for series in headline:
-        stood = _find_standstill(series, changes, windows, idles, expected_w if len(headline) == 1 else 0.0)
+        stood = _find_standstill(series, busy, windows, idles, expected_w if len(headline) == 1 else 0.0)
         if stood is not None:
             name = series.channel.name
             reasons.append(
@@ -67,20 +66,29 @@ def frozen_reasons(
     return reasons or _frozen_total(headline, windows, idles, expected_w)
 
 
-def load_changes(busy: Sequence[Span], idles: Sequence[Span]) -> list[Change]:
-    """The changes of load: each beginning and end of work, and until when the new state lasted."""
-    ordered = sorted(busy, key=lambda span: span.start_s)
+def load_changes(busy: Sequence[Span], idles: Sequence[Span], shortest_s: float) -> list[float]:
+    """The times (s) at which work began or ended.
+
+    Args:
+        busy: Everything that ran.
+        idles: The stretches without work.
+        shortest_s: The shortest time that the readings show: a shorter pause separates nothing, and shorter work and
+            work at whose end nothing is known of the following time change nothing.
+    """
+    stretches: list[tuple[float, float]] = []
+    for span in sorted(busy, key=lambda span: span.start_s):
+        if stretches and span.start_s - stretches[-1][1] < shortest_s:
+            stretches[-1] = stretches[-1][0], max(stretches[-1][1], span.end_s)
+        else:
+            stretches.append((span.start_s, span.end_s))
     last_s = max([span.end_s for span in (*busy, *idles)], default=0.0)
-    changes = []
-    for number, span in enumerate(ordered):
-        following = ordered[number + 1].start_s if number + 1 < len(ordered) else last_s
-        changes += [Change(span.start_s, span.end_s), Change(span.end_s, max(span.end_s, following))]
-    return changes
+    edges = [edge for stretch in stretches if stretch[1] - stretch[0] >= shortest_s for edge in stretch]
+    return [edge for edge in edges if edge + shortest_s <= last_s]
 
 
 def _find_standstill(
     series: ChannelSeries,
-    changes: Sequence[Change],
+    busy: Sequence[Span],
     windows: Sequence[Span],
     idles: Sequence[Span],
     expected_w: float,
@@ -93,9 +101,12 @@ def _find_standstill(
         always = [Change(window.start_s, window.start_s) for window in windows]
         return find_unanswered(times.tolist(), values.tolist(), always, least_standstill_s(None, refresh))
     watts = max(_level_change(times, values, windows, idles), expected_w)
-    step = channel.resolution or 0.0
-    answers = [expected_answer(change, watts, step, tau, refresh) for change in changes]
-    expected = [change for change in answers if change is not None]
+    answer = expected_answer(Change(0.0, math.inf), watts, channel.resolution or 0.0, tau, refresh)
+    if answer is None or not busy:  # if it is unknown what else ran, it is also unknown when the load changed
+        return None
+    expected = [
+        Change(at_s, at_s + answer.until_s, answer.moving_s) for at_s in load_changes(busy, idles, answer.until_s)
+    ]
     return find_unanswered(times.tolist(), values.tolist(), expected, least_standstill_s(tau, refresh))
 
 

@@ -213,10 +213,11 @@ class Worker:
             _require_numbers(warmup.inferences, warmup.seconds, warmup.latency_s)
             return warmup
 
-    def window(self, scenario: Scenario, seconds: float, workload: str | None = None) -> Window:
+    def window(self, scenario: Scenario, seconds: float, workload: str | None = None, quiet_s: float = 0.0) -> Window:
         """Run one window of a workload (by default the main one) and wait for its end.
 
-        Each Poisson window of a worker has other arrivals; the n-th windows of two workers have the same ones.
+        The worker does nothing for ``quiet_s`` seconds directly before the window and directly after it. Each Poisson
+        window of a worker has other arrivals; the n-th windows of two workers have the same ones.
 
         Raises:
             InputError: a scenario that does not exist, or one without the rate that it needs.
@@ -226,8 +227,11 @@ class Worker:
         self._windows[workload] = number + 1
         load = scenario._replace(seed=scenario.seed + number)
         request = {"do": "window", "scenario": load._asdict(), "seconds": seconds, "workload": workload}
+        request["quiet_s"] = quiet_s
         asked_s = time.monotonic()
-        fields, blobs = self._ask(request, doing=f"a window of the scenario {scenario.name}", extra_s=seconds)
+        fields, blobs = self._ask(
+            request, doing=f"a window of the scenario {scenario.name}", extra_s=seconds + 2 * quiet_s
+        )
         with self._understood(f"a window of the scenario {scenario.name}"):
             window = Window.from_wire(fields, blobs[0])
             _require_window(window, asked_s, time.monotonic())
@@ -284,7 +288,7 @@ class Worker:
             return IsolatedOperators(workloads, {str(name): str(why) for name, why in answer["refused"].items()})
 
     def token_times(self) -> list[npt.NDArray[np.float64]]:
-        """For each request since the last call: the seconds from its beginning to each of its tokens."""
+        """For each request of the last window that has a latency: the seconds until each of its tokens."""
         _, blobs = self._ask({"do": "token_times"}, doing="the look at its tokens")
         with self._understood("the look at its tokens"):
             counts, seconds = np.frombuffer(blobs[0], np.int64), np.frombuffer(blobs[1], np.float64)
@@ -293,7 +297,7 @@ class Worker:
             return np.split(seconds, np.cumsum(counts)[:-1]) if len(counts) else []
 
     def stage_times(self, stages: int) -> npt.NDArray[np.float64]:
-        """The seconds of each stage in each frame since the last call.
+        """The seconds of each stage in each frame of the last window that has a latency.
 
         Args:
             stages: How many stages the pipeline has.
@@ -301,7 +305,7 @@ class Worker:
         Returns:
             Seconds, shape ``(frames, stages)``.
         """
-        _, blobs = self._ask({"do": "stage_times"}, doing="the look at its stages")
+        _, blobs = self._ask({"do": "stage_times", "stages": stages}, doing="the look at its stages")
         with self._understood("the look at its stages"):
             seconds = np.frombuffer(blobs[0], np.float64).reshape(-1, stages)
             if not np.isfinite(seconds).all() or (seconds < 0).any():
@@ -428,12 +432,12 @@ def _require_window(window: Window, asked_s: float, answered_s: float) -> None:
         ValueError: the window does not lie between question and answer, or its calls are not those that were timed.
     """
     span, latencies = window.span, np.frombuffer(window.latencies, dtype=np.float64)
-    _require_numbers(window.calls, span.count, window.busy_s, window.cpu_s)
+    _require_numbers(window.calls, span.count, window.busy_s, window.cpu_s, *window.waking)
     if not asked_s <= span.start_s <= span.end_s <= answered_s:
         raise ValueError("a window was not when it was asked for")
     _require_numbers(span.edge_s, *([] if window.device_s is None else [window.device_s]))
     if (
-        len(latencies) != (0 if window.is_burst else window.calls)
+        len(latencies) != (0 if window.is_burst else window.calls - sum(window.waking))
         or not np.isfinite(latencies).all()
         or (latencies < 0).any()
     ):

@@ -54,11 +54,13 @@ def warm_up(burst: Callable[[float], Burst], min_s: float, max_s: float) -> Dict
     return {"reached": steady, "inferences": calls, "seconds": spent, "latency_s": means[-1], "reason": reason}
 
 
-def measure_window(burst: Callable[[float], Burst], workload: Workload, seconds: float) -> Window:
-    """Measure one window of ``seconds``, which is one burst of the device."""
+def measure_window(burst: Callable[[float], Burst], workload: Workload, seconds: float, quiet_s: float) -> Window:
+    """Measure one window of ``seconds``, which is one burst of the device, with quiet time before and after it."""
     mark = standstill.Mark()
     cpu_s = time.process_time()
+    time.sleep(quiet_s)
     done = burst(seconds)
+    time.sleep(quiet_s)
     span = done.span._replace(
         count=done.span.count * workload.units(1), unit=workload.unit, key=(workload.name,), edge_s=done.edge_s
     )

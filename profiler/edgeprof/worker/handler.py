@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from array import array
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from edgeprof.worker import bursts, embedded_code, sandbox, standstill, steady, telemetry, tensors
 from edgeprof.worker import scenario as scenarios
@@ -30,9 +30,6 @@ MIN_INFERENCES = 10
 #: It gives up after this many if it has also lasted ten times its minimum time, and in any case at its maximum time.
 MAX_INFERENCES = 300
 
-#: How long a model runs before each window without being measured.
-WAKE_S = 0.05
-
 Answer = Dict[str, Any]
 Call = Callable[[], Any]
 
@@ -47,6 +44,7 @@ class Handler:
         self._workloads: Sequence[Workload] = (INFERENCE,)
         self._calls: Dict[str, List[Call]] = {}  # workload → one call a session
         self._bursts: Dict[str, Callable[[float], Burst]] = {}  # workload → the device's own repetition of it
+        self._waking: Sequence[int] = ()  # for each session, how many calls of the last window have no latency
         self._latency_s: Dict[str, float] = {}  # workload → roughly how long one call takes
         self._queued: List[Optional[Call]] = []
         self._timed: Optional[Callable[[], Dict[str, float]]] = None
@@ -238,16 +236,14 @@ class Handler:
         if self._bind_burst(workload):
             bursts.require_closed_loop(scenario)
             fields, latencies = bursts.measure_window(
-                self._bursts[workload.name], workload, request["seconds"]
+                self._bursts[workload.name], workload, request["seconds"], request["quiet_s"]
             ).to_wire()
             return fields, [latencies]
         self._bind_streams(scenario.threads, workload)
         calls = self._calls[workload.name][: scenario.threads]
         latency_s = self._latency_s[workload.name]
-        for call in calls:
-            _wake_up(call, latency_s)
         for session in self._sessions:
-            session.take_token_times()  # drop the times of the waking calls, which are not measured
+            session.take_token_times()  # drop the times of calls outside windows
             session.take_stage_times()
         drains: List[Callable[[], None]] = []
         is_main = workload is self._workloads[0]
@@ -256,8 +252,10 @@ class Handler:
             drains = [session.synchronize for session in self._sessions[: len(calls)]]
         mark = standstill.Mark()
         window = scenarios.run_window(
-            scenario, calls, request["seconds"], latency_s, drains, calls_in_loop=workload.calls_in_loop
-        )
+            scenario, calls, request["seconds"], latency_s, drains,
+            calls_in_loop=workload.calls_in_loop, quiet_s=request["quiet_s"],
+        )  # fmt: skip
+        self._waking = window.waking
         window = window._replace(standstill=mark.standstill())
         count = window.calls * workload.units(scenario.batch)
         span = window.span._replace(count=count, unit=workload.unit, key=(workload.name,))
@@ -276,12 +274,14 @@ class Handler:
             self._timed = self._session().bind_timed(self._feeds)
         if self._timed is None:
             return {"parts": []}, []
-        _wake_up(self._timed, self._latency_s[self._workloads[0].name])
+        timed = self._timed
+        wake_s = min(scenarios.WAKE_S, request["seconds"] / 2)
+        scenarios.closed_loop(timed, wake_s, scenarios.stamps_for(wake_s, self._latency_s[self._workloads[0].name]))
         times: Dict[str, "array[float]"] = {}
         end = time.monotonic() + request["seconds"]
         with scenarios.without_garbage_collection():
             for _i in range(request["most"]):
-                for part, seconds in self._timed().items():
+                for part, seconds in timed().items():
                     times.setdefault(part, array("d")).append(seconds)
                 if time.monotonic() >= end:
                     break
@@ -315,20 +315,25 @@ class Handler:
         return {"workloads": [list(workload) for workload in alone], "refused": isolated.refused}, []
 
     def _token_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """The arrival times of the tokens of all requests since the last call, over all sessions."""
+        """The arrival times of the tokens of the requests in the last window that have a latency, over all sessions."""
         counts, seconds = array("q"), array("d")
-        for session in self._sessions:
+        for session, waking in self._sessions_and_waking_calls():
             more_counts, more_seconds = session.take_token_times()
-            counts.extend(more_counts)
-            seconds.extend(more_seconds)
+            counts.extend(more_counts[waking:])
+            seconds.extend(more_seconds[sum(more_counts[:waking]) :])
         return {}, [counts.tobytes(), seconds.tobytes()]
 
-    def _stage_times(self, _: Dict[str, Any], __: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
-        """The seconds of each stage in each frame since the last call, over all sessions."""
+    def _stage_times(self, request: Dict[str, Any], _: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
+        """The seconds of each stage in the frames of the last window that have a latency, over all sessions."""
         seconds = array("d")
-        for session in self._sessions:
-            seconds.extend(session.take_stage_times())
+        for session, waking in self._sessions_and_waking_calls():
+            seconds.extend(session.take_stage_times()[waking * request["stages"] :])
         return {}, [seconds.tobytes()]
+
+    def _sessions_and_waking_calls(self) -> Iterator[Tuple[Session, int]]:
+        """Each session, and how many of its calls in the last window have no latency."""
+        for number, session in enumerate(self._sessions):
+            yield session, self._waking[number] if number < len(self._waking) else 0
 
     def _infer(self, request: Dict[str, Any], blobs: Sequence[bytes]) -> Tuple[Answer, List[bytes]]:
         session = self._session()
@@ -428,15 +433,6 @@ def _resident_bytes() -> Optional[int]:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _wake_up(call: Call, latency_s: float) -> None:
-    """Bring caches, thread pools and clocks back to what they are under load, after an idle time or another variant.
-
-    A call of more than a second needs none of this: its own beginning does it.
-    """
-    if latency_s < 1.0:
-        scenarios.closed_loop(call, WAKE_S, scenarios.stamps_for(WAKE_S, latency_s))
 
 
 def _time_calls(call: Call) -> float:

@@ -16,6 +16,7 @@ import random
 import threading
 import time
 from array import array
+from bisect import bisect_left
 from collections import deque
 from contextlib import contextmanager
 from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -30,6 +31,10 @@ OPEN = ("server", "periodic")
 
 #: How long before a due time (s) a sleep ends and spinning begins: the kernel wakes a sleeper some 50 to 100 µs late.
 SPIN_S = 150e-6
+#: The latencies of calls that begin in this time (s) after the start of a window are left out, because caches, thread
+#: pools and clocks have to come back to what they are under load. At most half of the calls are left out, and none if
+#: calls are at least this long (s). Their energy counts: nothing may run just before a window.
+WAKE_S, _LONG_S = 0.05, 1.0
 #: A window is saturated if it made less than this share of the calls that were due.
 SATURATION = 0.99
 #: Most time-stamps of one stream and window (80 MB): a window that needs more ends early and is marked ``cut_short``.
@@ -67,12 +72,13 @@ class Window(NamedTuple):
     Attributes:
         span: From its start until its last call was done or, in an open loop, until its time was over.
         calls: How many calls were made.
-        latencies: Seconds of each call; in an open loop from the moment it was due.
+        latencies: Seconds of each call after the waking ones; in an open loop from the moment it was due.
         busy_s: Time within calls, summed over streams.
         cpu_s: CPU time of the process from start to end, without that of its child processes, in seconds.
         due: How many calls were due; None in a closed loop.
         due_s: The seconds in which they were due; None in a closed loop.
-        late: Frames of ``periodic`` that were done after the next was due; None in every other scenario.
+        late: Frames of ``periodic``, after the waking ones, that were done after the next was due; None in every other
+            scenario.
         cut_short: Whether the buffer of time-stamps was full before the time was over.
         queued: Whether the next call always waited in the device's queue (offline, where a runtime supports it).
         standstill: What made its times useless (``was stopped by a signal``); None if nothing did.
@@ -80,6 +86,7 @@ class Window(NamedTuple):
             is known.
         device_s: The length of a burst by the device's own clock, in seconds; None where that is unknown.
         is_second_try: Whether a device had to be brought back in step, and repeated the calls after that.
+        waking: For each stream, how many of its calls came first and have no latency (``WAKE_S``).
     """
 
     span: Span
@@ -96,6 +103,7 @@ class Window(NamedTuple):
     is_burst: bool = False
     device_s: Optional[float] = None
     is_second_try: bool = False
+    waking: Tuple[int, ...] = ()
 
     @property
     def dropped(self) -> Optional[int]:
@@ -130,7 +138,17 @@ class Window(NamedTuple):
         known = {name: fields[name] for name in cls._fields}
         kind, start_s, end_s, count, unit, key, edge_s = fields["span"]
         span = Span(kind, start_s, end_s, count, unit, tuple(key), edge_s)
-        return cls(**dict(known, span=span, latencies=seconds))
+        return cls(**dict(known, span=span, latencies=seconds, waking=tuple(fields["waking"])))
+
+
+class _Margins(NamedTuple):
+    """The first part of a window, whose calls have no latencies, and the quiet time on either side of it (s)."""
+
+    wake_s: float
+    quiet_s: float
+
+    def keep_quiet(self) -> None:
+        time.sleep(self.quiet_s)
 
 
 @contextmanager
@@ -224,6 +242,7 @@ def run_window(
     drains: Sequence[Call] = (),
     *,
     calls_in_loop: int = 1,
+    quiet_s: float = 0.0,
 ) -> Window:
     """Run one window.
 
@@ -236,6 +255,8 @@ def run_window(
             the last of them. The window ends when it is done; latencies are then the times from the end of one call to
             the end of the next.
         calls_in_loop: How many calls make a loop; a window holds whole loops, except with Poisson arrivals.
+        quiet_s: For how long (s) this process does nothing directly before the window and directly after it, so that
+            the energy at its edges can be told from that of its preparation.
 
     Returns:
         The window; each call counts as one unit.
@@ -243,19 +264,27 @@ def run_window(
     Raises:
         Exception: whatever a call raises.
     """
+    margins = _Margins(WAKE_S if latency_s < _LONG_S else 0.0, quiet_s)
     if scenario.name in OPEN:
         assert scenario.rate_hz is not None
         if scenario.name == "server":
-            return _serve_arrivals(calls, poisson_arrivals(scenario.rate_hz, seconds, scenario.seed), seconds)
+            arrivals = poisson_arrivals(scenario.rate_hz, seconds, scenario.seed)
+            return _serve_arrivals(calls, arrivals, seconds, margins)
         due = frame_times(scenario.rate_hz, seconds, calls_in_loop)
-        return _run_periodic(calls, due, 1.0 / scenario.rate_hz, scenario.queue)
-    return _run_closed_loop(calls, seconds, latency_s, drains, calls_in_loop)
+        return _run_periodic(calls, due, 1.0 / scenario.rate_hz, scenario.queue, margins)
+    buffers = [stamps_for(seconds + (calls_in_loop - 1) * latency_s, latency_s) for _ in calls]
+    return _run_closed_loop(calls, seconds, buffers, drains, calls_in_loop=calls_in_loop, margins=margins)
 
 
 def _run_closed_loop(
-    calls: Sequence[Call], seconds: float, latency_s: float, drains: Sequence[Call], calls_in_loop: int
+    calls: Sequence[Call],
+    seconds: float,
+    buffers: "Sequence[array[float]]",
+    drains: Sequence[Call],
+    *,
+    calls_in_loop: int,
+    margins: _Margins,
 ) -> Window:
-    buffers = [stamps_for(seconds + (calls_in_loop - 1) * latency_s, latency_s) for _ in calls]
     counts = [0] * len(calls)
 
     def run_stream(index: int) -> None:
@@ -265,22 +294,30 @@ def _run_closed_loop(
             buffers[index][counts[index]] = time.monotonic()
 
     with without_garbage_collection():
-        cpu = _in_streams(run_stream, len(calls))
+        cpu = _in_streams(run_stream, len(calls), margins.keep_quiet, margins.keep_quiet)
     start = min(stamps[0] for stamps in buffers)
     end = max(stamps[count] for stamps, count in zip(buffers, counts))
     latencies = array("d")
+    waking = []
     busy = 0.0
     for stamps, count in zip(buffers, counts):
-        latencies.extend([stamps[i + 1] - stamps[i] for i in range(count)])
+        waking.append(_count_waking(bisect_left(stamps, stamps[0] + margins.wake_s, 0, count), count))
+        latencies.extend([stamps[i + 1] - stamps[i] for i in range(waking[-1], count)])
         busy += stamps[count] - stamps[0]
     full = any(
         count == len(stamps) - 1 and stamps[count] < stamps[0] + seconds for stamps, count in zip(buffers, counts)
     )
     calls_made = sum(counts)
-    return Window(Span(WINDOW, start, end, calls_made), calls_made, latencies, busy, cpu, cut_short=full)
+    span = Span(WINDOW, start, end, calls_made)
+    return Window(span, calls_made, latencies, busy, cpu, cut_short=full, waking=tuple(waking))
 
 
-def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) -> Window:
+def _count_waking(first: int, count: int) -> int:
+    """How many of ``count`` calls have no latency, if ``first`` of them began while things woke up."""
+    return min(first, count // 2)
+
+
+def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float, margins: _Margins) -> Window:
     """Serve arrivals in their order, by as many servers as there are calls.
 
     When the time is over, the calls that still wait are made if they are at most 1 % of all (or one call). Otherwise
@@ -289,6 +326,7 @@ def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) 
     count = len(due)
     started = array("d", [0.0]) * count
     done = array("d", [0.0]) * count
+    stream_of = array("q", [0]) * count
     queue: Deque[int] = deque(range(count))
     tolerated = max(1.0, (1.0 - SATURATION) * count)
     begin = [0.0]
@@ -308,19 +346,27 @@ def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float) 
                 now = wait_until(start + due[k])
             elif now >= cutoff and count - k > tolerated:
                 return
-            started[k] = now
+            started[k], stream_of[k] = now, index
             call()
             done[k] = clock()
 
     def set_begin() -> None:
+        margins.keep_quiet()
         begin[0] = time.monotonic()
 
+    def wait_for_end() -> None:
+        wait_until(begin[0] + seconds)
+        margins.keep_quiet()
+
     with without_garbage_collection():
-        cpu = _in_streams(run_stream, len(calls), set_begin, lambda: wait_until(begin[0] + seconds))
-    return _open_window(begin[0], begin[0] + seconds, (due, started, done), None, cpu)
+        cpu = _in_streams(run_stream, len(calls), set_begin, wait_for_end)
+    times = _Times(due, started, done, stream_of)
+    return _open_window(begin[0], begin[0] + seconds, times, margins.wake_s, None)._replace(cpu_s=cpu)
 
 
-def _run_periodic(calls: Sequence[Call], offsets: "array[float]", period: float, queue: int) -> Window:
+def _run_periodic(
+    calls: Sequence[Call], offsets: "array[float]", period: float, queue: int, margins: _Margins
+) -> Window:
     """Make one call per frame of each camera.
 
     A frame that is ``queue + 1`` periods old before it can be started is dropped for the next one.
@@ -351,29 +397,50 @@ def _run_periodic(calls: Sequence[Call], offsets: "array[float]", period: float,
 
     def set_begin() -> None:
         nonlocal begin
+        margins.keep_quiet()
         begin = time.monotonic()
 
     length = count * period
+
+    def wait_for_end() -> None:
+        wait_until(begin + length)
+        margins.keep_quiet()
+
     with without_garbage_collection():
-        cpu = _in_streams(run_stream, len(calls), set_begin, lambda: wait_until(begin + length))
-    return _open_window(begin, begin + length, (due, started, done), period, cpu)
+        cpu = _in_streams(run_stream, len(calls), set_begin, wait_for_end)
+    times = _Times(due, started, done, array("q", [k // count for k in range(len(due))]))
+    return _open_window(begin, begin + length, times, margins.wake_s, period)._replace(cpu_s=cpu)
 
 
-def _open_window(
-    begin: float,
-    end: float,
-    times: Tuple["array[float]", "array[float]", "array[float]"],
-    period: Optional[float],
-    cpu_s: float,
-) -> Window:
-    due, started, done = times
-    served = [k for k in range(len(due)) if done[k]]
-    latencies = array("d", [done[k] - begin - due[k] for k in served])
+class _Times(NamedTuple):
+    """When each call of an open loop was due (after the beginning), was started and was done, and in which stream."""
+
+    due: "array[float]"
+    started: "array[float]"
+    done: "array[float]"
+    stream_of: "array[int]"
+
+
+def _open_window(begin: float, end: float, times: _Times, wake_s: float, period: Optional[float]) -> Window:
+    due, started, done, stream_of = times
+    served = sorted((k for k in range(len(due)) if done[k]), key=due.__getitem__)
+    first = _count_waking(sum(1 for k in served if due[k] < wake_s), len(served))
+    waking = served[:first]
+    latencies = array("d", [done[k] - begin - due[k] for k in served[first:]])
     busy = sum(done[k] - started[k] for k in served)
     last = max([end] + [done[k] for k in served])
     late = None if period is None else sum(1 for latency in latencies if latency > period)
-    span = Span(WINDOW, begin, last, len(served))
-    return Window(span, len(served), latencies, busy, cpu_s, len(due), end - begin, late)
+    return Window(
+        Span(WINDOW, begin, last, len(served)),
+        len(served),
+        latencies,
+        busy,
+        0.0,
+        len(due),
+        end - begin,
+        late,
+        waking=tuple(sum(1 for k in waking if stream_of[k] == stream) for stream in range(max(stream_of) + 1)),
+    )
 
 
 def _in_streams(

@@ -2,67 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from edgeprof.benchmark import language
-from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
 from edgeprof.errors import InputError
-from edgeprof.plugins import PluginHost, PluginInfo
+from edgeprof.plugins import PluginHost
 from edgeprof.results import document, schema
-from edgeprof.roots import Roots
-from edgeprof.simulation.live import LiveBoard
-from tests.profiler.benchmark.marked_board import Marked
-from tests.profiler.benchmark.toy_language import Toy
+from tests.profiler.benchmark import virtual_device
+from tests.profiler.benchmark.toy_language import POWER, Toy
 from tests.profiler.watching import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-#: Watts of the module while a prompt is read, while tokens are generated, and without work.
-POWER = {"p": 9.0, "d": 5.0, "-": 2.0}
 PROMPT, GENERATE = 40, 21
 
 
-class Plugin:
-    from edgeprof import hookimpl
-
-    @hookimpl
-    def register_runtimes(self, register: Any) -> None:
-        register("toy", Toy)
-
-
-def host() -> PluginHost:
-    made = PluginHost()
-    made.register(Plugin(), PluginInfo("toy", "toy", "1"))
-    return made
-
-
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[schema.Result]:
-    folder = tmp_path_factory.mktemp("language")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPROF_DATA_DIR", str(folder / "data"))
-        models = []
-        for name, slower in (("plain", 1), ("leaking", 1.5)):
-            (folder / name).write_text(f"toy:0.004:0.01:{slower}")
-            models.append(ModelRequest(str(folder / name), name))
-        request = BenchRequest(
-            models=models,
-            language={"prompt": PROMPT, "generate": GENERATE},
-            windows=4,
-            window_s=1.0,
-            idle_s=2.0,
-            warmup_s=0.05,
-            timeout_s=20.0,
-        )
-        with LiveBoard("jetson-orin-nano", folder / "board", Marked(folder / "mark", POWER)) as board:
-            yield bench(request, host(), Roots.resolve(folder / "board"), Watcher())
-            assert board.failure is None
+def result(tmp_path_factory: pytest.TempPathFactory) -> schema.Result:
+    return virtual_device.measure(
+        Toy,
+        {"plain": "toy:0.004:0.01:1", "leaking": "toy:0.004:0.01:1.5"},
+        POWER["idle"],
+        tmp_path_factory.mktemp("language"),
+        Watcher(),
+        language={"prompt": PROMPT, "generate": GENERATE},
+        windows=4,
+        window_s=1.0,
+        idle_s=2.0,
+        warmup_s=0.05,
+    )
 
 
 def test_joules_per_prompt_token_and_per_output_token_are_those_of_each_phases_power(result: schema.Result) -> None:
@@ -72,25 +45,21 @@ def test_joules_per_prompt_token_and_per_output_token_are_those_of_each_phases_p
             ("prefill", "prompt token", PROMPT),
             ("decode", "output token", GENERATE - 1),
         ]
-        for workload, mark in zip(variant.workloads[1:], "pd", strict=True):
-            known = [window for window in workload.windows if window.energy_j is not None]  # a busy machine loses some
-            seconds, count = (sum(w.end_s - w.start_s for w in known), sum(w.inferences for w in known))
-            truth = POWER[mark] * seconds / count
-            assert sum(window.energy_j for window in known) / count == pytest.approx(truth, rel=0.1)
+        for workload in variant.workloads[1:]:
+            seconds = sum(window.end_s - window.start_s for window in workload.windows)
+            truth = POWER[workload.name] * seconds / workload.count
             gross, net = workload.energy_j_per_unit.gross, workload.energy_j_per_unit.net
-            if gross.value is not None:  # whether a figure is quoted depends on how busy this machine is
-                assert abs(gross.value - truth) <= gross.expanded_uncertainty + 0.03 * truth
-            if net.value is not None:
-                above_idle = truth * (1 - POWER["-"] / POWER[mark])
-                assert abs(net.value - above_idle) <= net.expanded_uncertainty + 0.03 * truth
+            assert gross.value == pytest.approx(truth, rel=0.01, abs=gross.expanded_uncertainty)
+            above_idle = truth * (1 - POWER["idle"] / POWER[workload.name])
+            assert net.value == pytest.approx(above_idle, rel=0.01, abs=net.expanded_uncertainty)
 
 
 def test_the_phases_add_up_to_the_request_unless_a_request_does_more(result: schema.Result) -> None:
     plain, leaking = (variant.language.closure for variant in result.variants)
-    assert plain.time.value == pytest.approx(1.0, abs=0.12)
-    assert plain.energy is None or plain.energy.value == pytest.approx(1.0, abs=0.12)
+    assert plain.time.value == pytest.approx(1.0, abs=0.01)
+    assert plain.energy.value == pytest.approx(1.0, abs=0.05)
     # A request of 160 ms of prefill and 20 · 15 ms of decode, whose phases alone take 160 + 200 ms.
-    assert leaking.time.value == pytest.approx(360 / 460, abs=0.12)
+    assert leaking.time.value == pytest.approx(360 / 460, abs=0.01)
     assert leaking.time.value < plain.time.value
 
 
@@ -111,13 +80,14 @@ def test_the_times_of_tokens_come_from_the_requests_in_the_windows(result: schem
     for variant, output_s in zip(result.variants, (0.01, 0.015), strict=True):
         figures = variant.language
         assert (figures.prompt_tokens, figures.generated_tokens, figures.depth) == (PROMPT, GENERATE, 0)
-        requests = variant.workloads[0].count
+        requests = variant.latency_s.samples
+        assert requests == variant.workloads[0].count - 4  # the first of each window wakes the model up
         assert figures.ttft_s.samples == figures.tpot_s.samples == requests
         assert figures.itl_s.samples == requests * (GENERATE - 1)
-        assert figures.ttft_s.p50 == pytest.approx(0.004 * PROMPT, rel=0.3)
-        assert figures.tpot_s.p50 == pytest.approx(output_s, rel=0.4)
+        assert figures.ttft_s.p50 == pytest.approx(0.004 * PROMPT, rel=0.01)
+        assert figures.tpot_s.p50 == pytest.approx(output_s, rel=0.01)
         whole = variant.latency_s.mean
-        assert figures.ttft_s.mean + (GENERATE - 1) * figures.tpot_s.mean == pytest.approx(whole, rel=0.02)
+        assert figures.ttft_s.mean + (GENERATE - 1) * figures.tpot_s.mean == pytest.approx(whole, rel=0.01)
 
 
 def test_a_result_of_a_language_model_is_read_back_as_it_was_written(result: schema.Result) -> None:

@@ -1,29 +1,31 @@
-"""A runtime of a toy language model: it sleeps for each token, and a virtual board gives each phase its own power.
+"""A runtime of a toy language model, in virtual time.
 
-Each call writes the running phase to the file ``mark`` beside the model, and when it is done, that no phase runs. The
-target ``toy:0.002:0.01:1`` gives the seconds of a prompt token, the seconds of an output token, and a factor for the
+The target ``toy:0.002:0.01:1`` gives the seconds of a prompt token, those of an output token, and a factor for the
 decode within a request (with a factor above 1, a request costs more than its phases).
 """
 
-import os
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.worker.language import TokenClock, read_lengths
 from edgeprof.worker.runtime import Availability, LoadOptions, Runtime, Session
 from edgeprof.worker.workload import Workload
+from tests.profiler.benchmark.virtual_device import work
 
 if TYPE_CHECKING:
     from array import array
 
 
+#: Watts of the module while a prompt is read, while tokens are generated, and without work.
+POWER = {"prefill": 9.0, "decode": 5.0, "idle": 2.0}
+
+
 class ToySession(Session):
-    def __init__(self, seconds: list[float], mark: str, options: LoadOptions) -> None:
+    def __init__(self, seconds: list[float], options: LoadOptions) -> None:
         self._prompt_s, self._output_s, self._slower = seconds
         self._lengths = read_lengths(options)
         self._clock = TokenClock()
-        self._mark = os.open(mark, os.O_WRONLY | os.O_CREAT)
 
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         self._request()
@@ -53,28 +55,20 @@ class ToySession(Session):
         self._clock.start()
         self._prefill()
         self._clock.token()
-        os.pwrite(self._mark, b"d", 0)
         for _ in range(self._lengths.decodes):
-            time.sleep(self._output_s * self._slower)
+            work(self._output_s * self._slower, POWER["decode"])
             self._clock.token()
-        os.pwrite(self._mark, b"-", 0)
         self._clock.end()
 
     def _prefill(self) -> None:
-        os.pwrite(self._mark, b"p", 0)
-        time.sleep(self._prompt_s * self._lengths.prompt)
-        os.pwrite(self._mark, b"-", 0)
+        work(self._prompt_s * self._lengths.prompt, POWER["prefill"])
 
     def _decode(self) -> None:
-        os.pwrite(self._mark, b"d", 0)
         for _ in range(self._lengths.decodes):
-            time.sleep(self._output_s)
-        os.pwrite(self._mark, b"-", 0)
+            work(self._output_s, POWER["decode"])
 
     def close(self) -> None:
-        if self._mark >= 0:
-            os.close(self._mark)
-            self._mark = -1
+        """It holds nothing."""
 
 
 class Toy(Runtime):
@@ -91,6 +85,4 @@ class Toy(Runtime):
         return ["cpu"]
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        with open(path) as file:  # noqa: PTH123 - workers may be Python 3.6
-            seconds = [float(part) for part in file.read().split(":")[1:]]
-        return ToySession(seconds, os.path.join(os.path.dirname(path), "mark"), options)  # noqa: PTH118, PTH120 - as above
+        return ToySession([float(part) for part in Path(path).read_text().split(":")[1:]], options)

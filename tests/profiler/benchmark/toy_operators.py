@@ -1,12 +1,10 @@
-"""A runtime of a toy model of three operators, each of which sleeps. Python 3.6 grammar.
+"""A runtime of a toy model of three operators, in virtual time.
 
-Each operator writes its name to the file ``mark`` beside the model while it runs, and a virtual board gives it its own
-power. The target ``operators:1`` gives the factor by which an operator takes longer alone than in its place.
+The target ``operators:1`` gives the factor by which an operator takes longer alone than in its place.
 """
 
-import os
-import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeprof.worker.runtime import (
@@ -20,20 +18,22 @@ from edgeprof.worker.runtime import (
     Session,
 )
 from edgeprof.worker.workload import Workload
+from tests.profiler.benchmark.virtual_device import work
 
 SECONDS = {"matmul": 0.040, "conv": 0.020, "softmax": 0.020}
+#: Watts of the module while an operator runs.
+POWER = {"matmul": 8.0, "conv": 5.0, "softmax": 3.0}
 #: How often a call of an operator alone runs it.
 COPIES = 2
 
 
 class ToySession(Session):
-    def __init__(self, factor: float, mark: str) -> None:
+    def __init__(self, factor: float) -> None:
         self._factor = factor
-        self._mark = os.open(mark, os.O_WRONLY | os.O_CREAT)
 
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         for name, seconds in SECONDS.items():
-            self._work(name, seconds)
+            work(seconds, POWER[name])
         return {}
 
     def profile_operators(self, feeds: dict[str, Any], calls: int) -> OperatorProfile:
@@ -52,19 +52,12 @@ class ToySession(Session):
 
         def call() -> None:
             for _ in range(COPIES):
-                self._work(name, SECONDS[name] * self._factor)
+                work(SECONDS[name] * self._factor, POWER[name])
 
         return call
 
-    def _work(self, name: str, seconds: float) -> None:
-        os.pwrite(self._mark, name[:1].encode(), 0)
-        time.sleep(seconds)
-        os.pwrite(self._mark, b"-", 0)
-
     def close(self) -> None:
-        if self._mark >= 0:
-            os.close(self._mark)
-            self._mark = -1
+        """It holds nothing."""
 
 
 class Toy(Runtime):
@@ -79,6 +72,4 @@ class Toy(Runtime):
         return ["cpu"]
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        with open(path) as file:  # noqa: PTH123 - workers may be Python 3.6
-            factor = float(file.read().partition(":")[2])
-        return ToySession(factor, os.path.join(os.path.dirname(path), "mark"))  # noqa: PTH118, PTH120 - as above
+        return ToySession(float(Path(path).read_text().partition(":")[2]))

@@ -1,26 +1,23 @@
-"""A runtime whose models have two workloads: a request, and a decode of 16 output tokens. Python 3.6 grammar.
+"""A runtime whose models have two workloads: a request, and a decode of 16 output tokens (in virtual time)."""
 
-Each call writes the running workload to the file ``mark`` beside the model, and when it is done, that none runs. A
-virtual board gives each workload its own power.
-"""
-
-import os
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edgeprof.worker.runtime import Availability, LoadOptions, Runtime, Session
 from edgeprof.worker.workload import Workload
+from tests.profiler.benchmark.virtual_device import work
 
 SECONDS = {"request": 0.010, "decode": 0.004}
+#: Watts of the module while a workload runs, and without work.
+POWER = {"request": 8.0, "decode": 5.0, "idle": 2.0}
 
 
 class TwoSession(Session):
     """A session whose target gives a factor for its times: ``two:1``, ``two:2``."""
 
-    def __init__(self, factor: float, mark: str) -> None:
+    def __init__(self, factor: float) -> None:
         self._factor = factor
-        self._mark = os.open(mark, os.O_WRONLY | os.O_CREAT)
 
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         return {}
@@ -29,19 +26,10 @@ class TwoSession(Session):
         return [Workload("request", "request", 1), Workload("decode", "output token", 16)]
 
     def bind_workload(self, name: str, feeds: dict[str, Any]) -> Callable[[], Any]:
-        seconds, mark, busy = self._factor * SECONDS[name], self._mark, name[:1].encode()
-
-        def call() -> None:
-            os.pwrite(mark, busy, 0)
-            time.sleep(seconds)
-            os.pwrite(mark, b"-", 0)
-
-        return call
+        return lambda: work(self._factor * SECONDS[name], POWER[name])
 
     def close(self) -> None:
-        if self._mark >= 0:
-            os.close(self._mark)
-            self._mark = -1
+        """It holds nothing."""
 
 
 class Two(Runtime):
@@ -56,6 +44,4 @@ class Two(Runtime):
         return ["cpu"]
 
     def load(self, path: str, options: LoadOptions) -> Session:
-        with open(path) as file:  # noqa: PTH123 - workers may be Python 3.6
-            factor = float(file.read().partition(":")[2])
-        return TwoSession(factor, os.path.join(os.path.dirname(path), "mark"))  # noqa: PTH118, PTH120 - as above
+        return TwoSession(float(Path(path).read_text().partition(":")[2]))

@@ -12,7 +12,13 @@ import sys
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from edgeprof import hookimpl
 from edgeprof.benchmark import conductor
+from edgeprof.benchmark.conductor import bench
+from edgeprof.benchmark.request import BenchRequest, ModelRequest
+from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.roots import SIMULATION_MARKER, Roots
 from edgeprof.sensing.board.files import Board
 from edgeprof.sensing.board.topology import arrange
@@ -24,12 +30,17 @@ from edgeprof.sensing.trace import Series, deduplicate
 from tests.clocks import turn_clock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    import pytest
+    from edgeprof.results.schema import Result
+    from edgeprof.worker.runtime import Runtime
+    from tests.profiler.watching import Watcher
 
 #: A reading of the clock takes this long (s), so that a loop that only reads it comes to an end.
 READING_S = 2e-7
+#: A collection of garbage takes this long (s) and draws that much (W).
+COLLECTION_S, COLLECTION_W = 0.03, 5.0
 #: The sensor gives the mean of each period (s), in steps of a milliwatt.
 REFRESH_S, STEP_W = 0.02, 0.001
 RAIL = Channel(
@@ -129,6 +140,40 @@ class VirtualSampler:
         return SelfCostNumbers(cpu_ratio=None, rss_bytes=None)
 
 
+def measure(
+    runtime: type[Runtime], models: Mapping[str, str], idle_w: float, folder: Path, watcher: Watcher, **settings: Any
+) -> Result:
+    """Measure models of a runtime in this process and in virtual time.
+
+    Args:
+        runtime: The runtime; what its models do calls ``work``.
+        models: The content of each model's file, by its name.
+        idle_w: The power of the device while nothing runs (W).
+        folder: For the models and the data.
+        watcher: The observer of the bench.
+        settings: Of ``BenchRequest``.
+    """
+    host = PluginHost()
+    host.register(_plugin(runtime), PluginInfo(runtime.name, runtime.name, "1"))
+    requests = []
+    for name, content in models.items():
+        (folder / name).write_text(content)
+        requests.append(ModelRequest(str(folder / name), name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPROF_DATA_DIR", str(folder / "data"))
+        roots = use(VirtualDevice(idle_w), patch, folder)
+        return bench(BenchRequest(models=requests, isolated=False, **settings), host, roots, watcher)
+
+
+def _plugin(runtime: type[Runtime]) -> Any:
+    class Plugin:
+        @hookimpl
+        def register_runtimes(self, register: Any) -> None:
+            register(runtime.name, runtime)
+
+    return Plugin()
+
+
 def use(device: VirtualDevice, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Roots:
     """Let benchmarks of this thread run in a device's time; return the roots of its empty tree."""
     monkeypatch.setattr(f"{__name__}.current", [device])
@@ -137,7 +182,8 @@ def use(device: VirtualDevice, monkeypatch: pytest.MonkeyPatch, folder: Path) ->
         monkeypatch, monotonic=clock, perf_counter=clock, process_time=clock, thread_time=clock,
         clock_gettime=lambda _which: clock(), sleep=device.sleep,
     )  # fmt: skip
-    monkeypatch.setattr(gc, "collect", lambda *_: 0)  # before each window it would take seconds in a large process
+    # Real collections, before each window, would take seconds in a large process. These are work as well.
+    monkeypatch.setattr(gc, "collect", lambda *_: device.work(COLLECTION_S, device.idle_w + COLLECTION_W))
     monkeypatch.setattr(sys, "path", list(sys.path))  # an application in this process adds its folder
     discovery = Discovery([], arrange(Board("unknown", "a virtual device", model="a virtual device"), [RAIL]), [], [])
     monkeypatch.setattr(conductor, "prepare", lambda *_, **__: discovery)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.online.frozen import Change, find_unanswered
 from edgeprof.energy.quote import measure_spans
+from edgeprof.energy.standstill import load_changes
 from edgeprof.sensing.sensor import Channel, Filter
 from edgeprof.worker.span import BLOCK, WINDOW, Span, idle_span
 
@@ -121,3 +123,50 @@ def test_a_failed_reading_ends_a_standstill():
     change = Change(2.0, 3.0)
     assert find_unanswered(times, [4.0] * 6, [change], 1.5) == (0.0, 5.0)
     assert find_unanswered(times, [4.0, 4.0, 4.0, math.nan, 4.0, 4.0], [change], 1.5) is None
+
+
+@given(
+    work=st.lists(st.tuples(st.floats(1e-4, 3.0), st.floats(0.0, 3.0)), min_size=1, max_size=12),
+    shown_s=st.floats(0.05, 0.5),
+)
+def test_work_is_expected_to_show_only_where_it_and_the_pause_before_it_last_long_enough(work, shown_s):
+    """Work without pauses is one stretch, and neither a short pause nor short work is a change that must show."""
+    spans, now = [], 5.0
+    for seconds, pause_s in work:
+        spans.append(Span(BLOCK, now, now + seconds))
+        now += seconds + pause_s
+    changes = load_changes(spans, [idle_span(now, now + 2.0)], shown_s)
+    for at_s in changes:
+        is_busy = [any(span.start_s <= t < span.end_s for span in spans) for t in np.linspace(at_s, at_s + shown_s, 50)]
+        before = [any(s.start_s <= t < s.end_s for s in spans) for t in np.linspace(at_s - shown_s, at_s, 50)[:-1]]
+        assert np.mean(is_busy) != np.mean(before)
+    for span, following in itertools.pairwise(spans):
+        if following.start_s - span.end_s < shown_s:
+            assert span.end_s not in changes
+            assert following.start_s not in changes
+
+
+def test_windows_without_a_pause_between_them_are_one_load():
+    """A coarse rail at a constant load repeats one code from the first window to the last."""
+    steady = replace(RAIL, filter=Filter(), update_interval_s=0.01, resolution=1.0)
+    windows = [Span(WINDOW, 5.0 + 2.0 * k, 7.0 + 2.0 * k, 20) for k in range(3)]
+    times = np.arange(0.0, 14.0, 0.01)
+    values = np.where((times >= 5.0) & (times < 11.0), 12.0, 4.0)
+    found = measure_spans(
+        [ChannelSeries(steady, times, values)], [], windows, [idle_span(0.5, 4.5), idle_span(11.5, 13.5)],
+        covers="module", rail="VDD_IN", busy=windows, expected_w=0.3,
+    )  # fmt: skip
+    assert "frozen_sensor" not in codes(found)
+
+
+def test_waking_calls_before_a_window_belong_to_its_load():
+    steady = replace(RAIL, filter=Filter(), update_interval_s=0.01)
+    windows = [Span(WINDOW, 5.0 + 4.0 * k, 7.0 + 4.0 * k, 20) for k in range(3)]
+    busy = [*windows, *(Span(BLOCK, window.start_s - 0.6, window.start_s - 0.002) for window in windows)]
+    times = np.arange(0.0, 19.0, 0.01)
+    values = np.where([any(w.start_s - 0.6 <= t < w.end_s for w in windows) for t in times], 12.0, 4.0)
+    found = measure_spans(
+        [ChannelSeries(steady, times, values)], [], windows, [idle_span(0.5, 4.0), idle_span(16.5, 18.5)],
+        covers="module", rail="VDD_IN", busy=busy, expected_w=0.3,
+    )  # fmt: skip
+    assert "frozen_sensor" not in codes(found)

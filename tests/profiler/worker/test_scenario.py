@@ -86,11 +86,40 @@ def test_a_queue_keeps_frames_that_would_be_overtaken_and_their_age_counts():
 def test_a_closed_loop_calls_back_to_back_until_the_time_is_over():
     model = Model()
     window = s.run_window(Scenario(), [model], 0.1, 0.001)
-    assert window.calls == len(model.began) == len(window.latencies)
-    assert window.span.end_s - window.span.start_s >= 0.1
-    assert window.span.end_s - window.span.start_s == pytest.approx(sum(window.latencies))  # nothing between two calls
+    assert window.calls == len(model.began) == len(window.latencies) + sum(window.waking)
+    assert window.span.seconds >= 0.1
+    first_s = model.began[sum(window.waking)]
+    assert window.span.end_s - first_s == pytest.approx(sum(window.latencies), abs=0.001)  # nothing between two calls
     assert not window.cut_short
     assert window.due is None
+
+
+@pytest.mark.parametrize("name", s.SCENARIOS)
+def test_nothing_runs_directly_before_a_window_or_after_it(name):
+    models = [Model(0.002) for _ in range(2)]
+    scenario = Scenario(name, rate_hz=50.0, streams=2)
+    begin_s = time.monotonic()
+    window = s.run_window(scenario, models[: scenario.threads], 0.1, 0.002, quiet_s=0.05)
+    end_s = time.monotonic()
+    assert window.span.start_s - begin_s >= 0.05
+    assert end_s - window.span.end_s >= 0.05
+    for began_s in itertools.chain.from_iterable(model.began for model in models):
+        assert window.span.start_s <= began_s <= window.span.end_s
+
+
+@pytest.mark.parametrize("name", s.SCENARIOS)
+def test_the_calls_in_which_a_model_wakes_up_count_and_have_no_latency(name):
+    models = [Model(0.002) for _ in range(2)]
+    scenario = Scenario(name, rate_hz=100.0, streams=2)
+    window = s.run_window(scenario, models[: scenario.threads], 0.3, 0.002)
+    assert sum(window.waking) > 0
+    assert window.span.count == window.calls == len(window.latencies) + sum(window.waking)
+    assert window.calls == sum(len(model.began) for model in models)
+    asleep = s.run_window(scenario, models[: scenario.threads], 0.3, 2.0)  # calls of seconds wake up by themselves
+    assert sum(asleep.waking) == 0
+    assert asleep.calls == len(asleep.latencies)
+    brief = s.run_window(scenario, models[: scenario.threads], 0.04, 0.002)
+    assert 2 * sum(brief.waking) <= brief.calls or brief.calls < 4
 
 
 def test_one_call_that_is_longer_than_the_window_is_made_nevertheless():
@@ -189,7 +218,7 @@ def test_a_camera_too_fast_for_the_model_loses_frames_and_the_rest_are_late():
     window = s.run_window(Scenario("periodic", rate_hz=200.0), [Model(0.012)], 0.3, 0.012)
     assert window.due == 60
     assert 5 <= window.calls <= 25
-    assert window.late == window.calls  # 12 ms is longer than the period of 5 ms
+    assert window.late == len(window.latencies)  # 12 ms is longer than the period of 5 ms
     assert max(window.latencies[2:-2]) < 1.0  # overtaken frames do not queue up
 
 

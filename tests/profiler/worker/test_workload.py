@@ -68,7 +68,9 @@ def loaded(tmp_path: Path, target: str) -> tuple[Handler, dict[str, Any]]:
 
 def window(handler: Handler, **request: Any) -> Window:
     scenario = Scenario(batch=4)._asdict()
-    fields, blobs = handler.handle({"do": "window", "scenario": scenario, "seconds": 0.01, **request}, ())
+    fields, blobs = handler.handle(
+        {"do": "window", "scenario": scenario, "seconds": 0.01, "quiet_s": 0.0, **request}, ()
+    )
     assert fields["ok"], fields
     return Window.from_wire(fields, blobs[0])
 
@@ -78,7 +80,7 @@ def test_a_session_that_says_nothing_offers_the_inference_counted_by_samples(tmp
     assert [Workload(*workload) for workload in first["workloads"]] == [INFERENCE]
     run = window(handler)
     assert (run.span.unit, run.span.key) == ("inference", ("inference",))
-    assert run.span.count == 4 * run.calls == 4 * len(run.latencies)
+    assert run.span.count == 4 * run.calls == 4 * (len(run.latencies) + sum(run.waking))
 
 
 def test_each_workload_runs_by_name_and_counts_its_own_units(tmp_path):
@@ -92,7 +94,7 @@ def test_each_workload_runs_by_name_and_counts_its_own_units(tmp_path):
 
 def test_a_workload_that_the_session_does_not_offer_is_refused_by_name(tmp_path):
     handler, _ = loaded(tmp_path, "two")
-    answer = asked(handler, "window", scenario=Scenario()._asdict(), seconds=0.01, workload="prefil")
+    answer = asked(handler, "window", scenario=Scenario()._asdict(), seconds=0.01, quiet_s=0.0, workload="prefil")
     assert not answer["ok"]
     assert "'prefil'; it has: request, decode" in answer["message"]
 
