@@ -18,6 +18,8 @@ AGAIN = "Download or export it again, and compare its size with the original's."
 _MODEL_WANTED = "Give a model: .onnx, .tflite, .pt, .pt2, or FILE.py:FUNCTION."
 _UNPACK = "Unpack it, and name the model inside."
 
+#: The identifier of ExecuTorch's flatbuffers; its digits are the version of the format.
+_EXECUTORCH = b"ET12"
 #: (offset, bytes) → format. Sources: each format's own specification or reader.
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"ftrt", "tensorrt"),  # seen in plans of TensorRT 7 to 10
@@ -26,7 +28,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"lmgg", "ggml"),
     (0, b"fmgg", "ggml"),
     (0, b"tjgg", "ggml"),
-    (4, b"ET12", "executorch"),
+    (4, _EXECUTORCH, "executorch"),
     (4, b"ORTM", "ort"),
     (0, b"RKNN", "rknn"),
     (0, b"\x01HEF", "hef"),
@@ -96,6 +98,12 @@ def _by_structure(path: Path, head: bytes, size: int) -> Content | None:
         if flatbuffer.EDGE_TPU_OPERATOR in custom:
             return Content("edgetpu-tflite", flatbuffer.EDGE_TPU_OPERATOR)
         return Content("tflite", ", ".join(custom) or None)
+    if head[4:6] == b"ET" and head[6:8].isdigit() and head[4:8] != _EXECUTORCH:
+        raise InputError(
+            f"{path} is an ExecuTorch program in the format {head[4:8].decode()}, and ExecuTorch 1 reads "
+            f"{_EXECUTORCH.decode()}",
+            remedy="Export it again with the release of ExecuTorch that is to run it.",
+        )
     if head[:4] == b"PK\x03\x04":
         return _in_zip(path)
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):

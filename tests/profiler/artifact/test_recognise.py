@@ -49,6 +49,11 @@ NO_MODEL = {
     "text": ("Überschrift: not a model\n".encode(), "text file", "Give a model"),
     "xml": (b"<?xml version='1.0'?><annotation/>", "XML file", "Give a model"),
     "empty": (b"", "is empty", "again"),
+    "executorch of another version": (
+        b"\x30\0\0\0ET99" + bytes(60),
+        "ExecuTorch program in the format ET99",
+        "Export it again",
+    ),
     "gzip": (gzip.compress(b"x" * 100), "gzip archive", "Unpack"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(40), "PNG image", "Give a model"),
     "jpeg": (b"\xff\xd8\xff\xe0" + bytes(40), "JPEG image", "Give a model"),
