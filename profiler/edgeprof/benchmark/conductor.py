@@ -16,7 +16,7 @@ from edgeprof import __version__
 from edgeprof.benchmark import assemble, gpu_findings, isolated, language, microcontrollers, operators, stages
 from edgeprof.benchmark.judging import Judge
 from edgeprof.benchmark.memory import device_memory, group_candidates, own_memory
-from edgeprof.benchmark.plan import Plan, make_plan, start_delay
+from edgeprof.benchmark.plan import Plan, make_plan, start_phase
 from edgeprof.benchmark.progress import headlines
 from edgeprof.benchmark.records import Sampled, VariantRecord, charge_load
 from edgeprof.benchmark.request import BenchRequest, Candidate, candidates, load_options
@@ -373,10 +373,12 @@ class _Run:
         """
         for _ in range(_TRIES):
             quiet_s = self.plan.pause_s
-            time.sleep(start_delay(time.monotonic() + quiet_s, position, self.plan.windows, _part_time(self.discovery)))
+            phase = start_phase(position, self.plan.windows, _part_time(self.discovery))
             scenario = record.scenario or self.scenario
             asked_s = time.monotonic()
-            window = worker.window(scenario, self.plan.window_s, record.asked or record.workload.name, quiet_s)
+            window = worker.window(
+                scenario, self.plan.window_s, record.asked or record.workload.name, quiet_s=quiet_s, phase=phase
+            )
             # What the worker does to prepare a window, and afterwards with its times, is work too.
             self.recording.occupy(asked_s, window.span.start_s - quiet_s)
             self.recording.occupy(window.span.end_s + quiet_s, time.monotonic())

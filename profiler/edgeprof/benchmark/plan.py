@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeprof.errors import InputError, require_range, unknown
 from edgeprof.sensing.reader import DEFAULT_RATE_HZ, read_interval
-from edgeprof.worker.scenario import SCENARIOS
+from edgeprof.worker.scenario import SCENARIOS, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -144,22 +144,18 @@ def pause_s(channels: Iterable[Channel], rate_hz: float | None = None) -> float:
     return min(max(pauses), _LONGEST_PAUSE_S)
 
 
-def start_delay(now_s: float, window: int, windows: int, part_time: PartTime | None) -> float:
-    """Return how long to wait (s) before a window, so that starts are spread evenly over a part-time sensor's period.
+def start_phase(window: int, windows: int, part_time: PartTime | None) -> Phase | None:
+    """Return when a window may start, so that starts are spread evenly over a part-time sensor's period.
 
     If the inferences are synchronous with the sensor, it always sees the same phase, and no number of repetitions helps
     (Yang et al., SC24: an error of 27 %); starts in as many strata as there are windows average over all phases.
 
     Args:
-        now_s: The current monotonic time, seconds.
         window: The number of the window in its variant, from 0.
         windows: The variant's number of windows.
-        part_time: The sensor's part-time behaviour; with None there is no wait.
+        part_time: The sensor's part-time behaviour; with None a window may start at any time.
     """
-    if part_time is None:
-        return 0.0
-    wanted = window / windows * part_time.period_s
-    return (wanted - now_s) % part_time.period_s
+    return None if part_time is None else Phase(window / windows * part_time.period_s, part_time.period_s)
 
 
 def make_plan(

@@ -48,12 +48,15 @@ def command(baseline: str, branch: str, *, strict: bool, force: bool, as_json: b
 
 
 def _comparison_lines(a: Result, b: Result, comparison: Across, style: Style, *, force: bool) -> list[str]:
+    from edgeprof.reporters.names import short_names
+
     lines = []
-    wide = min(32, max((len(p.label) for p in comparison.pairs), default=0))
+    short = short_names(pair.label for pair in comparison.pairs)
+    wide = max(map(len, short.values()), default=0)
     for pair in comparison.pairs:
         # The contexts are listed once, below; repeated for every variant they would hide the rest.
         text = "not comparable" if comparison.forbidden and not force else _verdict_sentence(pair)
-        lines += style.wrap(pair.label, text, label_width=wide)
+        lines += style.wrap(short[pair.label], text, label_width=wide)
     if not comparison.pairs:
         lines += style.wrap("", f"{a.id} and {b.id} have no variant in common; nothing was compared.")
     for only, of in ((comparison.only_baseline, a.id), (comparison.only_branch, b.id)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, pairs, safety_options
+from edgeprof.cli.options import json_option, loading_options, no_color_option, pairs, safety_options
 from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     metavar="NAME=SHAPE[:DTYPE]",
     help="Shape of an input that the model leaves open.",
 )
+@click.option(
+    "--input-data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.npz",
+    help="Real inputs, one array per input name.",
+)
+@loading_options
 @click.option(
     "--target",
     metavar="CPU|BOARD",
@@ -104,6 +111,9 @@ def command(model: str, **flags: Any) -> int:
             seed=flags["seed"],
             shapes=shapes,
             dtypes=dtypes,
+            input_data=flags["input_data"],
+            loading_device=flags["device"],
+            options=pairs("--option", flags["options"]),
             timeout_s=flags["timeout_s"],
             fresh=flags["again"],
             device=device,

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option, pairs, resolve_roots, root_options, safety_options
+from edgeprof.cli.options import (
+    json_option,
+    loading_options,
+    no_color_option,
+    pairs,
+    resolve_roots,
+    root_options,
+    safety_options,
+)
 from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input, as x=1x3x32x32."
 )
 @click.option("--input-data", metavar="FILE.npz", help="Real inputs, one array per input name.")
+@loading_options
 @click.option(
     "--measure", "measure_s", type=click.FloatRange(0, 60), metavar="S", help="Time each model for S seconds."
 )
@@ -117,7 +126,14 @@ def command(model: str, **flags: Any) -> int:
             measure_s=measure_s,
             timeout_s=flags["timeout_s"],
             named=named_runtime(host, flags["runtime"]) if flags["runtime"] else None,
-            inputs=Inputs(shapes, dtypes, input_data, frames=flags["frames"]),
+            inputs=Inputs(
+                shapes,
+                dtypes,
+                input_data,
+                frames=flags["frames"],
+                device=flags["device"],
+                options=pairs("--option", flags["options"]),
+            ),
             note=(lambda _: None) if flags["quiet"] else (lambda text: say(text, err=True)),
         )
     methods = Methods.of(host, (baseline or given).format)
@@ -141,8 +157,9 @@ def _command(source: str, chain: str, flags: Mapping[str, Any], *, needs_data: b
         words += ["--dataset", flags["dataset"]]
     elif needs_data:
         words += ["--dataset", "SPEC"]
-    for option, given in (("--preprocess", flags["preprocess"]), ("--input", flags["inputs"])):
-        words += [word for value in given for word in (option, value)]
+    for option, name in (("--preprocess", "preprocess"), ("--input", "inputs"), ("--option", "options")):
+        words += [word for value in flags[name] for word in (option, value)]
+    words += ["--device", flags["device"]] if flags["device"] else []
     return words + (["--input-data", flags["input_data"]] if flags["input_data"] else [])
 
 

@@ -217,6 +217,7 @@ def _list_runs(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
 def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
     """Format one line for each variant; the id of a run stands before its first variant."""
     from edgeprof.reporters import view
+    from edgeprof.reporters.names import short_names
     from edgeprof.reporters.terminal import Column, table
     from edgeprof.results.schema import EnergyFigure
 
@@ -233,11 +234,12 @@ def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
         ("device", "device"),
         ("board", "board"),
     )
+    models, variants = short_names(e.model for e in entries), short_names(e.variant for e in entries)
     calls = [_label_of(e) if f else "" for e, f in zip(entries, first, strict=True)]
     columns = [
         *([Column("name", [("", called) for called in calls])] if any(calls) else []),
-        Column("model", [("", e.model) for e in entries]),
-        Column("variant", [("", e.variant) for e in entries]),
+        Column("model", [("", models[e.model]) for e in entries]),
+        Column("variant", [("", variants[e.variant]) for e in entries]),
         Column(f"energy / {units.pop() if len(units) == 1 else 'unit'}", view.energy_cells(figures), "energy"),
         Column("latency p50", view.scaled([e.latency_p50_s for e in entries], "s"), "p50"),
         Column("accuracy", [view.share(e.accuracy) for e in entries]),

@@ -40,6 +40,16 @@ def no_color_option(command: F) -> F:
     return click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="Print without colours.")(command)
 
 
+def loading_options(command: F) -> F:
+    """Add ``--device`` and ``--option``, as of bench; the command gets ``device`` and ``options`` (texts KEY=VALUE)."""
+    command = click.option(
+        "--option", "options", multiple=True, metavar="KEY=VALUE", help="Any other option that the runtime documents."
+    )(command)
+    return click.option(
+        "--device", metavar="DEVICE", help="Device that models are loaded on (default: the runtime's)."
+    )(command)
+
+
 def safety_options(command: F) -> F:
     """Add ``--allow-code`` and ``--sandbox``, which say what a model may do.
 

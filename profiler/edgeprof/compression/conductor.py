@@ -21,7 +21,7 @@ from edgeprof.compression.target import current_target
 from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain, stem
 from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
 from edgeprof.evaluation import evaluate
-from edgeprof.launch.choose import choose_runtime
+from edgeprof.launch.choose import choose_runtime, named_runtime
 from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.reasons import Code
 from edgeprof.results import files
@@ -53,6 +53,9 @@ def compress(
     seed: int = 0,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     dtypes: Mapping[str, str] | None = None,
+    input_data: Path | None = None,
+    loading_device: str | None = None,
+    options: Mapping[str, str] | None = None,
     timeout_s: float = 120.0,
     fresh: bool = False,
     device: Target | None = None,
@@ -69,6 +72,9 @@ def compress(
         seed: The seed that makes the run repeatable.
         shapes: Input name → shape for the check of the variants, for shapes that the model leaves open.
         dtypes: Input name → dtype, for models that do not state it.
+        input_data: The inputs for the check of the variants, an .npz; None for random ones.
+        loading_device: The device that loads the variants in the check; None for the runtime's default.
+        options: The options of the runtime that loads them.
         timeout_s: The time limit for loading a variant in the check, seconds.
         fresh: Make existing variants again.
         device: The processor for which they are made; None for this machine's.
@@ -86,8 +92,8 @@ def compress(
     parsed = [(chain, parse_chain(chain)) for chain in chains]
     for _, steps in parsed:
         check_chain(steps, host.of("compressors"), source.format)
-    options = LoadOptions("", None, 1, dict(shapes or {}), {}, dict(dtypes or {}))
-    run = _Run(source, host, directory, data, seed, made_for, options, timeout_s)
+    loading = LoadOptions(loading_device or "", None, 1, dict(shapes or {}), dict(options or {}), dict(dtypes or {}))
+    run = _Run(source, host, directory, data, seed, made_for, loading, input_data, timeout_s)
     path = manifest_path(source, directory)
     before = _earlier_variants(path, source)
     asked = {chain_name(steps) for _, steps in parsed}
@@ -109,7 +115,8 @@ def compress(
     for chain, steps in parsed:
         name = chain_name(steps)
         known = None if fresh else before.get(name)
-        if shapes and known is not None and any(reason["code"] == "not_checked" for reason in known["reasons"]):
+        is_loadable = bool(shapes or input_data or loading_device or options)
+        if is_loadable and known is not None and any(r["code"] == "not_checked" for r in known["reasons"]):
             known = None  # it could not be checked in the earlier run, and can be now
         if known is not None and run.is_current(known, steps):
             note(f"{name}: already made")
@@ -156,6 +163,7 @@ class _Run:
         seed: The seed that makes the run repeatable.
         device: The processor for which the variants are made.
         options: The options for loading a variant in the check.
+        inputs: The inputs for the check, an .npz; None for random ones.
         timeout_s: The time limit for loading a variant, seconds.
     """
 
@@ -166,6 +174,7 @@ class _Run:
     seed: int
     device: Target
     options: LoadOptions
+    inputs: Path | None
     timeout_s: float
 
     def make_entry(self, chain: str, steps: Sequence[Step], begun: Made | None) -> dict[str, Any]:
@@ -191,7 +200,7 @@ class _Run:
         entry["seconds"] = round(time.monotonic() - started, 3)
         entry["model"], entry["recipe"] = _model_facts(variant, Path(variant.target).name), recipe
         try:
-            check(variant, self.host, self.data, options=self.options, timeout_s=self.timeout_s)
+            self._check(variant, self.data)
         except UnavailableError as error:
             entry["reasons"] = [_not_checked(error)]
         except VariantError as error:
@@ -203,17 +212,19 @@ class _Run:
                 entry["status"], entry["reasons"] = "failed", [_failure_reason(error)]
         return entry
 
+    def _check(self, model: Artifact, data: Dataset | None) -> None:
+        check(model, self.host, data, options=self.options, inputs=self.inputs, timeout_s=self.timeout_s)
+
     def _source_problem(self, failure: VariantError) -> EdgeprofError | None:
         """Return why the original model fails the check in the same way as a variant; None if it does not."""
         not_finite = failure.code == Code.NAN_OUTPUT
         try:
-            data = self.data if not_finite else None
-            check(self.source, self.host, data, options=self.options, timeout_s=self.timeout_s)
+            self._check(self.source, self.data if not_finite else None)
         except UnavailableError as error:
             return error
         except VariantError as error:
             error.remedy = _OWN_NAN_REMEDY if not_finite else error.remedy
-            return error if (error.code == Code.NAN_OUTPUT) == not_finite else None
+            return error if error.code == failure.code else None
         return None
 
     def furthest_prefix(self, earlier: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> Made | None:
@@ -256,7 +267,13 @@ class _Run:
 
 
 def check(
-    variant: Artifact, host: PluginHost, data: Dataset | None = None, *, options: LoadOptions, timeout_s: float = 120.0
+    variant: Artifact,
+    host: PluginHost,
+    data: Dataset | None = None,
+    *,
+    options: LoadOptions,
+    inputs: Path | None = None,
+    timeout_s: float = 120.0,
 ) -> None:
     """Check, in a separate process, that a model loads and gives finite outputs.
 
@@ -264,13 +281,15 @@ def check(
         UnavailableError: No installed runtime loads the model.
         VariantError: The model does not load, crashes, or gives NaN or infinite values (``nan_output``).
     """
-    runtime = choose_runtime(host, variant)
+    # A function that a compressor takes returns a PyTorch module, and is not itself what is run.
+    runtime = choose_runtime(host, variant, named_runtime(host, "pytorch") if variant.format == "python" else None)
     if runtime.is_for_language:
         options = options._replace(options={**_SHORT_REQUEST, **options.options})
     spec = WorkerSpec.of(
         runtime,
         variant.target,
-        options._replace(device=runtime.default_device),
+        options._replace(device=options.device or runtime.default_device),
+        inputs=inputs,
         timeout_s=timeout_s,
         label=Path(variant.target).name,
     )

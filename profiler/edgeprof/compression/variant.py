@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgeprof.artifact import Artifact, recognise
 from edgeprof.artifact.formats import suffixes_of
 from edgeprof.compression.isolation import apart
+from edgeprof.compression.outputs import check_outputs
 from edgeprof.compression.recipe import check_preprocessing, declared_changes, recipe_beside
 from edgeprof.compression.scratch import scratch
 from edgeprof.compression.share import LEAST_SHARE, check_share
@@ -183,7 +184,8 @@ def make_variant(
         isolated: If False, the chain runs in this process, which a crash in a library or in the user's code then ends.
         begun: A variant to which the first steps of the chain, those in its recipe, were already applied.
         device: The processor for which the variant is made; None for this machine's.
-        least_share: Share of the weights or of the multiply-accumulates that each step must change; 0 allows any.
+        least_share: Share of the weights or of the multiply-accumulates that each step must change; 0 allows any
+            change, and any outputs, so that a variant that is of no use can be examined.
 
     Returns:
         The variant, and its recipe: one entry per step with name, version, parameters, input and output checksums and
@@ -261,7 +263,10 @@ def _run_chain(
         produced = recognise(os.fspath(target), source.own_formats)
         if produced.format != (tool.gives or current.format):
             raise VariantError(f"{tool.name} wrote {produced.format} where {tool.gives or current.format} was due")
-        check_share(tool.name, _displayed_name(source, current), facts, least, same=produced.sha256 == current.sha256)
+        name = _displayed_name(source, current)
+        check_share(tool.name, name, facts, least, same=produced.sha256 == current.sha256)
+        if least:
+            check_outputs(tool.name, name, facts)
         recipe.append(
             {
                 "compressor": tool.name,

@@ -1,4 +1,4 @@
-"""The inputs for the models of a diagnosis: those from the user, or by default the form of the dataset's samples."""
+"""How the models of a diagnosis are loaded: with inputs from the user, or by default in the form of the samples."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The given inputs.
+    """The given inputs, and what else the runtime is given.
 
     Attributes:
         shapes: Input name → shape (``--input``).
         dtypes: Input name → type, if it was given with the shape.
         data: An .npz with one array for each input (``--input-data``).
         frames: For a pipeline: the source of the frames (``--frames``).
+        device: The device that loads the models (``--device``); None for the runtime's default.
+        options: The options of the runtime (``--option``).
         sample: The dataset's first sample, a batch of one, by name ("" for the only input); empty without a dataset.
     """
 
@@ -35,6 +37,8 @@ class Inputs:
     data: Path | None = None
     sample: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     frames: str | None = None
+    device: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def with_sample(self, dataset: Dataset | None) -> Inputs:
         """Return these inputs with a dataset's first sample."""

@@ -68,8 +68,9 @@ def run(
         shapes = inputs.shapes_for(graph)
         frames = {} if inputs.frames is None else {"frames": inputs.frames}
         requests = _SHORT_REQUESTS if runtime.is_for_language else {}
-        given = {**frames, **requests, **(options or {})}
-        loading = LoadOptions(runtime.default_device, None, 1, shapes, given, dict(inputs.dtypes))
+        given = {**frames, **requests, **inputs.options, **(options or {})}
+        device = inputs.device or runtime.default_device
+        loading = LoadOptions(device, None, 1, shapes, given, dict(inputs.dtypes))
         return Worker(WorkerSpec.of(runtime, model.target, loading, inputs=inputs.data, timeout_s=timeout_s))
 
     with contextlib.ExitStack() as stack:

@@ -25,7 +25,7 @@ from edgeprof.worker import sandbox, tensors
 from edgeprof.worker.embedded_code import is_code_allowed
 from edgeprof.worker.handler import Handler
 from edgeprof.worker.runtime import IsolatedOperators, LoadOptions, OperatorProfile, OperatorTime, TensorSpec
-from edgeprof.worker.scenario import OPEN, SCENARIOS, Scenario, Window
+from edgeprof.worker.scenario import OPEN, SCENARIOS, Phase, Scenario, Window
 from edgeprof.worker.workload import Workload
 
 if TYPE_CHECKING:
@@ -213,11 +213,25 @@ class Worker:
             _require_numbers(warmup.inferences, warmup.seconds, warmup.latency_s)
             return warmup
 
-    def window(self, scenario: Scenario, seconds: float, workload: str | None = None, quiet_s: float = 0.0) -> Window:
+    def window(
+        self,
+        scenario: Scenario,
+        seconds: float,
+        workload: str | None = None,
+        *,
+        quiet_s: float = 0.0,
+        phase: Phase | None = None,
+    ) -> Window:
         """Run one window of a workload (by default the main one) and wait for its end.
 
-        The worker does nothing for ``quiet_s`` seconds directly before the window and directly after it. Each Poisson
-        window of a worker has other arrivals; the n-th windows of two workers have the same ones.
+        Each Poisson window of a worker has other arrivals; the n-th windows of two workers have the same ones.
+
+        Args:
+            scenario: How its calls follow one another.
+            seconds: Its length.
+            workload: The workload's name.
+            quiet_s: For how long the worker does nothing directly before the window and directly after it.
+            phase: When the window may start; None for at once.
 
         Raises:
             InputError: a scenario that does not exist, or one without the rate that it needs.
@@ -226,13 +240,15 @@ class Worker:
         number = self._windows.get(workload, 0)
         self._windows[workload] = number + 1
         load = scenario._replace(seed=scenario.seed + number)
-        request = {"do": "window", "scenario": load._asdict(), "seconds": seconds, "workload": workload}
-        request["quiet_s"] = quiet_s
+        request = {
+            "do": "window", "scenario": load._asdict(), "seconds": seconds, "workload": workload,
+            "quiet_s": quiet_s, "phase": phase,
+        }  # fmt: skip
+        doing = f"a window of the scenario {scenario.name}"
+        extra_s = seconds + 2 * quiet_s + (phase.period_s if phase else 0.0)
         asked_s = time.monotonic()
-        fields, blobs = self._ask(
-            request, doing=f"a window of the scenario {scenario.name}", extra_s=seconds + 2 * quiet_s
-        )
-        with self._understood(f"a window of the scenario {scenario.name}"):
+        fields, blobs = self._ask(request, doing=doing, extra_s=extra_s)
+        with self._understood(doing):
             window = Window.from_wire(fields, blobs[0])
             _require_window(window, asked_s, time.monotonic())
         still_s = 0.0 if self._process is None else self._process.stood_still_s

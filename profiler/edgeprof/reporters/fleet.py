@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.reporters import view
 from edgeprof.reporters.charts.svg import escape
 from edgeprof.reporters.csv_rows import inert, result_rows
-from edgeprof.reporters.html_page import POLICY
 from edgeprof.reporters.terminal import Column, table
 
 if TYPE_CHECKING:
@@ -87,6 +86,8 @@ def page(groups: Sequence[Group], title: str) -> str:
             f'<section><h2>{escape(headline(group))}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(body)}</tbody></table></div></section>"
         )
+    from edgeprof.reporters.html_page import POLICY  # noqa: PLC0415 - no other format needs a page and its charts
+
     last = closing(groups)
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     return (

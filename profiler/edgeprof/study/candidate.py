@@ -137,6 +137,8 @@ class Maker:
             seed=self.study.seed,
             shapes=self.study.protocol.get("shapes"),
             dtypes=self.study.protocol.get("dtypes"),
+            loading_device=self.study.protocol.get("device"),
+            options=self.study.protocol.get("options"),
             device=self.target,
             note=self.say,
         )

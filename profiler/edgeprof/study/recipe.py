@@ -28,6 +28,7 @@ PROTOCOL: dict[str, tuple[str, type]] = {
     "streams": ("streams", int), "sample_rate": ("sample_rate_hz", float), "rail": ("rail", str),
     "estimate_power": ("estimate_power_w", float), "timeout": ("timeout_s", float), "sensors": ("sensors", list),
     "inputs": ("inputs", list), "frames": ("frames", str), "queue": ("queue", int),
+    "options": ("options", dict),
 }  # fmt: skip
 _TOP = (
     "model", "models", "baseline", "dataset", "train", "preprocess", "metric", "seed", "protocol", "recipes", "budgets",
@@ -228,7 +229,7 @@ def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        words = {str: "text in quotes", int: "a whole number", float: "a number", list: "a list"}
+        words = {str: "text in quotes", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
         raise InputError(f"{path}: {key} = {value!r} is not {words[wanted]}")
     return value
 
@@ -244,6 +245,8 @@ def _read_protocol(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         protocol["frames"] = _relative_to_study(path, protocol["frames"])
     if "inputs" in protocol:
         protocol["shapes"], protocol["dtypes"] = input_shapes([str(declared) for declared in protocol.pop("inputs")])
+    if "options" in protocol:
+        protocol["options"] = {name: str(value) for name, value in protocol["options"].items()}
     return protocol
 
 

@@ -250,10 +250,11 @@ class Handler:
         if is_main and scenario.name == "offline" and self._bind_queued(len(calls)):
             calls = [call for call in self._queued if call is not None]
             drains = [session.synchronize for session in self._sessions[: len(calls)]]
+        phase = request.get("phase")
         mark = standstill.Mark()
         window = scenarios.run_window(
-            scenario, calls, request["seconds"], latency_s, drains,
-            calls_in_loop=workload.calls_in_loop, quiet_s=request["quiet_s"],
+            scenario, calls, request["seconds"], latency_s, drains, calls_in_loop=workload.calls_in_loop,
+            quiet_s=request["quiet_s"], phase=None if phase is None else scenarios.Phase(*phase),
         )  # fmt: skip
         self._waking = window.waking
         window = window._replace(standstill=mark.standstill())

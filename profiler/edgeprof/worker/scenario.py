@@ -141,13 +141,30 @@ class Window(NamedTuple):
         return cls(**dict(known, span=span, latencies=seconds, waking=tuple(fields["waking"])))
 
 
+class Phase(NamedTuple):
+    """The moments (s, CLOCK_MONOTONIC) at which a window may start: ``offset_s`` plus any multiple of ``period_s``."""
+
+    offset_s: float
+    period_s: float
+
+    def delay_s(self, now_s: float) -> float:
+        """How long it is from ``now_s`` to the next such moment."""
+        return (self.offset_s - now_s) % self.period_s
+
+
 class _Margins(NamedTuple):
-    """The first part of a window, whose calls have no latencies, and the quiet time on either side of it (s)."""
+    """The first part of a window, whose calls have no latencies, the quiet time on either side (s), and the phase."""
 
     wake_s: float
     quiet_s: float
+    phase: Optional[Phase]
 
-    def keep_quiet(self) -> None:
+    def before(self) -> None:
+        time.sleep(self.quiet_s)
+        if self.phase is not None:
+            time.sleep(self.phase.delay_s(time.monotonic()))
+
+    def after(self) -> None:
         time.sleep(self.quiet_s)
 
 
@@ -243,6 +260,7 @@ def run_window(
     *,
     calls_in_loop: int = 1,
     quiet_s: float = 0.0,
+    phase: Optional[Phase] = None,
 ) -> Window:
     """Run one window.
 
@@ -257,6 +275,7 @@ def run_window(
         calls_in_loop: How many calls make a loop; a window holds whole loops, except with Poisson arrivals.
         quiet_s: For how long (s) this process does nothing directly before the window and directly after it, so that
             the energy at its edges can be told from that of its preparation.
+        phase: When the window may start; None for at once.
 
     Returns:
         The window; each call counts as one unit.
@@ -264,7 +283,7 @@ def run_window(
     Raises:
         Exception: whatever a call raises.
     """
-    margins = _Margins(WAKE_S if latency_s < _LONG_S else 0.0, quiet_s)
+    margins = _Margins(WAKE_S if latency_s < _LONG_S else 0.0, quiet_s, phase)
     if scenario.name in OPEN:
         assert scenario.rate_hz is not None
         if scenario.name == "server":
@@ -294,7 +313,7 @@ def _run_closed_loop(
             buffers[index][counts[index]] = time.monotonic()
 
     with without_garbage_collection():
-        cpu = _in_streams(run_stream, len(calls), margins.keep_quiet, margins.keep_quiet)
+        cpu = _in_streams(run_stream, len(calls), margins.before, margins.after)
     start = min(stamps[0] for stamps in buffers)
     end = max(stamps[count] for stamps, count in zip(buffers, counts))
     latencies = array("d")
@@ -351,12 +370,12 @@ def _serve_arrivals(calls: Sequence[Call], due: "array[float]", seconds: float, 
             done[k] = clock()
 
     def set_begin() -> None:
-        margins.keep_quiet()
+        margins.before()
         begin[0] = time.monotonic()
 
     def wait_for_end() -> None:
         wait_until(begin[0] + seconds)
-        margins.keep_quiet()
+        margins.after()
 
     with without_garbage_collection():
         cpu = _in_streams(run_stream, len(calls), set_begin, wait_for_end)
@@ -397,14 +416,14 @@ def _run_periodic(
 
     def set_begin() -> None:
         nonlocal begin
-        margins.keep_quiet()
+        margins.before()
         begin = time.monotonic()
 
     length = count * period
 
     def wait_for_end() -> None:
         wait_until(begin + length)
-        margins.keep_quiet()
+        margins.after()
 
     with without_garbage_collection():
         cpu = _in_streams(run_stream, len(calls), set_begin, wait_for_end)

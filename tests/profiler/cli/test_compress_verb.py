@@ -167,6 +167,28 @@ def test_a_variant_of_a_model_that_gives_nan_itself_is_made_and_not_checked(edge
     assert "The original model gives them too" in reason["remedy"]
 
 
+@pytest.mark.parametrize("variants", ["crashed", "load_failed"])
+@pytest.mark.parametrize("originals", ["crashed", "load_failed", "timeout"])
+def test_a_variant_is_excused_only_by_a_model_that_fails_in_the_same_way(
+    variants: str, originals: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeprof.artifact import Artifact
+    from edgeprof.compression import conductor
+    from edgeprof.errors import VariantError
+    from edgeprof.plugins import PluginHost
+    from edgeprof.reasons import Code
+
+    source = recognise(str(convnet(tmp_path / "net.onnx")))
+
+    def check(model: Artifact, *_: object, **__: object) -> None:
+        raise VariantError("it fails", code=Code(originals if model is source else variants))
+
+    monkeypatch.setattr(conductor, "check", check)
+    (entry,) = conductor.compress(source, ["prune"], PluginHost(), tmp_path / "out")["variants"]
+    assert entry["status"] == ("ok" if variants == originals else "failed")
+    assert entry["reasons"][0]["code"] == ("not_checked" if variants == originals else variants)
+
+
 def test_a_variant_with_an_open_shape_is_checked_with_the_shape_that_is_given(edgeprof: Verb, tmp_path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
@@ -186,7 +208,9 @@ def test_a_variant_with_an_open_shape_is_checked_with_the_shape_that_is_given(ed
         return [reason["code"] for reason in entry["reasons"]]
 
     assert reasons() == ["not_checked"]
-    assert reasons("--input", "x=1x5x64") == []
+    np.savez(tmp_path / "inputs.npz", x=np.ones((1, 5, 64), "float32"))
+    assert reasons("--input-data", str(tmp_path / "inputs.npz")) == []
+    assert reasons("--again", "--input", "x=1x5x64") == []
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,16 @@ class TestHistory:
         assert "12.34 ± 0.21 mJ" in out
         assert out.count("estimated") == 2
 
+    def test_long_names_are_shortened_in_the_middle_as_compare_does(self, edgeprof, place):
+        full = "a-network-with-a-name-of-many-words-that-detects-persons+int8-static"
+        text = document.to_json(samples.study()).replace("int8-static", full)
+        (place / "long.json").write_text(text, encoding="utf-8")
+        Store().save(document.from_json(text))
+        for argv in (["history"], ["compare", "long.json", "long.json"]):
+            _, out, _ = edgeprof(*argv)
+            assert full not in out
+            assert "…" in out  # of the whole label in compare, of the name in history
+
     def test_shows_one_in_full_by_the_end_of_its_id(self, edgeprof):
         Store().save(samples.study())
         code, out, _ = edgeprof("history", "k3f")

@@ -13,7 +13,7 @@ import statistics
 import numpy as np
 import pytest
 
-from edgeprof.benchmark.plan import make_plan, start_delay
+from edgeprof.benchmark.plan import make_plan, start_phase
 from edgeprof.energy.integrate import window_energy
 from edgeprof.sensing.sensor import Channel, PartTime
 
@@ -63,7 +63,8 @@ def errors(windows: int, *, stratified: bool, seconds: float = 3.2) -> list[floa
     for _ in range(60):
         phase, now, starts = chance.random() * 0.1, 100.0 + chance.random(), []
         for window in range(windows):
-            now += start_delay(now, window, windows, LOOK if stratified else None)
+            start = start_phase(window, windows, LOOK if stratified else None)
+            now += start.delay_s(now) if start else 0.0
             starts.append(now)
             # Windows end with the last inference that began in time: still in step with the sensor.
             now += seconds + 0.1
@@ -101,11 +102,11 @@ def test_starts_lie_in_as_many_strata_as_there_are_windows() -> None:
         phases = []
         for window in range(windows):
             now = 1234.567 + 0.731 * window
-            wait = start_delay(now, window, windows, LOOK)
+            wait = start_phase(window, windows, LOOK).delay_s(now)
             assert 0 <= wait < 0.1
             phases.append((now + wait) / 0.1 % 1)
         assert phases == pytest.approx([k / windows % 1 for k in range(windows)], abs=1e-6) or windows == 1
-    assert start_delay(5.0, 2, 5, None) == 0.0
+    assert start_phase(2, 5, None) is None
 
 
 def test_a_preset_takes_at_least_the_windows_that_cover_a_period() -> None:

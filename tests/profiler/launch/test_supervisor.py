@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeprof.errors import InputError, VariantError
-from edgeprof.worker.scenario import SCENARIOS, Scenario
+from edgeprof.worker.scenario import SCENARIOS, Phase, Scenario
 
 pytestmark = pytest.mark.usefixtures("settled")
 BOTH = pytest.mark.parametrize("isolated", [True, False], ids=["worker", "no-isolation"])
@@ -56,6 +56,15 @@ def test_every_scenario_gives_a_window_on_the_shared_clock(toy, isolated):
             assert min(run.latencies) >= 0.002, name
             assert 0 <= run.cpu_s < after - before, name
             assert (run.target_hz is None) == (name not in ("server", "periodic"))
+
+
+@BOTH
+def test_a_window_starts_at_the_phase_that_was_asked_for(toy, isolated):
+    with toy("sleep:0.002", isolated=isolated) as worker:
+        worker.load()
+        worker.warm_up(0.05, 1.0)
+        starts = [worker.window(Scenario(), 0.05, phase=Phase(0.1, 0.4)).span.start_s for _ in range(3)]
+    assert max((start_s - 0.1) % 0.4 for start_s in starts) < 0.3  # a busy machine wakes it up late, never early
 
 
 def test_warm_up_ends_when_latency_is_steady(toy):

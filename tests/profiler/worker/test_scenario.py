@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgeprof.worker import scenario as s
 from edgeprof.worker.scenario import Scenario
+from tests.clocks import turn_clock
 
 pytestmark = pytest.mark.usefixtures("settled")
 
@@ -105,6 +106,33 @@ def test_nothing_runs_directly_before_a_window_or_after_it(name):
     assert end_s - window.span.end_s >= 0.05
     for began_s in itertools.chain.from_iterable(model.began for model in models):
         assert window.span.start_s <= began_s <= window.span.end_s
+
+
+@pytest.mark.parametrize("name", s.SCENARIOS)
+@given(
+    now_s=st.floats(1.0, 1e6), offset_s=st.floats(0.0, 0.1), period_s=st.floats(0.01, 2.0), quiet_s=st.floats(0.0, 1.0)
+)
+def test_a_window_starts_at_its_phase(name, now_s, offset_s, period_s, quiet_s):
+    clock = [now_s]
+
+    def sleep(seconds):
+        clock[0] += max(0.0, seconds)
+
+    def call():
+        clock[0] += 0.01
+
+    def read_clock():
+        clock[0] += 1e-7
+        return clock[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        turn_clock(patch, monotonic=read_clock, sleep=sleep)
+        scenario = Scenario(name, rate_hz=50.0)
+        window = s.run_window(scenario, [call], 0.1, 0.01, quiet_s=quiet_s, phase=s.Phase(offset_s, period_s))
+    off_s = (window.span.start_s - offset_s) % period_s
+    assert min(off_s, period_s - off_s) < 1e-5
+    assert quiet_s <= window.span.start_s - now_s <= quiet_s + period_s + 1e-5
+    assert clock[0] - window.span.end_s >= quiet_s - 1e-9
 
 
 @pytest.mark.parametrize("name", s.SCENARIOS)

@@ -19,10 +19,12 @@ import numpy as np
 
 from edgeprof.compression.calibration_data import Calibration
 from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.outputs import COMPARED
 from edgeprof.errors import InputError, UnavailableError, VariantError
 from edgeprof.reasons import Code
 from edgeprof_plugins.compressors.keras.model import REMEDY, FixedModel, quiet, version
 from edgeprof_plugins.compressors.shared.coverage import coverage, partial, whole
+from edgeprof_plugins.compressors.tflite.exclude import compare
 from edgeprof_plugins.compressors.tflite.file import TfliteFile
 from edgeprof_plugins.compressors.tflite.layers import Inventory
 
@@ -182,7 +184,21 @@ class Int8Static(ConverterMethod):
             if parameters["io"] == "int":
                 converter.inference_input_type = converter.inference_output_type = tf.int16 if wide else tf.int8
 
-        return convert(job.model, job.saved, configure), calibration.facts()
+        content = convert(job.model, job.saved, configure)
+        quantised = job.plain.with_name("quantised.tflite")
+        quantised.write_bytes(content)
+        compared = Calibration(data, job.model.inputs, COMPARED).batches(parameters["batch"])
+        likeness = compare(job.plain, quantised, *(_by_tensor(file, compared) for file in (job.plain, quantised)))
+        return content, {**calibration.facts(), **likeness}
+
+
+def _by_tensor(file: Path, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rename the inputs of the signature as the tensors of the file are named."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        inputs = Interpreter(os.fspath(file)).get_signature_runner().get_input_details()
+    return [{inputs[name]["name"]: array for name, array in batch.items()} for batch in batches]
 
 
 def convert(model: FixedModel, saved: Path, configure: Callable[[Any], None]) -> bytes:

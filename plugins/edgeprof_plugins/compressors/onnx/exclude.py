@@ -33,18 +33,32 @@ def answers(model: Any, batches: Iterable[Batch], count: int) -> list[npt.NDArra
         batches: Inputs by name.
         count: The number of samples; outputs for the padding of the last batch are dropped.
     """
+    outputs = run(model, batches)
+    return [
+        np.concatenate([np.atleast_1d(batch_outputs[i]) for batch_outputs in outputs])[:count]
+        for i in range(len(outputs[0]))
+    ]
+
+
+def run(model: Any, batches: Iterable[Batch], *, as_written: bool = False) -> list[list[Any]]:
+    """Return a model's outputs for each batch.
+
+    Args:
+        model: The path of the model, or its bytes.
+        batches: Inputs by name.
+        as_written: Compute quantised nodes as the file describes them, without this CPU's integer kernels, which may
+            saturate where those of the device that the model is made for do not.
+    """
     import onnxruntime
 
     with quiet():
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        if as_written:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         given = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        outputs = [session.run(None, dict(batch)) for batch in batches]
-    return [
-        np.concatenate([np.atleast_1d(batch_outputs[i]) for batch_outputs in outputs])[:count]
-        for i in range(len(outputs[0]))
-    ]
+        return [session.run(None, dict(batch)) for batch in batches]
 
 
 def alone(plain: Path, quantised: Path, batches: Iterable[Batch]) -> dict[str, float]:

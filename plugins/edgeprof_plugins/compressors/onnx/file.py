@@ -206,12 +206,14 @@ class OnnxFile:
                 file.write(self.model.graph.SerializeToString(deterministic=True))
                 overflow: Any = None
                 for name in self.order:
-                    for size, blocks in self._initializer_blocks(name, edit):
+                    for proto in self._written_tensors(name, edit):
                         room = _LIMIT - _RESERVE - (file.tell() - at)
-                        if size > room and overflow is None:
+                        if overflow is None and self._size(name, proto) > room:
                             overflow = stack.enter_context(beside.open("wb"))
                         for block in (
-                            blocks if overflow is None else _external_field(b"".join(blocks), overflow, beside.name)
+                            self._blocks(name, proto)
+                            if overflow is None
+                            else [_external_field(self.proto(name) if proto is None else proto, overflow, beside.name)]
                         ):
                             file.write(block)
                 length = file.tell() - at - 5
@@ -222,24 +224,31 @@ class OnnxFile:
             beside.unlink(missing_ok=True)
             raise
 
-    def _initializer_blocks(
-        self, name: str, edit: Callable[[str], Iterable[Any]] | None
-    ) -> Iterator[tuple[int, Iterable[bytes]]]:
-        """Yield the fields to write for an initializer: for each tensor, the field's size in bytes and its blocks."""
-        if edit is None and name in self._places and name not in self._held and not self._is_external(name):
-            yield self._copied_blocks(*self._places[name])
-            return
-        for proto in [self.whole(name)] if edit is None else edit(name):
-            number = _SPARSE if type(proto).__name__ == "SparseTensorProto" else _INITIALIZER
-            body = proto.SerializeToString()
-            yield len(body) + 10, [bytes([number << 3 | protobuf.LENGTH]) + _encode_varint(len(body)), body]
+    def _written_tensors(self, name: str, edit: Callable[[str], Iterable[Any]] | None) -> Iterable[Any]:
+        """Return the protos that replace an initializer; None for one whose field is copied from the source."""
+        if edit is not None:
+            return edit(name)
+        if name in self._places and name not in self._held and not self._is_external(name):
+            return [None]
+        return [self.whole(name)]
 
-    def _copied_blocks(self, start: int, end: int) -> tuple[int, Iterator[bytes]]:
-        data = self._data
+    def _size(self, name: str, proto: Any) -> int:
+        """Return the size of a field in bytes; protobuf itself cannot tell that of a tensor beyond its limit."""
+        if proto is None:
+            start, end = self._places[name]
+            return end - start + 10
+        if not _is_sparse(proto) and len(proto.raw_data) > _LIMIT - _RESERVE:
+            return len(proto.raw_data)
+        return int(proto.ByteSize()) + 10
+
+    def _blocks(self, name: str, proto: Any) -> Iterable[bytes]:
+        """Return the field of a tensor in the first file."""
+        if proto is not None:
+            return [_field(proto)]
+        data, (start, end) = self._data, self._places[name]
         assert data is not None
         head = bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _encode_varint(end - start)
-        blocks = (data[at : min(at + _BLOCK, end)] for at in range(start, end, _BLOCK))
-        return end - start + 10, itertools.chain([head], blocks)
+        return itertools.chain([head], (data[at : min(at + _BLOCK, end)] for at in range(start, end, _BLOCK)))
 
     def _is_external(self, name: str) -> bool:
         return name not in self._sparse and bool(self.header(name).data_location == 1)
@@ -306,17 +315,26 @@ def sparse_tensor(values: npt.NDArray[Any], name: str) -> Any:
     )
 
 
-def _external_field(field: bytes, file: Any, name: str) -> Iterator[bytes]:
-    """Yield the field of a tensor after writing its values to another file."""
+def _is_sparse(proto: Any) -> bool:
+    return type(proto).__name__ == "SparseTensorProto"
+
+
+def _field(proto: Any) -> bytes:
+    """Return an initializer as a field of a GraphProto."""
+    body: bytes = proto.SerializeToString()
+    number = _SPARSE if _is_sparse(proto) else _INITIALIZER
+    return bytes([number << 3 | protobuf.LENGTH]) + _encode_varint(len(body)) + body
+
+
+def _external_field(proto: Any, file: Any, name: str) -> bytes:
+    """Return the field of a tensor after writing its values to another file; a small one keeps them."""
     import onnx
 
-    (piece,) = protobuf.fields(field, 0, len(field))
-    body = field[piece.start : piece.end]
-    if piece.number == _SPARSE or len(body) < _SMALL:
-        yield field
-        return
-    proto = onnx.TensorProto.FromString(body)
-    raw = tensor(values_of(proto, ""), proto.name).raw_data
+    if _is_sparse(proto):
+        return _field(proto)
+    raw = proto.raw_data or tensor(values_of(proto, ""), proto.name).raw_data
+    if len(raw) < _SMALL:
+        return _field(proto)
     start = file.tell()
     file.write(raw)
     stub = onnx.TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims)
@@ -324,8 +342,7 @@ def _external_field(field: bytes, file: Any, name: str) -> Iterator[bytes]:
     for key, value in (("location", name), ("offset", str(start)), ("length", str(len(raw)))):
         entry = stub.external_data.add()
         entry.key, entry.value = key, value
-    body = stub.SerializeToString()
-    yield bytes([_INITIALIZER << 3 | protobuf.LENGTH]) + _encode_varint(len(body)) + body
+    return _field(stub)
 
 
 def walk(graph: Any) -> Iterator[Any]:

@@ -91,6 +91,8 @@ class Int4Weight(Compressor):
 
 _NOT_DENSE = "MatMulNBits takes the place of MatMul and Gemm with one matrix of float32 weights on the right, no others"
 _PARTS = ("int4", "scales", "zero_points")
+#: The most bytes of weights that are packed at a time.
+_AT_ONCE = 1 << 28
 
 
 def _make_packer(block: int) -> Any:
@@ -108,6 +110,12 @@ def _make_packer(block: int) -> Any:
     import onnx
 
     def pack(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        # Columns are quantised one by one, so a part of them at a time gives the same; a model holds less than 2 GiB.
+        count = max(1, _AT_ONCE // (values.shape[0] * values.itemsize))
+        parts = [pack_columns(values[:, first : first + count]) for first in range(0, values.shape[1], count)]
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+    def pack_columns(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
         rows, columns = values.shape
         helper = onnx.helper
         graph = helper.make_graph(

@@ -13,8 +13,9 @@ import numpy as np
 
 from edgeprof.compression.calibration_data import Calibration
 from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.outputs import COMPARED, compare_outputs
 from edgeprof.errors import InputError
-from edgeprof_plugins.compressors.onnx.exclude import alone, answers
+from edgeprof_plugins.compressors.onnx.exclude import alone, answers, run
 from edgeprof_plugins.compressors.onnx.file import OnnxFile
 from edgeprof_plugins.compressors.onnx.int8 import WEIGHTS_ONLY
 from edgeprof_plugins.compressors.onnx.inventory import Inventory
@@ -103,25 +104,43 @@ class Int8Static(Compressor):
                 except Exception as error:  # noqa: BLE001 - the quantiser raises many types of errors
                     raise _quantiser_error(source, ready, error) from None
 
-            if parameters["exclude"] != AUTO:
-                excluded = check_nodes(ready, parameters["exclude"])
-                _copy_model(make(excluded), target)
-                account = _integer_account(inventory, target, excluded, unfit)
-                return {**calibration.facts(), "reduce_range": reduced, "excluded": excluded, "coverage": account}
-            judged = Calibration(data, calibration.inputs, JUDGED)
-            batches, count = judged.batches(), len(judged.chosen)
-            judge = Judge.of(answers(ready, batches, count), judged, parameters)
-
-            def attempt(excluded: Sequence[str]) -> tuple[Path, list[npt.NDArray[Any]]]:
-                quantised = make(excluded)
-                return quantised, answers(quantised, batches, count)
-
-            best, exclusions = search(
-                self.name, judge, lambda: alone(ready, make([]), judged.batches()[:FOLLOWED]), attempt
-            )
+            if parameters["exclude"] == AUTO:
+                best, exclusions = _fewest_in_float(self.name, ready, make, calibration, parameters)
+            else:
+                exclusions = {"excluded": check_nodes(ready, parameters["exclude"])}
+                best = make(exclusions["excluded"])
             _copy_model(best, target)
             account = _integer_account(inventory, target, exclusions["excluded"], unfit)
-            return {**calibration.facts(), "reduce_range": reduced, **exclusions, "coverage": account}
+            likeness = _compare(ready, best, Calibration(data, calibration.inputs, COMPARED).batches())
+            return {**calibration.facts(), "reduce_range": reduced, **exclusions, **likeness, "coverage": account}
+
+
+def _fewest_in_float(
+    name: str,
+    ready: Path,
+    make: Callable[[Sequence[str]], Path],
+    calibration: Calibration,
+    parameters: Mapping[str, Any],
+) -> tuple[Path, dict[str, Any]]:
+    """The variant of ``exclude=auto``, and the facts of the search."""
+    judged = Calibration(calibration.data, calibration.inputs, JUDGED)
+    batches, count = judged.batches(), len(judged.chosen)
+    judge = Judge.of(answers(ready, batches, count), judged, parameters)
+
+    def attempt(excluded: Sequence[str]) -> tuple[Path, list[npt.NDArray[Any]]]:
+        quantised = make(excluded)
+        return quantised, answers(quantised, batches, count)
+
+    return search(name, judge, lambda: alone(ready, make([]), batches[:FOLLOWED]), attempt)
+
+
+def _compare(ready: Path, quantised: Path, batches: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Any]:
+    """How close the outputs of the quantised model are to those of the float model; {} if it does not run."""
+    try:
+        before, after = (run(path, batches, as_written=True) for path in (ready, quantised))
+    except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no type; the runtime says why when it loads the variant
+        return {}
+    return compare_outputs(pair for outputs in zip(before, after, strict=True) for pair in zip(*outputs, strict=True))
 
 
 def _unfit_nodes(ready: Path, *, per_channel: bool) -> dict[str, str]:

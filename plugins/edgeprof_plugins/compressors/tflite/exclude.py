@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeprof.compression.outputs import compare_outputs
 from edgeprof_plugins.compressors.shared.exclusion import by_channel
 
 if TYPE_CHECKING:
@@ -32,6 +33,24 @@ def answers(path: Path, batches: Batches, count: int) -> list[npt.NDArray[Any]]:
         np.concatenate([np.atleast_1d(batch_outputs[i]) for batch_outputs in outputs])[:count]
         for i in range(len(outputs[0]))
     ]
+
+
+def compare(plain: Path, quantised: Path, batches: Batches, renamed: Batches | None = None) -> dict[str, Any]:
+    """Return how close the outputs of a quantised model are to those of the float model; {} if it does not run.
+
+    Args:
+        plain: The float model.
+        quantised: The quantised model.
+        batches: Inputs by name.
+        renamed: The same by the names that they have in the quantised model, where these are others.
+    """
+    from edgeprof_plugins.runtimes.litert import graph
+
+    try:
+        both = list(zip(graph.run(str(plain), batches), graph.run(str(quantised), renamed or batches), strict=True))
+    except (RuntimeError, ValueError):
+        return {}  # the runtime says why when the variant is loaded, and an option of the runtime may help
+    return compare_outputs(pair for outputs in both for pair in zip(*outputs, strict=True))
 
 
 def alone(plain: Path, only: Callable[[str], Path], batches: Batches) -> dict[str, float]:

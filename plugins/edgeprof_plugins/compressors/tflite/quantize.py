@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprof.compression.calibration_data import Calibration
 from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.outputs import COMPARED
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command, library_version
 from edgeprof_plugins.compressors.shared import exclusion
-from edgeprof_plugins.compressors.tflite.exclude import alone, answers, layer
+from edgeprof_plugins.compressors.tflite.exclude import alone, answers, compare, layer
 from edgeprof_plugins.compressors.tflite.file import TfliteFile, modern
 from edgeprof_plugins.compressors.tflite.layers import Inventory
 
@@ -238,8 +239,10 @@ class Int8Static(_Recipe):
         def make(excluded: Sequence[str]) -> Path:
             return job.make(rows + ends + outside + _exclusion_rows(excluded), calibration)
 
+        samples = Calibration(data, job.inputs, COMPARED).batches()
         if parameters["exclude"] != exclusion.AUTO:
-            return make(parameters["exclude"].split("|")), calibration.facts()
+            quantised = make(parameters["exclude"].split("|"))
+            return quantised, {**calibration.facts(), **compare(job.ready, quantised, samples)}
         whole = make([])
         judged = Calibration(data, job.inputs, exclusion.JUDGED)
         batches, count = judged.batches(), len(judged.chosen)
@@ -255,7 +258,7 @@ class Int8Static(_Recipe):
         best, exclusions = exclusion.search(
             self.name, judge, lambda: alone(job.ready, only, batches[: exclusion.FOLLOWED]), attempt
         )
-        return best, {**calibration.facts(), **exclusions}
+        return best, {**calibration.facts(), **exclusions, **compare(job.ready, best, samples)}
 
 
 def _with_one_scale(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,10 @@ import numpy as np
 
 from edgeprof.compression.calibration_data import Calibration
 from edgeprof.compression.compressor import Compressor, Parameter
+from edgeprof.compression.outputs import compare_outputs
 from edgeprof.compression.progress import report
 from edgeprof.compression.target import current_target
 from edgeprof.errors import InputError, UnavailableError, VariantError
-from edgeprof.reasons import Code
 from edgeprof.worker.runtime import install_command
 from edgeprof_plugins.compressors.torch import model as torch_model
 from edgeprof_plugins.compressors.torch import train as torch_train
@@ -47,8 +47,6 @@ _AT_ONCE = 16
 _JOINTS = frozenset({"aten.add.Tensor", "aten.add_.Tensor", "aten.mul.Tensor", "aten.mul_.Tensor", "aten.mean.dim"})
 #: Operators that runtimes fuse into the preceding layer.
 _FOLDED = ("aten.batch_norm", "aten.relu", "aten.hardtanh", "aten.clamp")
-#: Below this SQNR, the quantised model does not approximate the float model (ao#4292 is an example).
-_HOPELESS_DB = 3.0
 
 
 class _Int8(Compressor):
@@ -394,37 +392,17 @@ def _noise_inputs(torch: Any, net: Net, seed: int) -> tuple[Any, ...]:
 
 
 def _compare_outputs(net: Net, quantised: Any, feeds: list[tuple[Any, ...]]) -> dict[str, Any]:
-    """Return how close the outputs are to those of the float model, and the share of MACs that are int8.
-
-    Raises:
-        VariantError: the SQNR of the outputs is below ``_HOPELESS_DB``, or the outputs are not finite.
-    """
+    """Return how close the outputs are to those of the float model, and the share of MACs that are int8."""
     torch = torch_model.require()
-    signal = noise = 0.0
-    same = total = 0
     with torch.no_grad():
-        for feed in feeds:
+        pairs = [
+            (wanted.double().numpy(), answered.double().numpy())
+            for feed in feeds
             for wanted, answered in zip(
                 torch_model.outputs(net.module, feed), torch_model.outputs(quantised, feed), strict=True
-            ):
-                signal += float(wanted.double().square().sum())
-                noise += float((wanted.double() - answered.double()).square().sum())
-                if wanted.dim() == 2:
-                    same += int((wanted.argmax(1) == answered.argmax(1)).sum())
-                    total += len(wanted)
-    sqnr = 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else None
-    if not math.isfinite(noise) or (sqnr is not None and sqnr < _HOPELESS_DB):
-        raise VariantError(
-            f"the int8 model's outputs are not those of {net.spec}: {sqnr if sqnr is not None else noise:.1f} dB"
-            " between signal and error",
-            remedy="Check the calibration data, or use export-onnx+int8-static.",
-            code=Code.BAD_OUTPUT,
-        )
-    return {
-        "int8_mac_share": int8_share(quantised, net),
-        "output_sqnr_db": None if sqnr is None else round(sqnr, 2),
-        "top1_agreement": round(same / total, 4) if total else None,
-    }
+            )
+        ]
+    return {"int8_mac_share": int8_share(quantised, net), **compare_outputs(pairs)}
 
 
 def int8_share(quantised: Any, net: Net) -> float:

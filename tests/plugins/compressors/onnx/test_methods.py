@@ -426,6 +426,37 @@ def test_what_does_not_fit_into_one_file_goes_into_a_second_that_belongs_to_the_
     assert not beside.exists()
 
 
+def test_a_weight_beyond_the_limit_of_a_message_is_never_part_of_one(
+    net: Path, host: PluginHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = onnx_file._field
+
+    def limited(proto: Any) -> bytes:
+        content: bytes = field(proto)
+        assert len(content) <= 3000, "protobuf writes no message that is larger"
+        return content
+
+    monkeypatch.setattr(onnx_file, "_LIMIT", 3000)
+    monkeypatch.setattr(onnx_file, "_RESERVE", 1000)
+    monkeypatch.setattr(onnx_file, "_field", limited)
+    with OnnxFile(net) as model:
+        assert max(len(model.proto(name).raw_data) for name in model.order) > 3000
+        model.write(net.with_name("copy.onnx"), lambda name: [model.whole(name)])
+    x = nets.samples(3)
+    assert np.array_equal(nets.run(net.with_name("copy.onnx"), x), nets.run(net, x))
+
+
+def test_weights_are_packed_into_four_bits_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeprof_plugins.compressors.onnx import int4
+
+    values = np.random.default_rng(0).standard_normal((40, 9)).astype("float32")
+    at_once = int4._make_packer(16)(values)
+    monkeypatch.setattr(int4, "_AT_ONCE", 2 * values.nbytes // 9)
+    for whole, joined in zip(at_once, int4._make_packer(16)(values), strict=True):
+        assert whole.dtype == joined.dtype
+        assert np.array_equal(whole.reshape(-1), joined.reshape(-1))
+
+
 def test_a_format_that_is_not_taken_names_what_would_convert_it(tmp_path: Path, host: PluginHost) -> None:
     from tests.models import tflite_double
 
