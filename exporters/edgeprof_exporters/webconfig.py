@@ -447,7 +447,11 @@ def _named_file(path: Path, tls: dict[str, Any], key: str) -> Path | None:
     if not isinstance(value, str):
         raise InputError(f"{path}: {key} is not a path")
     file = path.parent / value
-    if file.exists() and not file.is_file():  # at a FIFO the daemon would wait for a writer
+    try:
+        is_other = file.exists() and not file.is_file()  # at a FIFO the daemon would wait for a writer
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{path}: {key}: {file} cannot be read: {error.strerror}") from None
+    if is_other:
         raise InputError(f"{path}: {key}: {file} is not a regular file")
     return file
 

@@ -22,6 +22,27 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
+def about(subject: str, message: str) -> str:
+    """Put a subject, such as a model, before a message that does not begin with it or with its path.
+
+    >>> about("m.onnx", "the file is damaged")
+    'm.onnx: the file is damaged'
+    >>> about("m.onnx", "zoo/m.onnx needs an operator")
+    'zoo/m.onnx needs an operator'
+    """
+    first = message.partition(" ")[0].rstrip(":")
+    return message if subject in {first, first.rpartition("/")[2]} else f"{subject}: {message}"
+
+
+def without_subject(subject: str, message: str) -> str:
+    """Remove a subject from the beginning of a message that is shown beside it.
+
+    >>> without_subject("m.onnx", "m.onnx: the file is damaged")
+    'the file is damaged'
+    """
+    return re.sub(rf"^{re.escape(subject)}:? ", "", message)
+
+
 def _mended_remedy(remedy: str) -> str:
     """Replace ``pip install`` in a remedy by the command that works in this environment."""
     if "pip install" not in remedy:

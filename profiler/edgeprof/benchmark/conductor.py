@@ -23,7 +23,7 @@ from edgeprof.benchmark.request import BenchRequest, Candidate, candidates, load
 from edgeprof.compression.recipe import check_preprocessing, judged_before
 from edgeprof.energy.estimate import CoreWatts
 from edgeprof.energy.recording import Recording
-from edgeprof.errors import GateError, InputError, VariantError
+from edgeprof.errors import GateError, InputError, VariantError, about
 from edgeprof.evaluation import labels
 from edgeprof.launch.interpreter import probe
 from edgeprof.launch.lock import measuring
@@ -301,7 +301,7 @@ class _Run:
         With ``names``, its workloads are the whole model and these operators.
         """
         if candidate.failure is not None:
-            self.progress.note(f"{record.name}: {candidate.failure.message}")
+            self.progress.note(about(record.name, candidate.failure.message))
         if candidate.runtime is None:
             return None
         spec = self._spec(candidate)
@@ -449,7 +449,7 @@ class _Run:
             yield
         except (VariantError, InputError) as error:
             record.failure = VariantError.of(error)
-            self.progress.note(f"{record.name}: {error.message}")
+            self.progress.note(about(record.name, error.message))
 
     def _record(self, candidate: Candidate) -> VariantRecord:
         runtime = candidate.runtime.name if candidate.runtime else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.errors import EdgeprofError, InputError, VariantError
+from edgeprof.errors import EdgeprofError, InputError, VariantError, about
 from edgeprof.evaluation import evaluate, perplexity
 from edgeprof.reasons import Code
 from edgeprof.results import schema
@@ -73,7 +73,7 @@ class Judge:
             # The windows are measured and stay; but an answer of NaN makes them worthless.
             code = error.code if isinstance(error, VariantError) and error.code == Code.NAN_OUTPUT else "no_accuracy"
             record.notes.append(schema.Reason(code=code, message=error.message, remedy=error.remedy))
-            self._progress.note(f"{record.name}: {error.message}")
+            self._progress.note(about(record.name, error.message))
 
     def score_text(self, worker: Worker, record: VariantRecord) -> None:
         """Score the text with the model, if a text was given; rows of one model at several lengths share the scores."""
@@ -95,6 +95,6 @@ class Judge:
                 record.likelihoods = likelihoods
         except EdgeprofError as error:  # the windows are measured and stay
             record.notes.append(schema.Reason(code=Code.NO_ACCURACY, message=error.message, remedy=error.remedy))
-            self._progress.note(f"{record.name}: {error.message}")
+            self._progress.note(about(record.name, error.message))
         if record.likelihoods is not None:
             self._read[key] = record.likelihoods

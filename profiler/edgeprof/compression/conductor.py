@@ -19,7 +19,7 @@ from edgeprof import __version__
 from edgeprof.artifact import Artifact, recognise
 from edgeprof.compression.target import current_target
 from edgeprof.compression.variant import chain_name, check_chain, make_variant, parse_chain, stem
-from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError
+from edgeprof.errors import EdgeprofError, InputError, StorageError, UnavailableError, VariantError, about
 from edgeprof.evaluation import evaluate
 from edgeprof.launch.choose import choose_runtime, named_runtime
 from edgeprof.launch.supervisor import Worker, WorkerSpec
@@ -132,7 +132,7 @@ def compress(
                 if len(parsed) == 1:
                     raise
                 # If one of several does not fit this model, the others are still made.
-                note(f"{name}: {error.message}")
+                note(about(name, error.message))
                 entry = {
                     "name": name,
                     "chain": chain,

@@ -20,8 +20,12 @@ PLAIN_WIDTH = 160
 PROSE_WIDTH = 120
 MIN_WIDTH = 40
 GAP = "  "
-#: A command that adds packages (edgeprof.installation): its flags, quoted requirements and plain names.
-_INSTALLS = re.compile(r"(?:\S+ -m pip|uv pip|pipx) (?:install|inject)(?: -[-\w]+| '[^']+'| [\w./-]+(?=[,;)\s]|$))+")
+#: A command that adds packages (edgeprof.installation): its flags, quoted requirements and plain names. Or a program of
+#: one line, as shlex.quote writes it.
+_COPIED = re.compile(
+    r"(?:(?:\S+ -m |uv )?pip|pipx) (?:install|inject)(?: -[-\w]+| '[^']+'| [\w./-]+(?=[,;)\s]|$))+"
+    r"|python3? -c '(?:[^']|'\"'\"')+'"
+)
 
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 #: Spaces at which a line must not end: before a unit, around the sign of a p-value.
@@ -111,12 +115,12 @@ class Style:
             rest = " " * (indent + 4)
         else:
             rest = " " * len(lead)
-        return _broken(together(text), width, lead, rest) or [lead.rstrip()]
+        return _broken(together(_unbroken_commands(text)), width, lead, rest) or [lead.rstrip()]
 
     def fit(self, lines: Iterable[str]) -> list[str]:
         """Break lines that are wider than the stream between words, and indent what continues a line.
 
-        A command that installs something keeps to one line, to be copied.
+        A command that is broken if it is copied from two lines keeps to one line.
         """
         fitted: list[str] = []
         for line in lines:
@@ -130,13 +134,13 @@ class Style:
         return fitted
 
     def remedy(self, text: str, *, indent: int = 2) -> list[str]:
-        """What to do, behind an arrow; a command that installs something keeps to one line, to be copied."""
-        return self.wrap("→", _unbroken_commands(text), indent=indent)
+        """What to do, behind an arrow."""
+        return self.wrap("→", text, indent=indent)
 
 
 def _unbroken_commands(text: str) -> str:
-    """Put no-break spaces into the commands that install something."""
-    return _INSTALLS.sub(lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    """Put no-break spaces into commands that are broken if they are copied from two lines."""
+    return _COPIED.sub(lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
 
 
 def _broken(text: str, columns: int, lead: str, rest: str) -> list[str]:

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from edgeprof import units
+from edgeprof.errors import without_subject
 from edgeprof.reporters.language_text import language_lines
 from edgeprof.reporters.loads_text import load_lines
 from edgeprof.reporters.stages_text import stage_lines
@@ -408,7 +409,7 @@ def reasons(result: Result) -> list[tuple[str, str]]:
         everybody = len(names) > 1 and ran <= named
         whole = "all that ran" if len(named) < len(every) else "all variants"
         who = "this run" if not names else whole if everybody else ", ".join(dict.fromkeys(names))
-        named_reasons.append((who, text))
+        named_reasons.append((who, without_subject(who, text)))
     return named_reasons
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgeprof.artifact import recognise
 from edgeprof.compression.conductor import compress
 from edgeprof.compression.variant import check_chain, parse_chain
-from edgeprof.errors import InputError, StorageError, UnavailableError, VariantError
+from edgeprof.errors import InputError, StorageError, UnavailableError, VariantError, about
 from edgeprof.evaluation.load import load_dataset
 from edgeprof.study.stages import is_file, parse_stage_recipe, pipeline_spec
 
@@ -113,7 +113,7 @@ class Maker:
             raise
         except (InputError, UnavailableError) as error:
             # A recipe that does not fit the model or this device fails alone; the study goes on with the others.
-            self.say(f"{name}: {error.message}")
+            self.say(about(name, error.message))
             return Candidate(name, failure=VariantError.of(error))
         path = None if entry["model"] is None else str(self.directory / entry["model"]["path"])
         candidate = Candidate(name, path, entry["recipe"])

@@ -22,7 +22,7 @@ from edgeprof.benchmark.request import BenchRequest, ModelRequest
 from edgeprof.compression.variant import safe, stem
 from edgeprof.diagnosis.checks import Finding
 from edgeprof.diagnosis.evidence import blame, explain
-from edgeprof.errors import EdgeprofError, InputError, UnavailableError
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError, about
 from edgeprof.evaluation import labels
 from edgeprof.evaluation.load import load_dataset, load_metric
 from edgeprof.launch.choose import own_formats
@@ -115,7 +115,7 @@ def sweep(prepared: Sequence[StudySweep], *, prune_hopeless: bool = False) -> It
         except EdgeprofError as error:
             if not several:
                 raise
-            model_sweep.say(f"{model_sweep.study.model}: {error.message}")
+            model_sweep.say(about(str(model_sweep.study.model), error.message))
             trouble = trouble or error
             continue
         yield outcome
