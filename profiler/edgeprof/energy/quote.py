@@ -38,7 +38,7 @@ from edgeprof.reasons import Code
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from edgeprof.energy.idle import Idle
     from edgeprof.provenance import Provenance
@@ -95,6 +95,7 @@ def measure_spans(
     max_rate_hz: float | None = None,
     busy: Sequence[Span] = (),
     expected_w: float = 0.0,
+    intermittent: Collection[Span] = (),
 ) -> Measured:
     """Measure the joules per unit of work.
 
@@ -110,6 +111,7 @@ def measure_spans(
         busy: Everything that ran, including other variants' windows and warm-ups. The time between is quiet, and the
             edges of windows are taken from it. Empty: what ran beside the windows is unknown.
         expected_w: The least power (W) that the work adds to the total; a total that does not show it is stuck.
+        intermittent: Those of ``busy`` that contain idle time, such as the windows of a camera.
 
     Returns:
         The figures; unknown ones are None, with a reason.
@@ -122,7 +124,7 @@ def measure_spans(
         article = "an" if unit[:1] in "aeiou" else "a"
         why = schema.Reason(Code.NO_INFERENCES, f"a window without {article} {unit} has no joules per {unit}")
         return without_figures(provenance, covers, rail, [why])
-    frozen = frozen_reasons(headline, busy, windows, idles, expected_w)
+    frozen = frozen_reasons(headline, busy, windows, idles, expected_w, intermittent=intermittent)
     if frozen:
         return without_figures(provenance, covers, rail, frozen)
     reasons: list[schema.Reason] = []

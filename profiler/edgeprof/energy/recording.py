@@ -46,6 +46,8 @@ _CATCH_UP_S = 5.0
 _VOLTS_AND_AMPERES: tuple[Quantity, Quantity] = ("voltage", "current")
 #: A shorter stretch without work (s) is not searched for the fall of a filter.
 _LEAST_REST_S = 0.3
+#: Work that fills at least this share of its span is continuous.
+_STEADY_SHARE = 0.9
 
 
 class Readings(Protocol):
@@ -109,6 +111,11 @@ class _RecordedSpan:
     thread: int
     busy_s: float | None = None
     is_elsewhere: bool = False
+
+    @property
+    def is_intermittent(self) -> bool:
+        """Whether the span contains more idle time than the gaps between calls."""
+        return self.busy_s is not None and self.busy_s < _STEADY_SHARE * self.span.seconds
 
 
 class Recording:
@@ -378,6 +385,7 @@ class Recording:
             max_rate_hz=max_rate_hz,
             busy=self.busy if self._is_quiet_between else (),
             expected_w=least_work_w(headline.channels, cpu_seconds, sum(span.seconds for span in spans)),
+            intermittent={work.span for work in self._recorded if work.is_intermittent},
         )
 
     def _estimate_from_cpu(

@@ -11,7 +11,7 @@ from edgeprof.energy.online.frozen import LEAST_STEPS, Change, expected_answer, 
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from edgeprof.energy.integrate import ChannelSeries
     from edgeprof.sensing.sensor import Channel
@@ -40,6 +40,8 @@ def frozen_reasons(
     windows: Sequence[Span],
     idles: Sequence[Span],
     expected_w: float,
+    *,
+    intermittent: Collection[Span] = (),
 ) -> list[schema.Reason]:
     """A reason ``frozen_sensor`` for each channel that stood still while the load changed.
 
@@ -49,10 +51,12 @@ def frozen_reasons(
         windows: The measured windows.
         idles: The stretches without work.
         expected_w: The least power (W) that the work adds to the total; 0 if unknown.
+        intermittent: Those of ``busy`` that contain idle time, such as the windows of a camera.
     """
     reasons = []
     for series in headline:
-        stood = _find_standstill(series, busy, windows, idles, expected_w if len(headline) == 1 else 0.0)
+        least_w = expected_w if len(headline) == 1 else 0.0
+        stood = _find_standstill(series, busy, windows, idles, least_w, intermittent=intermittent)
         if stood is not None:
             name = series.channel.name
             reasons.append(
@@ -66,24 +70,35 @@ def frozen_reasons(
     return reasons or _frozen_total(headline, windows, idles, expected_w)
 
 
-def load_changes(busy: Sequence[Span], idles: Sequence[Span], shortest_s: float) -> list[float]:
-    """The times (s) at which work began or ended.
+def load_changes(
+    busy: Sequence[Span], idles: Sequence[Span], shortest_s: float, intermittent: Collection[Span] = ()
+) -> list[Change]:
+    """The changes of load that must show, and until when.
 
     Args:
         busy: Everything that ran.
         idles: The stretches without work.
         shortest_s: The shortest time that the readings show: a shorter pause separates nothing, and shorter work and
             work at whose end nothing is known of the following time change nothing.
+        intermittent: Those of ``busy`` that contain idle time. When their work begins and ends is unknown, so it only
+            has to show until their end.
     """
-    stretches: list[tuple[float, float]] = []
+    stretches: list[list[Span]] = []
     for span in sorted(busy, key=lambda span: span.start_s):
-        if stretches and span.start_s - stretches[-1][1] < shortest_s:
-            stretches[-1] = stretches[-1][0], max(stretches[-1][1], span.end_s)
+        if stretches and span.start_s - max(other.end_s for other in stretches[-1]) < shortest_s:
+            stretches[-1].append(span)
         else:
-            stretches.append((span.start_s, span.end_s))
+            stretches.append([span])
     last_s = max([span.end_s for span in (*busy, *idles)], default=0.0)
-    edges = [edge for stretch in stretches if stretch[1] - stretch[0] >= shortest_s for edge in stretch]
-    return [edge for edge in edges if edge + shortest_s <= last_s]
+    changes = []
+    for spans in stretches:
+        start_s, last = spans[0].start_s, max(spans, key=lambda span: span.end_s)
+        if last.end_s - start_s < shortest_s:
+            continue
+        changes.append(Change(start_s, last.end_s if spans[0] in intermittent else start_s + shortest_s))
+        if last not in intermittent and last.end_s + shortest_s <= last_s:
+            changes.append(Change(last.end_s, last.end_s + shortest_s))
+    return changes
 
 
 def _find_standstill(
@@ -92,6 +107,8 @@ def _find_standstill(
     windows: Sequence[Span],
     idles: Sequence[Span],
     expected_w: float,
+    *,
+    intermittent: Collection[Span],
 ) -> tuple[float, float] | None:
     channel = series.channel
     times, values = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
@@ -104,9 +121,8 @@ def _find_standstill(
     answer = expected_answer(Change(0.0, math.inf), watts, channel.resolution or 0.0, tau, refresh)
     if answer is None or not busy:  # if it is unknown what else ran, it is also unknown when the load changed
         return None
-    expected = [
-        Change(at_s, at_s + answer.until_s, answer.moving_s) for at_s in load_changes(busy, idles, answer.until_s)
-    ]
+    changes = load_changes(busy, idles, answer.until_s, intermittent)
+    expected = [change._replace(moving_s=answer.moving_s) for change in changes]
     return find_unanswered(times.tolist(), values.tolist(), expected, least_standstill_s(tau, refresh))
 
 

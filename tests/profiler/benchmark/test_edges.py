@@ -48,11 +48,23 @@ class Steady(Runtime):
 
 
 CAMERA = {"scenario": "periodic", "rate_hz": 20.0}
+SLOW_CAMERA = {"scenario": "periodic", "rate_hz": 1.05}
 
 
 @pytest.mark.parametrize(
     ("seconds", "load"),
-    [(0.001, {}), (0.012, {}), (0.14, {}), (0.7, {}), (0.94, {}), (1.3, {}), (0.001, CAMERA), (0.03, CAMERA)],
+    [
+        (0.001, {}),
+        (0.012, {}),
+        (0.14, {}),
+        (0.7, {}),
+        (0.94, {}),
+        (1.3, {}),
+        (0.001, CAMERA),
+        (0.03, CAMERA),
+        (0.14, SLOW_CAMERA),
+        (0.7, SLOW_CAMERA),
+    ],
 )
 def test_each_window_has_the_joules_that_flowed_in_it(seconds: float, load: dict[str, Any], tmp_path: Path) -> None:
     watts = 9.0

@@ -135,7 +135,7 @@ def test_work_is_expected_to_show_only_where_it_and_the_pause_before_it_last_lon
     for seconds, pause_s in work:
         spans.append(Span(BLOCK, now, now + seconds))
         now += seconds + pause_s
-    changes = load_changes(spans, [idle_span(now, now + 2.0)], shown_s)
+    changes = [change.at_s for change in load_changes(spans, [idle_span(now, now + 2.0)], shown_s)]
     for at_s in changes:
         is_busy = [any(span.start_s <= t < span.end_s for span in spans) for t in np.linspace(at_s, at_s + shown_s, 50)]
         before = [any(s.start_s <= t < s.end_s for s in spans) for t in np.linspace(at_s - shown_s, at_s, 50)[:-1]]
@@ -170,3 +170,22 @@ def test_waking_calls_before_a_window_belong_to_its_load():
         covers="module", rail="VDD_IN", busy=busy, expected_w=0.3,
     )  # fmt: skip
     assert "frozen_sensor" not in codes(found)
+
+
+def test_a_camera_whose_frames_end_long_before_the_next_is_not_frozen_and_a_stuck_rail_beside_it_is():
+    """Windows of 2 s with 1.2 s of work at their beginning: nothing changes at their ends."""
+    steady = replace(RAIL, filter=Filter(), update_interval_s=0.01)
+    windows = [Span(WINDOW, 5.0 + 4.0 * k, 7.0 + 4.0 * k, 1) for k in range(3)]
+    idles = [idle_span(0.5, 4.0), idle_span(16.5, 18.5)]
+    times = np.arange(0.0, 19.0, 0.01)
+    values = np.where([any(w.start_s <= t < w.start_s + 1.2 for w in windows) for t in times], 12.0, 4.0)
+
+    def measured(values, intermittent):
+        return measure_spans(
+            [ChannelSeries(steady, times, values)], [], windows, idles, covers="module", rail="VDD_IN",
+            busy=windows, expected_w=0.3, intermittent=intermittent,
+        )  # fmt: skip
+
+    assert "frozen_sensor" not in codes(measured(values, set(windows)))
+    assert codes(measured(values, ())) == {"frozen_sensor"}
+    assert codes(measured(np.full_like(values, 4.0), set(windows))) == {"frozen_sensor"}
