@@ -64,7 +64,8 @@ def reasons(account: Mapping[str, Any]) -> str:
     for reason, entry in left[:_REASONS]:
         more = f" and {entry['parts'] - 1} more" if entry["parts"] > 1 else ""
         sentences.append(f"{entry['names'][0]}{more} ({reason or 'it gives no reason'})")
-    more = f", and more for {len(left) - _REASONS} other reasons" if len(left) > _REASONS else ""
+    others = len(left) - _REASONS
+    more = f", and more for {others} other reason{'s' if others > 1 else ''}" if others > 0 else ""
     return ", ".join(sentences) + more
 
 

@@ -433,7 +433,7 @@ def protocol_line(result: Result) -> str:
     rate = f" at {units.significant(p.rate_hz)} Hz" if p.rate_hz else ""
     words = [
         f"{p.scenario}{rate}",
-        f"{p.windows} windows × {units.significant(p.window_s)} s",
+        f"{p.windows} window{'s' if p.windows != 1 else ''} × {units.significant(p.window_s)} s",
         f"interleaved {p.interleave}" if len(result.variants) > 1 else "",
         f"batch {p.batch}",
         f"{p.threads} thread{'s' if p.threads != 1 else ''}" if p.threads else "",
