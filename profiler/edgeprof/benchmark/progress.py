@@ -43,5 +43,10 @@ def headlines(host: schema.Host, headline: Headline, plan: Plan, count: int, *, 
         part for part in (host.board, host.power_mode, host.os, f"{host.cores} × {host.cpu}", power) if part
     )
     order = "" if count == 1 else ", interleaved A B … B A" if interleaved else ", one after the other (memory)"
-    what = f"{count} variant{'s' if count > 1 else ''} × {plan.windows} window{'s' if plan.windows > 1 else ''} × {plan.window_s:g} s"
+    variants, windows = _counted(count, "variant"), _counted(plan.windows, "window")
+    what = f"{variants} × {windows} × {plan.window_s:g} s"
     return [board, what + order]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count > 1 else ''}"
