@@ -171,7 +171,7 @@ def running(rounds: int, rng) -> list[dict[str, Any]]:
 
 
 def percent(value: float | None) -> str:
-    return "none told" if value is None else f"{100 * value:+.3f} %"
+    return "refused" if value is None else f"{100 * value:+.3f} %"
 
 
 def size(value: float | None) -> str:
