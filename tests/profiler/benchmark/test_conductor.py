@@ -261,8 +261,8 @@ def test_a_window_that_stood_still_is_left_out_and_measured_again(
 ):
     measured, told = Worker.window, iter(["was stopped by a signal"] * stopped)
 
-    def window(self, *arguments):
-        return measured(self, *arguments)._replace(standstill=next(told, None))
+    def window(self, *arguments, **named):
+        return measured(self, *arguments, **named)._replace(standstill=next(told, None))
 
     monkeypatch.setattr(Worker, "window", window)
     (variant,) = bench(request(application, "steady"), host, orin, Watcher()).variants
