@@ -90,12 +90,12 @@ def main() -> int:
         length = fill(folder, devices, days)
         (folder / "requirements.toml").write_text(REQUIREMENTS)
         empty_s = min(cpu_seconds(("--version",), folder) for _ in range(rounds))
-        found = {" ".join(words): min(cpu_seconds(words, folder) for _ in range(rounds)) for words in COMMANDS}
+        spent_s = {" ".join(words): min(cpu_seconds(words, folder) for _ in range(rounds)) for words in COMMANDS}
     print(about(facts))
-    rows = [[f"edgeprof {name}", f"{seconds:.2f} s"] for name, seconds in {"--version": empty_s, **found}.items()]
+    rows = [[f"edgeprof {name}", f"{seconds:.2f} s"] for name, seconds in {"--version": empty_s, **spent_s}.items()]
     print(table([f"{devices * days} results of {length / 1000:.0f} kB", "CPU time"], rows))
-    write(arguments.json, {**facts, "cpu_s": found})
-    slowest = max(found.values())
+    write(arguments.json, {**facts, "cpu_s": spent_s})
+    slowest = max(spent_s.values())
     print(f"target ≤ {TARGET_S:g} s: {'met' if slowest <= TARGET_S else 'missed'}")
     return 0 if arguments.smoke or slowest <= TARGET_S else 1
 

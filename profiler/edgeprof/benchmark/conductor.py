@@ -371,14 +371,12 @@ class _Run:
         Raises:
             VariantError: The model was stopped in each try (``stopped``), or ``Worker.window`` failed.
         """
+        quiet_s = self.plan.pause_s
+        phase = start_phase(position, self.plan.windows, _part_time(self.discovery))
+        scenario, name = record.scenario or self.scenario, record.asked or record.workload.name
         for _ in range(_TRIES):
-            quiet_s = self.plan.pause_s
-            phase = start_phase(position, self.plan.windows, _part_time(self.discovery))
-            scenario = record.scenario or self.scenario
             asked_s = time.monotonic()
-            window = worker.window(
-                scenario, self.plan.window_s, record.asked or record.workload.name, quiet_s=quiet_s, phase=phase
-            )
+            window = worker.window(scenario, self.plan.window_s, name, quiet_s=quiet_s, phase=phase)
             # What the worker does to prepare a window, and afterwards with its times, is work too.
             self.recording.occupy(asked_s, window.span.start_s - quiet_s)
             self.recording.occupy(window.span.end_s + quiet_s, time.monotonic())

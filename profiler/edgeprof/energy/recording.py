@@ -261,11 +261,6 @@ class Recording:
         """Everything that ran, quoted or not."""
         return [*(recorded.span for recorded in self._recorded), *self._occupied]
 
-    @property
-    def last_work_s(self) -> float | None:
-        """When the last work ended; None before the first."""
-        return max((span.end_s for span in self.busy), default=None)
-
     def series(self, channel: Channel) -> ChannelSeries:
         """A channel with its readings, without repeats; its filter has the fitted time constant."""
         filters, _ = self.fitted_filters()

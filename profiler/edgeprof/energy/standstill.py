@@ -84,11 +84,13 @@ def load_changes(
             has to show until their end.
     """
     stretches: list[list[Span]] = []
+    end_s = -math.inf
     for span in sorted(busy, key=lambda span: span.start_s):
-        if stretches and span.start_s - max(other.end_s for other in stretches[-1]) < shortest_s:
+        if span.start_s - end_s < shortest_s:
             stretches[-1].append(span)
         else:
             stretches.append([span])
+        end_s = max(end_s, span.end_s)
     last_s = max([span.end_s for span in (*busy, *idles)], default=0.0)
     changes = []
     for spans in stretches:
