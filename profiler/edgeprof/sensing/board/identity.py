@@ -59,7 +59,7 @@ def _find_block(roots: Roots) -> tuple[Block | None, str]:
         if found is not None:
             return found, model
     for block in blocks:
-        if any(fnmatch.fnmatchcase(model, pattern) for pattern in block.facts.get("model", [])):
+        if any(matches(model, pattern) for pattern in block.facts.get("model", [])):
             return block, model
     return None, model
 
@@ -73,15 +73,24 @@ def _block_of(entry: str, blocks: Sequence[Block]) -> Block | None:
     vendor, comma, parts = entry.rpartition(",")
     module = f"{vendor}{comma}{parts.rpartition('+')[2]}"
     for name in dict.fromkeys((module, entry)):
-        matches = [
+        found = [
             (len(re.sub(r"[*?]", "", pattern)), -rank, block)
             for rank, block in enumerate(blocks)
             for pattern in block.facts.get("match", [])
-            if fnmatch.fnmatchcase(name, pattern)
+            if matches(name, pattern)
         ]
-        if matches:
-            return max(matches, key=lambda match: match[:2])[2]
+        if found:
+            return max(found, key=lambda match: match[:2])[2]
     return None
+
+
+def matches(name: str, pattern: str) -> bool:
+    """As ``fnmatch.fnmatchcase``, which compiles every pattern: that would take most of the time of naming a board.
+
+    Most patterns are excluded by their longest literal part, which every name that matches contains.
+    """
+    literal = "" if "[" in pattern else max(pattern.replace("?", "*").split("*"), key=len)
+    return literal in name and fnmatch.fnmatchcase(name, pattern)
 
 
 def _pc_model(roots: Roots) -> str:
