@@ -400,7 +400,8 @@ def _conversion_remedy(spec: TensorSpec, array: Any) -> str:
         return "Quantise it: round(x / {:g}) + {}, limited to {}'s range.".format(scale, zero, spec.dtype)
     if spec.dtype == "object":
         return "Save it as strings: array.astype(str)."
-    return "Convert it: array.astype({!r}).".format(carrier_dtype(spec.dtype) or spec.dtype)
+    dtype = given_dtype(spec.dtype)
+    return "Convert it: array.astype({!r}).".format(carrier_dtype(dtype) or dtype)
 
 
 def _dimension_text(dim: Dim) -> str:
