@@ -278,6 +278,25 @@ def test_a_session_gives_the_scores_of_the_device_and_its_own_bursts(tmp_path: P
         }  # fmt: skip
 
 
+def test_a_model_that_keeps_state_is_reported_before_each_judged_run(tmp_path: Path, monkeypatch) -> None:
+    with playing(tmp_path) as live, contextlib.closing(load(live.port)) as session:
+        session.run({"input": an_input(1)})
+        assert session.reset() is None
+    with playing(tmp_path) as live, contextlib.closing(load(live.port)) as session:
+        infer, calls = session._device.infer, []
+
+        def drifting(*arguments: Any) -> Any:
+            calls.append(arguments)
+            done = infer(*arguments)
+            return done._replace(results=[value + len(calls) for value in done.results])
+
+        monkeypatch.setattr(session._device, "infer", drifting)
+        session.run({"input": an_input(1)})
+        assert "keeps state" in session.reset()
+        session.run({"input": an_input(2)})
+        assert len(calls) == 3  # only the first input is given twice
+
+
 @pytest.mark.parametrize("fault", ["garbage", "out-of-step@2", "out-of-step@9", "lost-byte@4", "lost-byte@5", "wrap"])
 def test_a_fault_of_the_line_is_survived(tmp_path: Path, fault: str) -> None:
     data = an_input(1)

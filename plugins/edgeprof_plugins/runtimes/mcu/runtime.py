@@ -95,6 +95,7 @@ class MicrocontrollerSession(Session):
         self.inputs = (_input_spec(model, profile, options),)
         self.outputs = (TensorSpec(OUTPUT, (1, "classes"), "float32", None),)
         self._loaded: Optional[bytes] = None
+        self._keeps_state: Optional[bool] = None  # unknown until the first run
         self._classes: Optional[int] = None
         self._latency_s: Optional[float] = None  # time of one inference, from the longest burst so far
         self._longest_s = 0.0
@@ -113,7 +114,14 @@ class MicrocontrollerSession(Session):
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
         self._give(feeds)
         done = self._infer(1)
+        if self._keeps_state is None:  # a model that keeps state gives the same input another answer
+            self._keeps_state = self._infer(1).results != done.results
         return {OUTPUT: np.array([done.results], np.float32)}
+
+    def reset(self) -> Optional[str]:
+        if self._keeps_state:
+            return "the device gives one input two answers: its model keeps state, which EEMBC's protocol cannot reset"
+        return None
 
     def bind_burst(self, name: str, feeds: Dict[str, Any]) -> Optional[Callable[[float], Burst]]:  # noqa: ARG002 - it has one
 
