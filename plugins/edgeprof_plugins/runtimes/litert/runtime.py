@@ -14,6 +14,7 @@ import importlib
 import os
 import re
 import shutil
+import sys
 import warnings
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -49,8 +50,13 @@ LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
 TENSORFLOW = LIBRARIES[-1]
 EDGE_TPU = "libedgetpu.so.1"
 EDGE_TPU_OPERATOR = b"edgetpu-custom-op"
-#: Remedy for a model with TensorFlow's own operators; then TensorFlow is used, even if another library comes first.
-FLEX_REMEDY = "pip install tensorflow   (edgeprof then uses its interpreter for this model)"
+#: Remedy for a model with TensorFlow's own operators; then TensorFlow is used, even if another library comes first. Its
+#: packages lack these operators as of 2.20 (google-ai-edge/LiteRT#6458), and older ones need Python 3.12 or older.
+FLEX_REMEDY = (
+    "pip install 'tensorflow<2.19'   (edgeprof then uses its interpreter for this model; newer ones lack the operators)"
+    if sys.version_info < (3, 13)
+    else "Bench the SavedModel or Keras model that it was converted from, or convert it without SELECT_TF_OPS."
+)
 #: Pattern of an error of the library, its meaning, and the remedy.
 KNOWN_ERRORS = (
     (
