@@ -18,12 +18,14 @@ import click
 from edgeprof import __version__
 from edgeprof.cli import streams
 from edgeprof.cli.prose import say
-from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, TERMINAL_OWNERS, VERBS
+from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from click.shell_completion import CompletionItem
+
+    from edgeprof.errors import EdgeprofError
 
 
 #: Errors that a disk or a terminal causes; they are not defects of edgeprof.
@@ -124,14 +126,18 @@ def cli() -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; no error that a user can cause becomes a traceback."""
+    """Run the command line and return its exit code; no error that a user can cause becomes a traceback.
+
+    A command whose program is to take the place of this process returns the function that does so. It is called when
+    descriptors 1 and 2 are the process's own again.
+    """
     from edgeprof.cli.relay import relayed
     from edgeprof.errors import EdgeprofError
 
     try:
         words = sys.argv[1:] if argv is None else list(argv)
-        keeps_terminal = words[:1] and words[0] in VERBS and words[0] not in TERMINAL_OWNERS
-        with relayed() if keeps_terminal else contextlib.nullcontext():
+        is_ours = words[:1] and words[0] in VERBS  # a plugin's command may give the terminal to a program
+        with relayed() if is_ours else contextlib.nullcontext():
             outcome: Any = cli.main(args=words, prog_name="edgeprof", standalone_mode=False, obj=tuple(words))
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -142,15 +148,22 @@ def run(argv: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except EdgeprofError as error:
-        say(f"edgeprof: {error.message}", *([f"  {error.remedy}"] if error.remedy else []), err=True)
-        return error.exit_code
+        return print_error(error)
     except OSError as error:
         sentence = _system_error_sentence(error)
         if sentence is None:
             raise
         say(f"edgeprof: {sentence}", err=True)
         return 2
+    if callable(outcome):
+        outcome()
     return outcome if isinstance(outcome, int) else 0
+
+
+def print_error(error: EdgeprofError) -> int:
+    """Print an error of the user's and its remedy to stderr, and return its exit code."""
+    say(f"edgeprof: {error.message}", *([f"  {error.remedy}"] if error.remedy else []), err=True)
+    return error.exit_code
 
 
 def _system_error_sentence(error: OSError) -> str | None:

@@ -14,20 +14,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import getpass
 import hashlib
 import json
 import os
-import secrets
 import shlex
-import signal
 import stat
-import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import BusyError
 
@@ -44,8 +39,7 @@ TOKEN = "_EDGEPROF_DEVICE_LOCK"  # noqa: S105 - names a variable; what it holds 
 _LONGEST = 4096
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """Who measures.
 
     Attributes:
@@ -71,14 +65,17 @@ def lock_path(roots: Roots, environ: Mapping[str, str] | None = None) -> Path:
     """The lock file of a device: one for each sysfs root, by the root's real path."""
     environ = os.environ if environ is None else environ
     folder = environ.get(FOLDER) or next(
-        (name for name in ("/run/lock", "/var/lock") if os.access(name, os.W_OK | os.X_OK)), tempfile.gettempdir()
+        (name for name in ("/run/lock", "/var/lock") if os.access(name, os.W_OK | os.X_OK)), None
     )
+    if folder is None:
+        import tempfile  # noqa: PLC0415 - a door answers sooner without it
+
+        folder = tempfile.gettempdir()
     real = os.path.realpath(roots.sysfs)
     suffix = "" if real == "/sys" else "-" + hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
     return Path(folder) / f"edgeprof-device{suffix}.lock"
 
 
-@dataclass
 class _Held:
     """A lock that this process, or the process that it was forked from, holds.
 
@@ -89,10 +86,11 @@ class _Held:
         count: How many measurements use the lock: a study holds it around its benchmarks.
     """
 
-    descriptor: int
-    pid: int
-    inherited: str | None
-    count: int = 0
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.pid = os.getpid()
+        self.inherited = os.environ.get(TOKEN)
+        self.count = 0
 
 
 _held: dict[Path, _Held] = {}
@@ -132,8 +130,8 @@ def _hold_lock(path: Path, what: str) -> _Held | None:
     descriptor = _lock_file(path)
     if descriptor is None:
         return None
-    held = _held[path] = _Held(descriptor, os.getpid(), os.environ.get(TOKEN))
-    token = os.environ[TOKEN] = secrets.token_hex(16)
+    held = _held[path] = _Held(descriptor)
+    token = os.environ[TOKEN] = os.urandom(16).hex()
     _write_holder(
         descriptor, {"pid": held.pid, "user": _user_name(), "since": time.time(), "what": what, "token": token}
     )
@@ -200,6 +198,7 @@ def wait_until_free(roots: Roots, seconds: float) -> None:
 @contextlib.contextmanager
 def _alarm_after(seconds: float) -> Iterator[None]:
     """Interrupt the main thread's system call by TimeoutError after ``seconds``."""
+    import signal  # noqa: PLC0415 - a door answers sooner without it
 
     def end(_number: int, _frame: object) -> None:
         raise TimeoutError
@@ -306,6 +305,8 @@ def _holder_of(text: Mapping[str, Any]) -> Holder:
 
 
 def _user_name() -> str:
+    import getpass  # noqa: PLC0415 - a door answers sooner without it
+
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name
