@@ -6,7 +6,7 @@ models, can be found again, because both sides have them in the same order.
 """
 
 import time
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import flatbuffers
 import numpy as np
@@ -40,7 +40,7 @@ def cut_out(
     feeds: Dict[int, Any],
     names: Sequence[str],
     *,
-    threads: int,
+    threads: Optional[int],
     smallest_model: bytes,
 ) -> Tuple[IsolatedOperators, Dict[str, Call]]:
     """Make a model of each layer, and record its inputs.
@@ -50,7 +50,7 @@ def cut_out(
         kernels: All kernels that run, in their order, as the profile names them.
         feeds: The arrays of the model's inputs, by tensor number.
         names: Kernels to measure alone.
-        threads: Number of threads; 0 for LiteRT's default.
+        threads: Number of threads; None for LiteRT's default.
         smallest_model: A model whose only cost is that of a call.
 
     Returns:
@@ -215,9 +215,9 @@ def _operators_of(kernel: OperatorTime) -> Tuple[str, ...]:
     return next((names for start, names in _KERNELS if kernel.type.startswith(start)), ())
 
 
-def _ready(model: bytes, arrays: Dict[int, Any], threads: int) -> Call:
+def _ready(model: bytes, arrays: Dict[int, Any], threads: Optional[int]) -> Call:
     """A call that runs a model on these inputs."""
-    interpreter = Interpreter(model_content=model, num_threads=threads or None)
+    interpreter = Interpreter(model_content=model, num_threads=threads)
     interpreter.allocate_tensors()
     for number, array in arrays.items():
         interpreter.set_tensor(number, array)
