@@ -204,8 +204,8 @@ class _File:
 
     def _preparing(self, layer: Any) -> List[Any]:
         """The operators that compute a layer's weights from stored ones, such as DEQUANTIZE, in their order."""
-        made = [self._makers[t] for t in layer.inputs if t in self._makers and t not in self._values]
-        return [operator for maker in made for operator in (*self._preparing(maker), maker)]
+        makers = [self._makers[t] for t in layer.inputs if t in self._makers and t not in self._values]
+        return [operator for maker in makers for operator in (*self._preparing(maker), maker)]
 
 
 def _operators_of(kernel: OperatorTime) -> Tuple[str, ...]:
