@@ -8,7 +8,7 @@ from typing import Optional
 from edgeprof.worker.runtime import LoadError, LoadOptions
 
 #: Remedy for a model with TensorFlow's own operators; then TensorFlow is used, even if another library comes first. Its
-#: packages lack these operators as of 2.20 (google-ai-edge/LiteRT#6458), and older ones need Python 3.12 or older.
+#: packages lack these operators as of 2.19 (google-ai-edge/LiteRT#6458), and older ones need Python 3.12 or older.
 FLEX_REMEDY = (
     "pip install 'tensorflow<2.19'   (edgeprof then uses its interpreter for this model; newer ones lack the operators)"
     if sys.version_info < (3, 13)
