@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def exporter(
     push: str | None,
     otlp: str | None,
     **flags: Any,
-) -> int | None:
+) -> Callable[[], None] | int | None:
     """Run the daemon that samples, integrates and serves Prometheus.
 
     Every flag is also a setting in the file (--web.listen-address: listen_address under web) and an environment
@@ -90,8 +91,7 @@ def exporter(
         return 0
     from edgeprof_exporters.main import become  # noqa: PLC0415 - needed only here
 
-    become(flags, path)
-    return None
+    return partial(become, flags, path)
 
 
 def _send_results(settings: Settings, textfile: str | None, push: str | None, otlp: str | None) -> None:

@@ -10,11 +10,12 @@ import ctypes
 import json
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.cli import streams
+from edgeprof.cli.relay import relayed
 from edgeprof.entry_points import EntryPoint
 from edgeprof.errors import EdgeprofError
 from edgeprof.plugins import sensor_points
@@ -57,6 +58,12 @@ def become(flags: Mapping[str, Any], path: Path | None) -> None:
 def main() -> int:
     """Run the daemon with the flags, the file and the plugins that ``become`` passed, and return the exit code."""
     streams.mend()  # this is another process than that of the command line
+    # Under systemd no terminal could obey what a library prints, and the process that relays it would take memory.
+    with relayed() if os.isatty(1) or os.isatty(2) else nullcontext():
+        return _run_daemon()
+
+
+def _run_daemon() -> int:
     asked = json.loads(os.environ.pop(_GIVEN))
     path = Path(asked["path"]) if asked["path"] else None
     with suppress(OSError, AttributeError):

@@ -104,6 +104,7 @@ def measure_command(
     estimate_power_w: float | None = None,
     phases: re.Pattern[str] | None = None,
     probes: Sequence[Probe] = (),
+    outputs: tuple[int, int] = (1, 2),
 ) -> Outcome:
     """Run ``argv`` while the sampler measures, ``repeat`` times or until a signal ends it, with idle before and after.
 
@@ -111,6 +112,8 @@ def measure_command(
     end; its name is the first group of the pattern, or by default the whole match.
 
     With ``probes``, each call of one of these functions is a stage of the command.
+
+    ``outputs`` are the descriptors of the command's stdout and stderr.
 
     The device's lock is not taken, because the command may itself be a benchmark. Other measurements at the same time
     are reported as a reason.
@@ -145,7 +148,8 @@ def measure_command(
         while len(runs) < repeat and not (runs and runs[-1].exit_code > 128) and not relay.ended.is_set():
             if channels:
                 time.sleep(plan.pause_s)
-            runs.append(run_command(argv, relay, output.descriptor if output is not None else None))
+            stdout = output.descriptor if output is not None else outputs[0]
+            runs.append(run_command(argv, relay, stdout, outputs[1]))
             span = Span(COMMAND, runs[-1].start_s, runs[-1].end_s, 1, "run", (argv[0],))
             recording.add(span, cpu_s=runs[-1].cpu_s)
         if channels and idle_s:

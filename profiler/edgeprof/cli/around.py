@@ -7,6 +7,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+from edgeprof.cli import streams
 from edgeprof.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def run_command(
 ) -> int:
     """Run a command to its end, and return its exit code, or 128 plus the number of the signal that ended it.
 
+    The command writes to the terminal itself, not through the place that removes control characters.
+
     Args:
         command_line: The program and its arguments.
         stop: When it is set, the command is asked to end.
@@ -41,8 +44,9 @@ def run_command(
     Raises:
         InputError: the command cannot be started.
     """
+    stdout, stderr = streams.descriptors()
     try:
-        child = subprocess.Popen(list(command_line), env=environment)
+        child = subprocess.Popen(list(command_line), env=environment, stdout=stdout, stderr=stderr)
     except OSError as error:
         raise InputError(
             f"{command_line[0]} cannot be run: {error.strerror}", remedy="Give a program that is on PATH after --."

@@ -18,7 +18,7 @@ import click
 from edgeprof import __version__
 from edgeprof.cli import streams
 from edgeprof.cli.prose import say
-from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, TERMINAL_OWNERS, VERBS
+from edgeprof.cli.verbs import ABOUT, BUNDLED, EPILOG, HIDDEN, RESERVED, VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,14 +124,18 @@ def cli() -> None:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; no error that a user can cause becomes a traceback."""
+    """Run the command line and return its exit code; no error that a user can cause becomes a traceback.
+
+    A command whose program is to take the place of this process returns the function that does so. It is called when
+    descriptors 1 and 2 are the process's own again.
+    """
     from edgeprof.cli.relay import relayed
     from edgeprof.errors import EdgeprofError
 
     try:
         words = sys.argv[1:] if argv is None else list(argv)
-        keeps_terminal = words[:1] and words[0] in VERBS and words[0] not in TERMINAL_OWNERS
-        with relayed() if keeps_terminal else contextlib.nullcontext():
+        is_ours = words[:1] and words[0] in VERBS  # a plugin's command may give the terminal to a program
+        with relayed() if is_ours else contextlib.nullcontext():
             outcome: Any = cli.main(args=words, prog_name="edgeprof", standalone_mode=False, obj=tuple(words))
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -150,6 +154,8 @@ def run(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"edgeprof: {sentence}", err=True)
         return 2
+    if callable(outcome):
+        outcome()
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -79,6 +79,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     from pathlib import Path
 
     from edgeprof.benchmark.command import measure_command
+    from edgeprof.cli import streams
     from edgeprof.cli.delivery import Delivery
     from edgeprof.errors import require_range
     from edgeprof.launch.uprobes import find_probe
@@ -100,6 +101,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
         estimate_power_w=flags["estimate_power_w"],
         phases=_phase_pattern(flags["phases"]),
         probes=[find_probe(spec) for spec in flags["uprobes"]],
+        outputs=streams.descriptors(),
     )
     text = json.dumps(outcome.as_json(), indent=2)
     with Delivery() as delivery:

@@ -117,6 +117,15 @@ def _guard_stream(stream: io.TextIOWrapper, number: int) -> io.TextIOWrapper:
     )
 
 
+def descriptors() -> tuple[int, int]:
+    """The descriptors of stdout and stderr for a program that gets them as they are; ``relay`` moves them away."""
+    stdout, stderr = (getattr(stream, "buffer", None) for stream in (sys.stdout, sys.stderr))
+    return (
+        stdout.descriptor if isinstance(stdout, Output) else 1,
+        stderr.descriptor if isinstance(stderr, Output) else 2,
+    )
+
+
 def finish(code: int) -> int:
     """Return the exit code of a finished command: ``code``, or 2 if its output could not all be written.
 
@@ -136,5 +145,4 @@ def finish(code: int) -> int:
 
 def silence() -> None:
     """Discard everything that is still written to stdout, whose reader is gone or whose disk is full."""
-    output = getattr(sys.stdout, "buffer", None)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output.descriptor if isinstance(output, Output) else 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptors()[0])

@@ -115,7 +115,7 @@ def _play_frames(watch: Watch, state: _State, every_s: float, style: Style, keys
         # os.write bypasses the guard of stdout, which would remove these sequences; ``style.text`` has made all names
         # in the lines safe.
         frame = _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST
-        os.write(1, frame.encode(sys.stdout.encoding or "utf-8", "replace"))
+        os.write(sys.stdout.fileno(), frame.encode(sys.stdout.encoding or "utf-8", "replace"))
 
 
 def _read_key(keys: int, seconds: float) -> bytes | None:
@@ -137,10 +137,10 @@ def _alternate_screen() -> Iterator[int]:
     before = termios.tcgetattr(0)
     try:
         tty.setcbreak(0)
-        os.write(1, _BEGIN)
+        os.write(sys.stdout.fileno(), _BEGIN)
         yield 0
     finally:
-        os.write(1, _END)
+        os.write(sys.stdout.fileno(), _END)
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 

@@ -36,9 +36,6 @@ VERBS = {
 #: Commands that programs call and that no help lists; edgeprof.cli.<name> holds the ``command`` of each.
 HIDDEN = frozenset({"door"})
 
-#: Commands that give the terminal to a program or ask a person; all others keep it (``relay``).
-TERMINAL_OWNERS = frozenset({"choose", "exporter", "run", "simulate", "top"})
-
 #: Commands that one of our own plugins registers → that plugin; for such a command no other plugin is loaded.
 BUNDLED = {
     "dashboards": "dashboards",

@@ -53,7 +53,9 @@ def require_command(name: str) -> None:
         raise InputError(f"cannot run {name}: {why}", remedy="edgeprof run -- CMD [ARG …], as in a shell.")
 
 
-def run_command(argv: Sequence[str], relay: SignalRelay | None = None, stdout: int | None = None) -> CommandRun:
+def run_command(
+    argv: Sequence[str], relay: SignalRelay | None = None, stdout: int | None = None, stderr: int | None = None
+) -> CommandRun:
     """Run ``argv`` with this process's stdin, stdout and stderr, and wait.
 
     A signal goes to the command, which decides what to do with it; this process waits for its end.
@@ -62,6 +64,7 @@ def run_command(argv: Sequence[str], relay: SignalRelay | None = None, stdout: i
         argv: The command.
         relay: A relay of signals that lasts longer than this run.
         stdout: A descriptor in place of this process's stdout.
+        stderr: A descriptor in place of this process's stderr.
 
     Raises:
         InputError: there is no such command, or it cannot be executed.
@@ -71,7 +74,7 @@ def run_command(argv: Sequence[str], relay: SignalRelay | None = None, stdout: i
         relay = relay or stack.enter_context(SignalRelay())
         start = time.monotonic()
         try:
-            process = relay.start(argv, stdout)
+            process = relay.start(argv, stdout, stderr)
         except OSError as error:
             raise InputError(
                 f"cannot run {argv[0]}: {error.strerror}", remedy="edgeprof run -- CMD [ARG …], as in a shell."
@@ -117,15 +120,17 @@ class SignalRelay:
         for number, handler in self._previous:
             signal.signal(number, handler)
 
-    def start(self, argv: Sequence[str], stdout: int | None = None) -> subprocess.Popen[bytes]:
-        """Start the command that signals go to; ``stdout`` is a descriptor in place of this process's.
+    def start(
+        self, argv: Sequence[str], stdout: int | None = None, stderr: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start the command that signals go to; ``stdout`` and ``stderr`` are descriptors in place of this process's.
 
         Raises:
             OSError: it cannot be started.
         """
         self._starting = True
         try:
-            self._running = subprocess.Popen(list(argv), stdout=stdout)
+            self._running = subprocess.Popen(list(argv), stdout=stdout, stderr=stderr)
         finally:
             self._starting = False
         for number in self._waiting:
