@@ -23,6 +23,9 @@ from typing import IO, TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: Streams of the parent, which would write here what the parent has not written yet, if they were closed.
+_KEPT: list[object] = []
+
 
 class ForkedWorker:
     """Takes the place of ``subprocess.Popen`` for the process of a worker.
@@ -52,8 +55,6 @@ class ForkedWorker:
         assert stdout is stderr
         assert start_new_session
         self.returncode: int | None = None
-        sys.stdout.flush()
-        sys.stderr.flush()
         with warnings.catch_warnings():
             # The threads of libraries are not copied; the worker starts those that it needs.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -95,6 +96,7 @@ def _work(argv: Sequence[str], output: int, pass_fds: Sequence[int], env: Mappin
         warnings.resetwarnings()
         warnings.simplefilter("ignore")
         sys.unraisablehook = sys.__unraisablehook__
+        _KEPT.extend((sys.stdout, sys.stderr))
         os.environ.clear()
         os.environ.update(env)
         sys.argv = list(argv)
@@ -105,7 +107,8 @@ def _work(argv: Sequence[str], output: int, pass_fds: Sequence[int], env: Mappin
         runpy.run_path(argv[0], run_name="__main__")
     except BaseException:  # noqa: BLE001 - as an interpreter that ends with it
         os.write(2, traceback.format_exc().encode())
-    os._exit(1)
+    finally:
+        os._exit(1)
 
 
 #: What the module of workers' processes takes from ``subprocess``, with forks in place of new processes.
