@@ -41,7 +41,7 @@ from tests.profiler.fleet.boards import Boards
 from tests.profiler.fleet.sshd import SSHD, serve
 
 from edgeprof import __version__
-from edgeprof.fleet import protocol, task
+from edgeprof.fleet import framing, task
 from edgeprof.fleet.engine import Threads
 from edgeprof.fleet.inventory import Device
 from edgeprof.fleet.link import OPTIONS
@@ -63,7 +63,7 @@ def make_lab(folder: Path, stack: contextlib.ExitStack) -> Path:
         "simulated": True,
     }
     state = {"measuring": None, "running": None, "temperature_c": None, "free_bytes": None, "jobs": []}
-    answer = json.dumps({"protocol": protocol.VERSION, "edgeprof": __version__, **described, **state}).encode()
+    answer = json.dumps({"protocol": framing.VERSION, "edgeprof": __version__, **described, **state}).encode()
     (folder / "answer").write_bytes(struct.pack(">I", len(answer)) + answer)
     for name, text in (("canned", f"cat {shlex.quote(str(folder / 'answer'))}"), ("bare", "true")):
         (folder / "boards" / name).mkdir()

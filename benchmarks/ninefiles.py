@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.files import FileSensor, NumberFile
+from edgeprof.sensing.file_sensor import FileSensor
+from edgeprof.sensing.files import NumberFile
 from edgeprof.sensing.sensor import Channel
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -63,6 +62,8 @@ def _remedy(path: Path, error: Exception) -> str:
         return "Run this as a user who may read it."
     if isinstance(error, IsADirectoryError):
         return "It is a folder: name a file in it."
+    import difflib  # noqa: PLC0415 - few files are missing
+
     try:
         names = [other.name for other in path.parent.glob("*.toml")]
     except (OSError, ValueError):

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from edgeprof.plugins import PluginHost
-from edgeprof.sensing.device.host import describe_difference, read_counters
+from edgeprof.sensing.device.throttle import describe_difference, read_counters
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.sampler import Sampler
 from edgeprof.simulation.tree import set_power

@@ -91,7 +91,7 @@ def _inventory(path: Path) -> object:
 
 
 def _door(path: Path) -> object:
-    from edgeprof.fleet.door import Permissions
+    from edgeprof.fleet.permissions import Permissions
 
     return Permissions.read(path)
 
@@ -112,11 +112,11 @@ def _request(path: Path) -> object:
 
 
 def _messages(path: Path) -> None:
-    from edgeprof.fleet import protocol
+    from edgeprof.fleet import framing, protocol
 
     reading = os.open(path, os.O_RDONLY)
     try:
-        wire = protocol.Wire(reading, -1)
+        wire = framing.Wire(reading, -1)
         while (message := wire.read(timeout_s=1.0)) is not None:
             protocol.parse_request(message)
     finally:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from edgeprof import hookimpl
 from edgeprof.sensing.board.identity import identify_board
 from edgeprof.sensing.board.placement import Origin, distinct_names, find_rails
-from edgeprof.sensing.files import FileSensor, NumberFile, listing, number_of, provenance, text_of, trouble
+from edgeprof.sensing.file_sensor import FileSensor
+from edgeprof.sensing.files import NumberFile, listing, number_of, provenance, text_of, trouble
 from edgeprof.sensing.limits import SENTINELS
 from edgeprof.sensing.sensor import INSTANTANEOUS, Channel, Filter, Sensor
 from edgeprof_plugins.sensors.hwmon_chips import Card, acpi_meters, amdgpu, relations, silent_cards

@@ -19,7 +19,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof import hookimpl
-from edgeprof.sensing.files import FileSensor, NumberFile, listing, provenance, text_of, trouble
+from edgeprof.sensing.file_sensor import FileSensor
+from edgeprof.sensing.files import NumberFile, listing, provenance, text_of, trouble
 from edgeprof.sensing.sensor import Channel, Sensor
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from edgeprof.reasons import Code
 from edgeprof.results import document, schema
 from edgeprof.results.ids import new_id
 from edgeprof.sensing import corrections
-from edgeprof.sensing.device import fast_sensor
+from edgeprof.sensing.device import fast_sensor, throttle
 from edgeprof.sensing.device import host as context
 from edgeprof.sensing.device.settings import Settings
 from edgeprof.sensing.prepare import prepare
@@ -334,11 +334,11 @@ class _Run:
         if self.is_elsewhere:  # the load of this machine does not matter
             window = self._undisturbed(worker, position, record)
         else:
-            before = context.read_counters(self.roots)
+            before = throttle.read_counters(self.roots)
             variant.foreign_load.begin(self.roots)
             window = self._undisturbed(worker, position, record)
             variant.foreign_load.end(self.roots)
-            record.throttles += context.describe_difference(before, context.read_counters(self.roots))
+            record.throttles += throttle.describe_difference(before, throttle.read_counters(self.roots))
         self.order += 1
         span = window.span._replace(key=(variant.name, record.workload.name))
         is_served = variant.loaded is not None and variant.loaded.is_served

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgeprof.cli.options import resolve_roots, root_options
-
-#: The file in which a device's owner says what a fleet may do.
-CONFIGURATION = Path("/etc/edgeprof/door.toml")
-#: Commands that a fleet's host asks sshd to run; the forced command runs in place of whatever was asked for.
-ASKED = ("", "edgeprof door")
 
 
 @click.command("door", hidden=True)
@@ -20,7 +15,7 @@ ASKED = ("", "edgeprof door")
     "--config",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=f"What the device's owner allows (default: {CONFIGURATION}, where it exists).",
+    help="What the device's owner allows (default: /etc/edgeprof/door.toml, where it exists).",
 )
 @click.option("--mcu", nargs=2, metavar="NAME PORT", help="A microcontroller of this machine that may be measured.")
 @click.option("--meter", metavar="SENSOR", help="The meter at its supply.")
@@ -33,22 +28,10 @@ def command(
     sshd starts this command as the forced command of a key or a certificate, so that the holder of that key can do
     nothing else on this device. The process ends with the connection; asked for a benchmark, it turns into it.
     """
-    from dataclasses import replace
+    from edgeprof.fleet.door import open_door
 
-    from edgeprof.errors import InputError
-    from edgeprof.fleet.door import Door, Permissions
-    from edgeprof.fleet.protocol import Wire
-
-    asked = os.environ.get("SSH_ORIGINAL_COMMAND", "").strip()
-    if asked not in ASKED:
-        raise InputError(
-            f"this key opens the door of a fleet and runs nothing else; {asked[:200]!r} was asked for",
-            remedy="Log in with a key of your own to work on this device.",
-        )
-    if config is None and CONFIGURATION.exists():
-        config = CONFIGURATION
-    permissions = Permissions() if config is None else Permissions.read(config)
+    more: dict[str, Any] = {}
     if mcu is not None:
         name, port = mcu
-        permissions = replace(permissions, microcontrollers={name: port}, meters={} if meter is None else {name: meter})
-    return Door(Wire(0, 1), resolve_roots(sysfs_root, procfs_root), permissions).serve()
+        more = {"microcontrollers": {name: port}, "meters": {} if meter is None else {name: meter}}
+    return open_door(resolve_roots(sysfs_root, procfs_root), config, **more)

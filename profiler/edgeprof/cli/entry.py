@@ -1,8 +1,8 @@
-"""The console script: ``edgeprof --help`` and ``--version`` are answered before anything is imported.
+"""The console script: ``edgeprof --help``, ``--version`` and ``door`` are answered without click.
 
 Importing click takes longer than starting Python. A profiler that is slow to print its version is not trusted with
-milliseconds, so the two requests that need no parsing are answered here; edgeprof.cli.main handles all others. A test
-checks that this help text equals click's.
+milliseconds, and a fleet's devices should answer soon, so the requests that need no parsing are answered here;
+edgeprof.cli.main handles all others. A test checks that this help text equals click's.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ def main() -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Answer ``--help`` and ``--version`` at once, and pass everything else to edgeprof.cli.main."""
+    """Answer ``--help``, ``--version`` and ``door`` at once, and pass everything else to edgeprof.cli.main."""
     if argv in (["--help"], ["-h"]):
         text = help_text()
         if max(map(len, text.splitlines())) <= _terminal_width() - 2:  # otherwise click must wrap it
             return _print_text(text)
     if argv == ["--version"]:
         return _print_text(f"edgeprof, version {__version__}\n")
+    if argv == ["door"] or (argv[:2] == ["door", "--config"] and len(argv) == 3):
+        return _open_door(*argv[2:])
     from edgeprof.cli import main as full
 
     return full.run(argv)
@@ -42,6 +44,25 @@ def help_text() -> str:
         f"Usage: edgeprof [OPTIONS] COMMAND [ARGS]...\n\n  {ABOUT}\n\n"
         f"Options:\n{_verb_rows(_OPTIONS)}\nCommands:\n{_verb_rows(sorted(VERBS.items()))}\n  {EPILOG}\n"
     )
+
+
+def _open_door(config: str | None = None) -> int:
+    """Serve a fleet, as sshd starts it on each of many devices at once (edgeprof.cli.door has all flags)."""
+    from pathlib import Path
+
+    from edgeprof.errors import EdgeprofError
+    from edgeprof.fleet.door import open_door
+    from edgeprof.roots import Roots
+
+    try:
+        return open_door(Roots.resolve(), None if config is None else Path(config))
+    except EdgeprofError as error:
+        from edgeprof.cli.main import print_error
+
+        return print_error(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
 
 
 def _verb_rows(rows: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:

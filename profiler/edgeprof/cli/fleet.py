@@ -122,7 +122,7 @@ def status(inventory: Path, on: tuple[str, ...], *, as_json: bool, no_color: boo
 def _wrong_device(device: Device, answer: tuple[State, float] | EdgeprofError) -> EdgeprofError | None:
     """Why a device that answered is not the one of the inventory, or is in another power mode; None where it is."""
     from edgeprof.errors import EdgeprofError
-    from edgeprof.fleet.door import check_expected
+    from edgeprof.fleet.device import check_expected
     from edgeprof.fleet.task import expected_of
 
     if isinstance(answer, EdgeprofError):

@@ -22,7 +22,7 @@ from edgeprof.cli.fleet_options import (
 )
 from edgeprof.cli.signals import ending_like_ctrl_c
 from edgeprof.errors import EdgeprofError, InputError, unknown
-from edgeprof.fleet.door import FLAGS
+from edgeprof.fleet.flags import FLAGS
 from edgeprof.fleet.store import keep
 from edgeprof.fleet.task import Job, Measure, Watch
 from edgeprof.reporters import fleet as reporter

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from edgeprof.errors import EdgeprofError
+
 
 #: Errors that a disk or a terminal causes; they are not defects of edgeprof.
 _SURROUNDINGS_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
@@ -146,8 +148,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except EdgeprofError as error:
-        say(f"edgeprof: {error.message}", *([f"  {error.remedy}"] if error.remedy else []), err=True)
-        return error.exit_code
+        return print_error(error)
     except OSError as error:
         sentence = _system_error_sentence(error)
         if sentence is None:
@@ -157,6 +158,12 @@ def run(argv: Sequence[str] | None = None) -> int:
     if callable(outcome):
         outcome()
     return outcome if isinstance(outcome, int) else 0
+
+
+def print_error(error: EdgeprofError) -> int:
+    """Print an error of the user's and its remedy to stderr, and return its exit code."""
+    say(f"edgeprof: {error.message}", *([f"  {error.remedy}"] if error.remedy else []), err=True)
+    return error.exit_code
 
 
 def _system_error_sentence(error: OSError) -> str | None:

@@ -6,27 +6,29 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from edgeprof.sensing.device.host import describe_host
+from edgeprof.errors import WrongDeviceError
+from edgeprof.sensing.device.circumstances import circumstances
 from edgeprof.sensing.files import listing, number_of, text_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeprof.fleet.protocol import Expected
     from edgeprof.roots import Roots
 
 
 def describe(roots: Roots) -> dict[str, Any]:
     """Return the board, the name of this machine, and the state that affects a measurement."""
-    host = describe_host(roots)
+    facts = circumstances(roots)
     return {
-        "board": host.board,
+        "board": facts.board,
         "machine": machine_name(roots),
-        "hostname": host.hostname,
-        "fingerprint": host.fingerprint,
-        "power_mode": host.power_mode,
-        "governor": host.governor,
-        "os": host.os,
-        "cores": host.cores,
+        "hostname": facts.hostname,
+        "fingerprint": facts.fingerprint(),
+        "power_mode": facts.power_mode,
+        "governor": facts.governor,
+        "os": facts.os,
+        "cores": facts.cores,
         "simulated": roots.is_simulated,
     }
 
@@ -55,3 +57,25 @@ def free_bytes(directory: Path) -> int | None:
     except OSError:
         return None
     return status.f_bavail * status.f_frsize
+
+
+def check_expected(expected: Expected, description: dict[str, Any]) -> None:
+    """Check that this device matches the inventory.
+
+    Raises:
+        WrongDeviceError: The board, the machine or the power mode differs from the inventory.
+    """
+    for name, title in (("board", "a"), ("machine", "the machine")):
+        wanted, here = getattr(expected, name), description[name]
+        if wanted is not None and wanted != here:
+            raise WrongDeviceError(
+                f"this is {title} {here}, and the inventory says {wanted}",
+                remedy="Is it another device at this address? If it was replaced on purpose, take its block out of the "
+                "inventory and add it again: edgeprof fleet add.",
+            )
+    mode = description["power_mode"]
+    if expected.power_mode is not None and expected.power_mode != mode:
+        raise WrongDeviceError(
+            f"the device is in the power mode {mode or 'unknown'}, and the inventory says {expected.power_mode}",
+            remedy="Set it there (nvpmodel -m …), or mend power_mode in the inventory.",
+        )

@@ -18,8 +18,8 @@ import msgspec
 
 from edgeprof import __version__
 from edgeprof.errors import EdgeprofError, InputError, UnavailableError
-from edgeprof.fleet import protocol
-from edgeprof.fleet.protocol import CHUNK, NotAMessageError, Wire, WireError
+from edgeprof.fleet import framing, protocol
+from edgeprof.fleet.framing import CHUNK, NotAMessageError, Wire, WireError
 from edgeprof.fleet.spool import LARGEST_RESULT
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class Link:
         Raises:
             LinkError: The device has another version of edgeprof, or the answer is not a description.
         """
-        if answer.get("protocol") != protocol.VERSION or answer.get("edgeprof") != __version__:
+        if answer.get("protocol") != framing.VERSION or answer.get("edgeprof") != __version__:
             raise LinkError(
                 f"it has edgeprof {answer.get('edgeprof')} and this machine {__version__}: their results would differ "
                 "by more than the devices",
@@ -257,7 +257,7 @@ class Link:
             raise InputError(f"{path} was changed while it was sent", remedy="Start again.")
         self._answer(timeout_s=None)
 
-    def ask(self, request: Request, *, timeout_s: float | None = protocol.MESSAGE_S) -> dict[str, Any]:
+    def ask(self, request: Request, *, timeout_s: float | None = framing.MESSAGE_S) -> dict[str, Any]:
         """Send a request and return the answer.
 
         Raises:

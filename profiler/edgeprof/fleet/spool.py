@@ -10,13 +10,12 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import EdgeprofError, InputError, StorageError
-from edgeprof.fleet.protocol import WireError, file_sha256
+from edgeprof.fleet.framing import WireError, file_sha256
 from edgeprof.worker.replace import replace_file
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeprof.fleet.protocol import File
+    from edgeprof.launch.lock import Holder
     from edgeprof.results.schema import Result
 
 #: An incomplete file is removed after this many seconds.
@@ -196,6 +196,11 @@ class Spool:
             return {}
         return noted if isinstance(noted, dict) else {}
 
+    def running_key(self, holder: Holder | None) -> str | None:
+        """Return the key of the running job; None if the device's lock is free or another program holds it."""
+        running = self.running()
+        return running.get("key") if holder is not None and running.get("pid") == holder.pid else None
+
     def jobs(self) -> Iterator[Job]:
         """Yield every job that this device knows."""
         folder = self.directory / "jobs"
@@ -218,6 +223,8 @@ class Spool:
         Args:
             keep_s: How long a result is kept after its last fetch, in seconds.
         """
+        import shutil  # noqa: PLC0415 - hello and status answer without it
+
         for job in self.jobs():
             if not job.is_done:
                 continue

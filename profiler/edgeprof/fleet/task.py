@@ -20,8 +20,8 @@ import msgspec
 
 from edgeprof.artifact.recognition import recognise
 from edgeprof.errors import InputError
-from edgeprof.fleet import protocol
-from edgeprof.fleet.door import bench_flags
+from edgeprof.fleet import framing, protocol
+from edgeprof.fleet.flags import bench_flags
 from edgeprof.fleet.link import Fetched, Link, LinkError, RefusedError, mcu_name
 from edgeprof.fleet.signature import verify
 from edgeprof.results import document
@@ -469,7 +469,7 @@ def model_files(spec: str) -> tuple[tuple[str, Path], ...]:
     if any(file.parent != files[0].parent for file in files):
         raise InputError(f"the files of {spec} lie in several folders", remedy="Put them into one.")
     try:
-        return tuple((protocol.file_sha256(file), file) for file in files)
+        return tuple((framing.file_sha256(file), file) for file in files)
     except OSError as error:
         raise InputError(f"cannot read {spec}: {error.strerror}") from None
 
@@ -485,7 +485,7 @@ def data_file(spec: str | None) -> tuple[str, Path] | None:
     path = Path(spec)
     if path.suffix != ".npz" or not path.is_file():
         raise InputError(f"{spec} is no .npz file", remedy="A fleet takes data as one .npz file.")
-    return protocol.file_sha256(path), path
+    return framing.file_sha256(path), path
 
 
 def _file(sha256: str, path: Path) -> File:

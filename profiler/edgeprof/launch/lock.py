@@ -14,15 +14,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import getpass
 import hashlib
 import json
 import os
-import secrets
 import shlex
-import signal
 import stat
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -71,8 +67,12 @@ def lock_path(roots: Roots, environ: Mapping[str, str] | None = None) -> Path:
     """The lock file of a device: one for each sysfs root, by the root's real path."""
     environ = os.environ if environ is None else environ
     folder = environ.get(FOLDER) or next(
-        (name for name in ("/run/lock", "/var/lock") if os.access(name, os.W_OK | os.X_OK)), tempfile.gettempdir()
+        (name for name in ("/run/lock", "/var/lock") if os.access(name, os.W_OK | os.X_OK)), None
     )
+    if folder is None:
+        import tempfile  # noqa: PLC0415 - a door answers sooner without it
+
+        folder = tempfile.gettempdir()
     real = os.path.realpath(roots.sysfs)
     suffix = "" if real == "/sys" else "-" + hashlib.sha256(os.fsencode(real)).hexdigest()[:12]
     return Path(folder) / f"edgeprof-device{suffix}.lock"
@@ -133,7 +133,7 @@ def _hold_lock(path: Path, what: str) -> _Held | None:
     if descriptor is None:
         return None
     held = _held[path] = _Held(descriptor, os.getpid(), os.environ.get(TOKEN))
-    token = os.environ[TOKEN] = secrets.token_hex(16)
+    token = os.environ[TOKEN] = os.urandom(16).hex()
     _write_holder(
         descriptor, {"pid": held.pid, "user": _user_name(), "since": time.time(), "what": what, "token": token}
     )
@@ -200,6 +200,7 @@ def wait_until_free(roots: Roots, seconds: float) -> None:
 @contextlib.contextmanager
 def _alarm_after(seconds: float) -> Iterator[None]:
     """Interrupt the main thread's system call by TimeoutError after ``seconds``."""
+    import signal  # noqa: PLC0415 - a door answers sooner without it
 
     def end(_number: int, _frame: object) -> None:
         raise TimeoutError
@@ -306,6 +307,8 @@ def _holder_of(text: Mapping[str, Any]) -> Holder:
 
 
 def _user_name() -> str:
+    import getpass  # noqa: PLC0415 - a door answers sooner without it
+
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name

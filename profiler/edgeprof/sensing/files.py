@@ -13,26 +13,20 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.sensor import Sensor
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableSequence, Sequence
     from pathlib import Path
 
     from edgeprof.provenance import Provenance
     from edgeprof.roots import Roots
-    from edgeprof.sensing.sensor import Channel
 
 #: Errors after which a descriptor is useless, because the device or the file behind it has gone.
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EBADF, errno.ENOENT})
 #: First and longest pause before a file that went away is tried again (s).
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-#: A row that took less than this (s) is read without a time-stamp for each of its values.
-_QUICK_S = 2e-4
 #: The most bytes of a file with one number.
-_LENGTH = 64
+NUMBER_LENGTH = 64
 #: After this many readings it is checked that the open file is still the one in the directory.
-_CHECK_EVERY = 64
+CHECK_EVERY = 64
 
 
 class TextFile:
@@ -45,11 +39,11 @@ class TextFile:
 
     __slots__ = ("_due", "_fd", "_length", "_pause_s", "_retry_at", "path")
 
-    def __init__(self, path: Path | str, length: int = _LENGTH) -> None:
+    def __init__(self, path: Path | str, length: int = NUMBER_LENGTH) -> None:
         self.path = os.fspath(path)
         self._length = length
         self._fd = -1
-        self._due = _CHECK_EVERY
+        self._due = CHECK_EVERY
         self._pause_s = _FIRST_PAUSE_S
         self._retry_at = 0.0
 
@@ -61,7 +55,7 @@ class TextFile:
             except OSError:
                 self._postpone()
             else:
-                self._pause_s, self._due = _FIRST_PAUSE_S, _CHECK_EVERY
+                self._pause_s, self._due = _FIRST_PAUSE_S, CHECK_EVERY
 
     def read(self) -> bytes | None:
         """The content; None if it cannot be read now."""
@@ -101,7 +95,7 @@ class TextFile:
 
     def _still_there(self) -> bool:
         # A file on an ordinary file system stays readable after it was deleted, with the last value for ever.
-        self._due = _CHECK_EVERY
+        self._due = CHECK_EVERY
         try:
             if os.fstat(self._fd).st_nlink > 0:
                 return True
@@ -148,86 +142,6 @@ def _parse_decimal(text: bytes) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-class FileSensor(Sensor):
-    """A sensor whose every channel is one file with one number.
-
-    Args:
-        name: The name of the source.
-        channels: The channels in the order of the row.
-        files: One file for each channel.
-        unavailable: Channels that exist but cannot be read.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        channels: Sequence[Channel],
-        files: Sequence[NumberFile],
-        unavailable: Sequence[Channel] = (),
-    ) -> None:
-        self.name = name
-        self._channels = tuple(channels)
-        self._files = tuple(files)
-        self._unavailable = tuple(unavailable)
-        self._is_quick = False
-        self._readers: list[tuple[int, Callable[[], float]]] = [(i, f.number) for i, f in enumerate(self._files)]
-        # Descriptors and scales, valid for ``_plain_rows`` more rows, with which a row is read without a call per file.
-        self._plain: list[tuple[int, int, float]] = []
-        self._plain_rows = self._careful_rows = 0
-
-    @property
-    def channels(self) -> Sequence[Channel]:
-        return self._channels
-
-    @property
-    def unavailable(self) -> Sequence[Channel]:
-        return self._unavailable
-
-    def open(self) -> None:
-        for file in self._files:
-            file.open()
-
-    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
-        clock = time.monotonic
-        begin = before = clock()
-        if self._is_quick:
-            # All values have the time of the row, which the sampler writes.
-            if self._careful_rows > 0 or not self._read_plain(values):
-                self._careful_rows -= 1
-                for index, number in self._readers:
-                    values[index] = number()
-            self._is_quick = clock() - begin < _QUICK_S
-            return
-        for index, number in self._readers:
-            values[index] = number()
-            after = clock()  # one time-stamp per file: the end of one read is the start of the next
-            times[index] = 0.5 * (before + after)
-            before = after
-        self._is_quick = before - begin < _QUICK_S
-
-    def _read_plain(self, values: MutableSequence[float]) -> bool:
-        """Read a row by its descriptors, and return whether that succeeded; otherwise rows are read carefully for a
-        while.
-        """
-        if self._plain_rows <= 0:
-            self._plain = [(i, file.descriptor, file.scale) for i, file in enumerate(self._files)]
-            self._plain_rows = _CHECK_EVERY
-        self._plain_rows -= 1
-        pread = os.pread
-        try:
-            for index, descriptor, scale in self._plain:
-                values[index] = int(pread(descriptor, _LENGTH, 0)) * scale
-        except (OSError, ValueError):
-            self._plain_rows, self._careful_rows = 0, _CHECK_EVERY
-            return False
-        return True
-
-    def close(self) -> None:
-        self._plain_rows = 0
-        for file in self._files:
-            file.close()
 
 
 def text_of(path: Path) -> str | None:

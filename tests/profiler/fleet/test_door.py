@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -16,9 +18,12 @@ from hypothesis import strategies as st
 
 from edgeprof import __version__
 from edgeprof.errors import BusyError, InputError
-from edgeprof.fleet import protocol
-from edgeprof.fleet.door import FLAGS, Door, Permissions, bench_flags
-from edgeprof.fleet.protocol import Wire
+from edgeprof.fleet import door, protocol
+from edgeprof.fleet.device_jobs import DeviceJobs
+from edgeprof.fleet.door import Door
+from edgeprof.fleet.flags import FLAGS, bench_flags
+from edgeprof.fleet.framing import Wire
+from edgeprof.fleet.permissions import Permissions
 from edgeprof.fleet.spool import Spool
 from edgeprof.roots import Roots
 from tests.clocks import turn_clock
@@ -117,6 +122,67 @@ def test_it_says_what_it_is(tree) -> None:
     assert status["measuring"] is None
     assert status["temperature_c"] > 0
     assert status["free_bytes"] > 0
+
+
+#: What a door's answer to ``status`` must not import; on a slow board the imports take longer than the answer.
+SLOW_IMPORTS = {
+    "click", "difflib", "getpass", "msgspec", "numpy", "platform", "pluggy", "psutil", "secrets", "shutil", "tempfile",
+    "edgeprof.fleet.device_jobs", "edgeprof.fleet.protocol", "edgeprof.results.schema", "edgeprof.sensing.sensor",
+}  # fmt: skip
+
+
+def test_hello_and_status_are_recognised_by_the_bytes_that_a_host_writes() -> None:
+    assert msgspec.json.encode(protocol.Hello()) == door.HELLO
+    assert msgspec.json.encode(protocol.Status()) == door.STATUS
+
+
+def test_other_spellings_of_hello_and_status_have_the_same_answers(tree) -> None:
+    plain = ask(tree, protocol.Hello(), protocol.Status()).answers
+    spelt = ask(tree, b'{ "op" : "hello" }', b'{ "op" : "status" }').answers
+    for first, second in zip(plain, spelt, strict=True):
+        assert {**first, "time_s": 0, "free_bytes": 0} == {**second, "time_s": 0, "free_bytes": 0}
+
+
+def test_the_answer_to_status_imports_little(tree, tmp_path) -> None:
+    code = (
+        "import sys\n"
+        "from edgeprof.cli import entry\n"
+        "status = entry.run(['door', '--config', sys.argv[1]])\n"
+        "print(*sorted(sys.modules), file=sys.stderr)\n"
+        "sys.exit(status)\n"
+    )
+    config = tmp_path / "door.toml"
+    config.write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(config)],
+        input=framed(msgspec.json.encode(protocol.Status())),
+        capture_output=True,
+        check=True,
+        env={**os.environ, "EDGEPROF_SYSFS_ROOT": str(tree), "EDGEPROF_DATA_DIR": str(tmp_path)},
+    )
+    assert said(done.stdout)[0]["board"] == "NVIDIA Jetson Orin Nano"
+    assert not SLOW_IMPORTS & set(done.stderr.decode().split())
+
+
+def test_a_door_that_is_started_by_hand_says_what_it_is_for(tmp_path) -> None:
+    def door_of(**environ: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeprof", "door", "--config", str(tmp_path / "absent.toml")],
+            input=b"hello, door\n",
+            capture_output=True,
+            check=False,
+            env={**os.environ, **environ},
+        )
+        return done.returncode, done.stderr.decode()
+
+    status, words = door_of(SSH_ORIGINAL_COMMAND="cat /etc/shadow")
+    assert (status, words.splitlines()[0]) == (
+        2,
+        "edgeprof: this key opens the door of a fleet and runs nothing else; 'cat /etc/shadow' was asked for",
+    )
+    status, words = door_of()
+    assert status == 2
+    assert words.startswith(f"edgeprof: cannot read {tmp_path}/absent.toml")
 
 
 @pytest.mark.parametrize(
@@ -395,6 +461,10 @@ def test_a_result_is_removed_when_it_was_fetched_long_ago_and_never_before(tree,
     assert [job.key[0] for job in spool.jobs()] == ["a", "c"]
 
 
+def jobs_of(tree, place) -> DeviceJobs:
+    return DeviceJobs(Wire(0, 1), Roots.resolve(tree, None, {}), Permissions(), Spool(place, 1 << 30))
+
+
 def resting(tree, place, monkeypatch, **asked):
     """Return how many seconds a door waits before a job if the previous job has just ended."""
     result = place / "jobs" / ZERO / "result.json"
@@ -402,8 +472,7 @@ def resting(tree, place, monkeypatch, **asked):
     result.write_text("{}")
     slept = []
     turn_clock(monkeypatch, sleep=slept.append)
-    door = Door(Wire(0, 1), Roots.resolve(tree, None, {}), Permissions())
-    door._rest(bench_of("m.onnx", ZERO, **asked))
+    jobs_of(tree, place)._rest(bench_of("m.onnx", ZERO, **asked))
     return slept
 
 
@@ -418,13 +487,13 @@ def test_a_clock_that_has_jumped_back_costs_one_rest_at_most(tree, place, monkey
     os.utime(result, (4e9, 4e9))
     slept = []
     turn_clock(monkeypatch, sleep=slept.append)
-    Door(Wire(0, 1), Roots.resolve(tree, None, {}), Permissions())._rest(bench_of("m.onnx", ZERO, rest_s=60.0))
+    jobs_of(tree, place)._rest(bench_of("m.onnx", ZERO, rest_s=60.0))
     assert slept == [60.0]
     result.unlink()
 
 
 def test_a_device_that_does_not_cool_down_is_not_measured(tree, place, monkeypatch) -> None:
-    monkeypatch.setattr("edgeprof.fleet.door._LONGEST_COOLING_S", -1.0)
+    monkeypatch.setattr("edgeprof.fleet.device_jobs._LONGEST_COOLING_S", -1.0)
     with pytest.raises(BusyError, match="does not cool down below -40"):
         resting(tree, place, monkeypatch, start_below_c=-40.0)
     assert resting(tree, place, monkeypatch, start_below_c=125.0) == [0.0]

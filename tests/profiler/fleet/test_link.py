@@ -10,27 +10,29 @@ import pytest
 
 from edgeprof import __version__
 from edgeprof.errors import EdgeprofError
-from edgeprof.fleet import protocol
+from edgeprof.fleet import framing
 from edgeprof.fleet.inventory import parse_device
 from edgeprof.fleet.link import Link, LinkError
 
 KEY = "0" * 64
 WELL = {
-    "protocol": protocol.VERSION, "edgeprof": __version__, "board": "b", "machine": None, "power_mode": None,
+    "protocol": framing.VERSION, "edgeprof": __version__, "board": "b", "machine": None, "power_mode": None,
     "time_s": 0.0, "allow_code": False, "simulated": True,
 }  # fmt: skip
 
 
 @pytest.fixture
 def answering(tmp_path, monkeypatch):
-    """Make every ssh answer given bytes, write a text to stderr, and end."""
+    """Make every ssh wait for a request, answer given bytes, write a text to stderr, and end."""
 
     def answer(content: bytes, words: str = "", status: int = 0) -> Link:
         (tmp_path / "content").write_bytes(content)
         (tmp_path / "words").write_text(words)
         program = tmp_path / "ssh"
         folder = shlex.quote(str(tmp_path))
-        program.write_text(f"#!/bin/sh\ncat {folder}/words >&2\ncat {folder}/content\nexit {status}\n")
+        program.write_text(
+            f"#!/bin/sh\nhead -c 4 >/dev/null\ncat {folder}/words >&2\ncat {folder}/content\nexit {status}\n"
+        )
         program.chmod(0o755)
         monkeypatch.setenv("EDGEPROF_SSH", str(program))
         return Link(parse_device("nano-1", "nano-1"))

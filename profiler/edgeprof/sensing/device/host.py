@@ -1,12 +1,7 @@
-"""The circumstances of a measurement: a description of the host, and what must agree for two results to be comparable.
-
-Nothing volatile is in it (no load, no temperature): two runs on an unchanged device have the same fingerprint.
-"""
+"""A description of the host, and what may disturb a measurement that is about to begin."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import re
@@ -15,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Host, Reason
-from edgeprof.sensing.board.identity import identify_board
-from edgeprof.sensing.device.power_mode import cpu_governors, cpufreq_directories, power_mode
-from edgeprof.sensing.device.throttle import Counters, describe_difference, read_counters
+from edgeprof.sensing.device.circumstances import circumstances
+from edgeprof.sensing.device.power_mode import cpufreq_directories
+from edgeprof.sensing.device.throttle import read_counters
 from edgeprof.sensing.files import listing, number_of, text_of
 
 if TYPE_CHECKING:
@@ -25,69 +20,33 @@ if TYPE_CHECKING:
 
     from edgeprof.roots import Roots
 
-__all__ = [
-    "COMPETING",
-    "Counters",
-    "competing_load",
-    "describe_difference",
-    "describe_host",
-    "preflight",
-    "processor_seconds",
-    "read_counters",
-]
-
 #: Another program's share of the processors that disturbs a measurement (measurement rules, preflight).
 COMPETING = 0.05
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-#: MIDR part numbers of Arm's cores (arch/arm64/include/asm/cputype.h).
-_ARM_PARTS = {
-    0xD03: "Cortex-A53",
-    0xD04: "Cortex-A35",
-    0xD05: "Cortex-A55",
-    0xD07: "Cortex-A57",
-    0xD08: "Cortex-A72",
-    0xD09: "Cortex-A73",
-    0xD0A: "Cortex-A75",
-    0xD0B: "Cortex-A76",
-    0xD0C: "Neoverse-N1",
-    0xD41: "Cortex-A78",
-    0xD42: "Cortex-A78AE",
-    0xD4F: "Neoverse-V2",
-    0xD83: "Neoverse-V3AE",
-}
 
 
 def describe_host(roots: Roots) -> Host:
     """Describe the device that these roots belong to.
 
-    The fingerprint is a hash over what must agree for two results to be compared: board, processor and cores, power
-    mode, governors, the limits of the clocks, SMT and boost, L4T, and whether the board is simulated. Facts that are
-    only worth noting (C library, CUDA) are in ``context``.
+    Facts that are only worth noting (C library, CUDA) are in ``context`` beside those of the fingerprint.
 
     Raises:
         InputError: a user's board file does not follow the form.
     """
-    board = identify_board(roots)
-    cpu, cores = _processor_and_cores(roots)
-    decisive = {**_clock_limits(roots), **_cpu_settings(roots)}
-    if roots.is_simulated:
-        decisive["simulated"] = "a virtual board"
-    mode, governor = power_mode(roots), cpu_governors(roots)
-    arch = platform.machine()
-    agree = [board.name, board.model, arch, cpu, cores, mode, governor, sorted(decisive.items())]
+    facts = circumstances(roots)
     return Host(
-        board=board.name,
-        hostname=platform.node(),
-        arch=arch,
-        cpu=cpu,
-        cores=cores,
+        board=facts.board,
+        hostname=facts.hostname,
+        arch=facts.arch,
+        cpu=facts.cpu,
+        cores=facts.cores,
         memory_bytes=_memory_bytes(roots),
         kernel=text_of(roots.procfs / "sys/kernel/osrelease") or platform.release(),
-        os=_os_name(roots),
-        power_mode=mode,
-        governor=governor,
-        fingerprint=f"sha256:{hashlib.sha256(json.dumps(agree).encode()).hexdigest()}",
-        context={**decisive, **_noted_facts(roots, board.model)},
+        os=facts.os,
+        power_mode=facts.power_mode,
+        governor=facts.governor,
+        fingerprint=facts.fingerprint(),
+        context={**facts.settings, **_noted_facts(roots, facts.model)},
     )
 
 
@@ -148,57 +107,9 @@ def _processor_ticks(path: Path) -> tuple[int, int] | None:
     return sum(fields) - fields[3] - fields[4], sum(fields)
 
 
-def _processor_and_cores(roots: Roots) -> tuple[str, int]:
-    text = text_of(roots.procfs / "cpuinfo") or ""
-    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    parts = [_ARM_PARTS.get(int(part, 16)) for part in re.findall(r"^CPU part\s*:\s*(0x\w+)$", text, re.MULTILINE)]
-    known = [part for part in parts if part]
-    chosen = known or names or [platform.processor() or platform.machine()]
-    cores = len(re.findall(r"^processor\s*:", text, re.MULTILINE)) or os.cpu_count() or 1
-    return " + ".join(dict.fromkeys(name.strip() for name in chosen)), cores
-
-
 def _memory_bytes(roots: Roots) -> int | None:
     match = re.search(r"^MemTotal:\s*(\d+) kB", text_of(roots.procfs / "meminfo") or "", re.MULTILINE)
     return int(match[1]) * 1024 if match else None
-
-
-def _os_name(roots: Roots) -> str:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', text_of(roots.root / "etc/os-release") or "", re.MULTILINE)
-    return match[1] if match else platform.system()
-
-
-def _clock_limits(roots: Roots) -> dict[str, str]:
-    """Return the lowest and highest clocks of CPUs and GPUs, MHz; after ``jetson_clocks`` the two are equal."""
-    limits: dict[str, str] = {}
-    spans: dict[str, list[str]] = {}
-    for path in cpufreq_directories(roots):
-        least, most = (number_of(path / f"scaling_{end}_freq", 1e-3) for end in ("min", "max"))
-        if least is not None and most is not None:
-            spans.setdefault(f"{least:.0f} to {most:.0f} MHz", []).append(path.parent.name)
-    for span, cpus in spans.items():
-        limits[f"max_freq_{cpus[0]}"] = span
-    for node in listing(roots.sysfs / "class/devfreq"):
-        least, most = (number_of(node / f"{end}_freq", 1e-6) for end in ("min", "max"))
-        if least is not None and most is not None and "gpu" in (text_of(node / "device/of_node/name") or node.name):
-            limits["max_freq_gpu"] = f"{least:.0f} to {most:.0f} MHz"
-    return limits
-
-
-def _cpu_settings(roots: Roots) -> dict[str, str]:
-    cpu = roots.sysfs / "devices/system/cpu"
-    no_turbo = text_of(cpu / "intel_pstate/no_turbo")
-    settings = {
-        "boost": text_of(cpu / "cpufreq/boost") or (None if no_turbo is None else str(1 - int(no_turbo == "1"))),
-        "smt": text_of(cpu / "smt/control"),
-        "l4t": _l4t_version(roots),
-    }
-    return {name: value for name, value in settings.items() if value}
-
-
-def _l4t_version(roots: Roots) -> str | None:
-    match = re.search(r"# R(\d+) \(release\), REVISION: ([\d.]+)", text_of(roots.root / "etc/nv_tegra_release") or "")
-    return f"{match[1]}.{match[2]}" if match else None
 
 
 def _noted_facts(roots: Roots, model: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeprof.roots import SIMULATION_MARKER, Roots
-from edgeprof.sensing.device.host import competing_load, describe_difference, describe_host, preflight, read_counters
+from edgeprof.sensing.device.host import competing_load, describe_host, preflight
+from edgeprof.sensing.device.throttle import describe_difference, read_counters
 from edgeprof.simulation.layouts import build
 
 if TYPE_CHECKING:
