@@ -5,11 +5,19 @@ platformdirs gives the same, but its imports would be a tenth of the memory of `
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def config_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """The directory of the user's own files: EDGEPROF_CONFIG, or else the user's directory for configuration."""
+    environ = os.environ if environ is None else environ
+    given = environ.get("EDGEPROF_CONFIG")
+    return Path(given) if given else user_config(environ)
 
 
 def user_config(environ: Mapping[str, str]) -> Path:

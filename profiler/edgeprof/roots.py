@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof.errors import InputError
 
@@ -20,8 +19,7 @@ SIMULATION_MARKER = "edgeprof-simulation.json"
 BUNDLE_MARKER = "edgeprof-bundle.json"
 
 
-@dataclass(frozen=True)
-class Roots:
+class Roots(NamedTuple):
     """The roots of the trees that sensors read.
 
     Attributes:
@@ -31,10 +29,10 @@ class Roots:
         root: The directory that contains /etc and /var (nvpmodel, the release files).
     """
 
-    sysfs: Path = field(default=Path("/sys"))
-    procfs: Path = field(default=Path("/proc"))
-    dev: Path = field(default=Path("/dev"))
-    root: Path = field(default=Path("/"))
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
+    dev: Path = Path("/dev")
+    root: Path = Path("/")
 
     @property
     def is_live(self) -> bool:

@@ -19,8 +19,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeprof import hookimpl, toml_files
+from edgeprof.directories import config_directory
 from edgeprof.errors import InputError, UnavailableError
-from edgeprof.sensing.board.files import SCOPES, config_directory
+from edgeprof.sensing.board.files import SCOPES
 from edgeprof.sensing.meter.lines import FACT_KEYS, Facts, LineError, parse_header, parse_line
 from edgeprof.sensing.meter.link import Link, silence_error
 from edgeprof.sensing.meter.shift import Shift

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,4 +131,4 @@ def open_door(roots: Roots, config: Path | None = None, **more: Any) -> int:
     if config is None and CONFIGURATION.exists():
         config = CONFIGURATION
     permissions = Permissions() if config is None else Permissions.read(config)
-    return Door(Wire(0, 1), roots, replace(permissions, **more)).serve()
+    return Door(Wire(0, 1), roots, permissions._replace(**more)).serve()

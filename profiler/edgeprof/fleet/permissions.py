@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof.errors import InputError, unknown
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True)
-class Permissions:
+class Permissions(NamedTuple):
     """The permissions that a device's owner grants, from the door's configuration file.
 
     Attributes:
@@ -34,8 +32,8 @@ class Permissions:
     max_bytes: int = 8 << 30
     sign_key: str | None = None
     keep_days: int = 90
-    microcontrollers: Mapping[str, str] = field(default_factory=dict)
-    meters: Mapping[str, str] = field(default_factory=dict)
+    microcontrollers: Mapping[str, str] = {}
+    meters: Mapping[str, str] = {}
 
     @classmethod
     def read(cls, path: Path) -> Permissions:
@@ -49,8 +47,8 @@ class Permissions:
         _check_owner(path)
         content = toml_files.read(path, remedy="docs/fleet.md has an example.")
         for key in content:
-            if key not in cls.__dataclass_fields__:
-                raise unknown(f"key of {path}", key, list(cls.__dataclass_fields__))
+            if key not in cls._fields:
+                raise unknown(f"key of {path}", key, cls._fields)
         kinds = {
             "allow_code": bool,
             "worker_python": str,

@@ -11,8 +11,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import EdgeprofError, InputError, StorageError
 from edgeprof.fleet.framing import WireError, file_sha256
@@ -34,8 +33,7 @@ _FETCHED = "fetched"
 LARGEST_RESULT = 256 << 20
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One job that a device knows.
 
     Attributes:

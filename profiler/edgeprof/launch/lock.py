@@ -21,9 +21,8 @@ import shlex
 import stat
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import BusyError
 
@@ -40,8 +39,7 @@ TOKEN = "_EDGEPROF_DEVICE_LOCK"  # noqa: S105 - names a variable; what it holds 
 _LONGEST = 4096
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """Who measures.
 
     Attributes:
@@ -78,7 +76,6 @@ def lock_path(roots: Roots, environ: Mapping[str, str] | None = None) -> Path:
     return Path(folder) / f"edgeprof-device{suffix}.lock"
 
 
-@dataclass
 class _Held:
     """A lock that this process, or the process that it was forked from, holds.
 
@@ -89,10 +86,11 @@ class _Held:
         count: How many measurements use the lock: a study holds it around its benchmarks.
     """
 
-    descriptor: int
-    pid: int
-    inherited: str | None
-    count: int = 0
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.pid = os.getpid()
+        self.inherited = os.environ.get(TOKEN)
+        self.count = 0
 
 
 _held: dict[Path, _Held] = {}
@@ -132,7 +130,7 @@ def _hold_lock(path: Path, what: str) -> _Held | None:
     descriptor = _lock_file(path)
     if descriptor is None:
         return None
-    held = _held[path] = _Held(descriptor, os.getpid(), os.environ.get(TOKEN))
+    held = _held[path] = _Held(descriptor)
     token = os.environ[TOKEN] = os.urandom(16).hex()
     _write_holder(
         descriptor, {"pid": held.pid, "user": _user_name(), "since": time.time(), "what": what, "token": token}

@@ -1,26 +1,24 @@
-"""Board files: the table of boards and rails that comes with edgeprof, and the user's own tables.
+"""Boards and their rails, made from the blocks of board files.
 
-The form is described at the top of ``boards.toml``. A file that does not follow it is refused with an error that gives
-its name, the line and the allowed keys, because a typing error that misplaces a rail would make all joules wrong.
+The form is described at the top of ``boards.toml``. A block that does not follow it is refused with an error that gives
+its file, the line and the allowed keys, because a typing error that misplaces a rail would make all joules wrong.
 """
 
 from __future__ import annotations
 
-import functools
-import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprof import directories, toml_files
-from edgeprof.errors import InputError, unknown
+from edgeprof.errors import unknown
+from edgeprof.sensing.board.blocks import load_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-#: The table that comes with the package.
-BUILTIN = Path(__file__).with_name("boards.toml")
+    from edgeprof.sensing.board.blocks import Block
+
 #: The values of ``sensor.Channel.scope``.
 SCOPES = ("wall", "board", "module", "soc", "package", "cpu", "gpu", "memory", "system", "accelerator", "unknown")
 _AT = re.compile(r"[0-9a-f]{2}\.[0-9]+")
@@ -101,20 +99,12 @@ class Board:
         return self.id != "unknown"
 
 
-_BOARD_KEYS = ("name", "match", "model", "totals", "rails", "bus", "limit_w", "no_sensor", "note", "source")
 _RAIL_KEYS = ("labels", "at", "scope", "inside", "shunt_uohm")
 _TOTAL_KEYS = ("name", "rails", "covers", "excludes")
 
 
-def config_directory(environ: Mapping[str, str] | None = None) -> Path:
-    """The directory of the user's own files: EDGEPROF_CONFIG, or else the user's directory for configuration."""
-    environ = os.environ if environ is None else environ
-    given = environ.get("EDGEPROF_CONFIG")
-    return Path(given) if given else directories.user_config(environ)
-
-
 def load_boards(directory: Path | None = None) -> list[Board]:
-    """All boards: the user's first, then the package's; a user's block of the same name overrides key by key.
+    """All boards: the user's first, then the package's.
 
     Args:
         directory: The directory of the user's ``*.toml``; by default ``boards.d`` in the configuration directory.
@@ -122,140 +112,79 @@ def load_boards(directory: Path | None = None) -> list[Board]:
     Raises:
         InputError: a file cannot be read or does not follow the form.
     """
-    directory = config_directory() / "boards.d" if directory is None else directory
-    blocks = _builtin_blocks()
-    merged_blocks: dict[str, tuple[dict[str, Any], Path, str]] = {}
-    for path in sorted(directory.glob("*.toml")) if directory.is_dir() else []:
-        for name, (block, _, text) in _read_blocks(path).items():
-            base = merged_blocks.get(name) or blocks.get(name)
-            merged = (
-                {**base[0], **block, "rails": {**base[0].get("rails", {}), **block.get("rails", {})}} if base else block
-            )
-            merged_blocks[name] = merged, path, text
-    everything = {**merged_blocks, **{name: value for name, value in blocks.items() if name not in merged_blocks}}
-    return [_make_board(name, block, _Where(path, text, name)) for name, (block, path, text) in everything.items()]
+    return [make_board(block) for block in load_blocks(directory)]
 
 
-@functools.cache
-def _builtin_blocks() -> dict[str, tuple[dict[str, Any], Path, str]]:
-    return _read_blocks(BUILTIN)
+def make_board(block: Block, model: str = "") -> Board:
+    """Make the board that a block describes.
 
+    Args:
+        block: The block.
+        model: The model that the machine itself reports.
 
-def _read_blocks(path: Path) -> dict[str, tuple[dict[str, Any], Path, str]]:
-    text = toml_files.read_text(path, "the board file")
-    data = toml_files.parse(text, path, remedy="See docs/boards.md for the form.")
-    blocks = {}
-    for name, block in data.items():
-        where = _Where(path, text, name)
-        if not isinstance(block, dict):
-            raise where.error(name, f"{name!r} is outside of a block", "Begin with a line like [my-board].")
-        where.check_keys(block, _BOARD_KEYS)
-        for rail, facts in where.typed(block, "rails", dict, {}).items():
-            if not isinstance(facts, dict):
-                raise where.error(rail, f"rails.{rail} must be a table", 'As rails.VDD_IN = { scope = "module" }.')
-        blocks[name] = block, path, text
-    return blocks
-
-
-@dataclass(frozen=True)
-class _Where:
-    path: Path
-    text: str
-    block: str
-
-    def line_of(self, key: str) -> int:
-        """The line of this block that first names the key; the first line of the block if none does."""
-        inside, line_number = False, 1
-        head = re.compile(rf"\s*\[{re.escape(self.block)}\]")
-        for number, line in enumerate(self.text.splitlines(), 1):
-            if line.lstrip().startswith("[") and not inside and head.match(line):
-                inside, line_number = True, number
-            if inside and re.search(rf"(^|[\s.{{,\"]){re.escape(key)}\"?\s*[=.\]]", line):
-                return number
-        return line_number
-
-    def error(self, key: str, message: str, remedy: str | None = None) -> InputError:
-        return InputError(f"{self.path}, line {self.line_of(key)}, [{self.block}]: {message}", remedy=remedy)
-
-    def check_keys(self, table: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-        for key in table:
-            if key not in allowed:
-                raise self.error(key, f"unknown key {key!r}", f"Allowed keys: {', '.join(allowed)}.")
-
-    def typed(self, table: Mapping[str, Any], key: str, kind: Any, default: Any) -> Any:
-        value = table.get(key, default)
-        if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
-            names = {dict: "a table", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
-            raise self.error(key, f"{key} must be {names[kind]}, not {value!r}")
-        return value
-
-    def texts(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
-        values = self.typed(table, key, list, [])
-        if not all(isinstance(value, str) for value in values):
-            raise self.error(key, f"{key} must be a list of texts, not {values!r}")
-        return tuple(values)
-
-
-def _make_board(name: str, block: Mapping[str, Any], where: _Where) -> Board:
-    rails = {key: _make_rail(key, facts, where) for key, facts in where.typed(block, "rails", dict, {}).items()}
+    Raises:
+        InputError: the block does not follow the form.
+    """
+    rails = {key: _make_rail(key, facts, block) for key, facts in block.typed(block.facts, "rails", dict, {}).items()}
     for rail in rails.values():
         if rail.inside is not None and rail.inside not in rails:
             problem = unknown("rail", rail.inside, rails)
-            raise where.error(
+            raise block.error(
                 "inside", f"rails.{rail.name} is inside {rail.inside!r}, which is no rail", problem.remedy
             )
-    totals = tuple(_make_total(total, rails, where) for total in where.typed(block, "totals", list, []))
+    totals = tuple(_make_total(total, rails, block) for total in block.typed(block.facts, "totals", list, []))
     return Board(
-        id=name,
-        name=where.typed(block, "name", str, name),
-        match=where.texts(block, "match"),
-        model_match=where.texts(block, "model"),
+        id=block.name,
+        name=block.typed(block.facts, "name", str, block.name),
+        model=model,
+        match=block.texts(block.facts, "match"),
+        model_match=block.texts(block.facts, "model"),
         totals=totals,
         rails=rails,
-        bus=where.typed(block, "bus", int, None),
-        limit_w=where.typed(block, "limit_w", (int, float), None),
-        no_sensor=where.typed(block, "no_sensor", str, None),
-        note=where.typed(block, "note", str, None),
-        source=where.typed(block, "source", str, None),
+        bus=block.typed(block.facts, "bus", int, None),
+        limit_w=block.typed(block.facts, "limit_w", (int, float), None),
+        no_sensor=block.typed(block.facts, "no_sensor", str, None),
+        note=block.typed(block.facts, "note", str, None),
+        source=block.typed(block.facts, "source", str, None),
     )
 
 
-def _make_rail(name: str, facts: Mapping[str, Any], where: _Where) -> Rail:
-    where.check_keys(facts, _RAIL_KEYS)
-    scope = where.typed(facts, "scope", str, "unknown")
+def _make_rail(name: str, facts: Mapping[str, Any], block: Block) -> Rail:
+    block.check_keys(facts, _RAIL_KEYS)
+    scope = block.typed(facts, "scope", str, "unknown")
     if scope not in SCOPES:
-        raise where.error("scope", f"rails.{name} has the unknown scope {scope!r}", f"Allowed: {', '.join(SCOPES)}.")
-    at = where.typed(facts, "at", str, None)
+        raise block.error("scope", f"rails.{name} has the unknown scope {scope!r}", f"Allowed: {', '.join(SCOPES)}.")
+    at = block.typed(facts, "at", str, None)
     if at is not None and not _AT.fullmatch(at):
-        raise where.error("at", f"rails.{name}: at = {at!r} is no address and channel", 'As at = "40.1": address 0x40.')
+        raise block.error("at", f"rails.{name}: at = {at!r} is no address and channel", 'As at = "40.1": address 0x40.')
     return Rail(
         name=name,
-        labels=where.texts(facts, "labels"),
+        labels=block.texts(facts, "labels"),
         at=at,
         scope=scope,
-        inside=where.typed(facts, "inside", str, None),
-        shunt_uohm=where.typed(facts, "shunt_uohm", (int, float), None),
+        inside=block.typed(facts, "inside", str, None),
+        shunt_uohm=block.typed(facts, "shunt_uohm", (int, float), None),
     )
 
 
-def _make_total(total: Any, rails: Mapping[str, Rail], where: _Where) -> Total:
+def _make_total(total: Any, rails: Mapping[str, Rail], block: Block) -> Total:
     if not isinstance(total, dict):
-        raise where.error(
+        raise block.error(
             "totals", "totals must be a list of tables", 'As [{ rails = ["VDD_IN"], covers = "module" }].'
         )
-    where.check_keys(total, _TOTAL_KEYS)
-    names = where.texts(total, "rails")
+    block.check_keys(total, _TOTAL_KEYS)
+    names = block.texts(total, "rails")
     for name in names:
         if name not in rails:
-            raise where.error("totals", f"the total's rail {name!r} is no rail", unknown("rail", name, rails).remedy)
+            raise block.error("totals", f"the total's rail {name!r} is no rail", unknown("rail", name, rails).remedy)
         inside = rails[name].inside
         if inside in names:
-            raise where.error("totals", f"{name} is inside {inside}: added together they would be counted twice")
+            raise block.error("totals", f"{name} is inside {inside}: added together they would be counted twice")
     if not names or "covers" not in total:
-        raise where.error("totals", "a total needs rails and covers", 'As { rails = ["VDD_IN"], covers = "module" }.')
+        raise block.error("totals", "a total needs rails and covers", 'As { rails = ["VDD_IN"], covers = "module" }.')
     return Total(
         rails=names,
-        covers=where.typed(total, "covers", str, ""),
-        name=where.typed(total, "name", str, None),
-        excludes=where.typed(total, "excludes", str, None),
+        covers=block.typed(total, "covers", str, ""),
+        name=block.typed(total, "name", str, None),
+        excludes=block.typed(total, "excludes", str, None),
     )

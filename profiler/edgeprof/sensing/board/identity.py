@@ -4,40 +4,68 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeprof.sensing.board.files import Board, load_boards
+from edgeprof.sensing.board.blocks import BUILTIN, load_blocks
 from edgeprof.sensing.files import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.roots import Roots
+    from edgeprof.sensing.board.blocks import Block
+    from edgeprof.sensing.board.files import Board
 
 
-def identify_board(roots: Roots, boards: Sequence[Board] | None = None) -> Board:
+def identify_board(roots: Roots) -> Board:
     """The board of these roots; if none matches, a board with the id ``unknown`` and the machine's own name.
 
     Raises:
         InputError: a user's board file does not follow the form.
     """
-    boards = load_boards() if boards is None else boards
+    from edgeprof.sensing.board.files import Board, make_board  # noqa: PLC0415 - a board's name does not need it
+
+    block, model = _find_block(roots)
+    return Board(id="unknown", name=model, model=model) if block is None else make_board(block, model)
+
+
+def name_and_model(roots: Roots) -> tuple[str, str]:
+    """The name and the model of the board of these roots, as ``identify_board`` gives them.
+
+    Raises:
+        InputError: a user's board file does not follow the form.
+    """
+    block, model = _find_block(roots)
+    return model if block is None else block.facts.get("name", block.name), model
+
+
+def _find_block(roots: Roots) -> tuple[Block | None, str]:
+    """Return the block that matches, or None, and the model that the machine itself reports.
+
+    Raises:
+        InputError: a user's board file does not follow the form.
+    """
+    blocks = load_blocks()
+    for block in blocks:
+        if block.path != BUILTIN:
+            from edgeprof.sensing.board.files import make_board  # noqa: PLC0415 - few users have board files
+
+            make_board(block)  # every block is checked, not only the one that matches
     tree = roots.sysfs / "firmware/devicetree/base"
     compatible = (text_of(tree / "compatible") or "").split("\n")
     model = text_of(tree / "model") or _pc_model(roots)
     for entry in filter(None, compatible):
-        board = _board_of(entry, boards)
-        if board is not None:
-            return replace(board, model=model)
-    for board in boards:
-        if any(fnmatch.fnmatchcase(model, pattern) for pattern in board.model_match):
-            return replace(board, model=model)
-    return Board(id="unknown", name=model, model=model)
+        found = _block_of(entry, blocks)
+        if found is not None:
+            return found, model
+    for block in blocks:
+        if any(matches(model, pattern) for pattern in block.facts.get("model", [])):
+            return block, model
+    return None, model
 
 
-def _board_of(entry: str, boards: Sequence[Board]) -> Board | None:
-    """The board that a compatible string names; of several matches, the one with the longest literal pattern.
+def _block_of(entry: str, blocks: Sequence[Block]) -> Block | None:
+    """The block that a compatible string names; of several matches, the one with the longest literal pattern.
 
     NVIDIA's strings name the carrier and then the module, as ``nvidia,p3449-0000+p3668-0001``. The monitors are the
     module's, and one carrier takes several modules: a board that is known by the module's part comes first.
@@ -45,15 +73,24 @@ def _board_of(entry: str, boards: Sequence[Board]) -> Board | None:
     vendor, comma, parts = entry.rpartition(",")
     module = f"{vendor}{comma}{parts.rpartition('+')[2]}"
     for name in dict.fromkeys((module, entry)):
-        matches = [
-            (len(re.sub(r"[*?]", "", pattern)), -rank, board)
-            for rank, board in enumerate(boards)
-            for pattern in board.match
-            if fnmatch.fnmatchcase(name, pattern)
+        found = [
+            (len(re.sub(r"[*?]", "", pattern)), -rank, block)
+            for rank, block in enumerate(blocks)
+            for pattern in block.facts.get("match", [])
+            if matches(name, pattern)
         ]
-        if matches:
-            return max(matches, key=lambda match: match[:2])[2]
+        if found:
+            return max(found, key=lambda match: match[:2])[2]
     return None
+
+
+def matches(name: str, pattern: str) -> bool:
+    """As ``fnmatch.fnmatchcase``, which compiles every pattern: that would take most of the time of naming a board.
+
+    Most patterns are excluded by their longest literal part, which every name that matches contains.
+    """
+    literal = "" if "[" in pattern else max(pattern.replace("?", "*").split("*"), key=len)
+    return literal in name and fnmatch.fnmatchcase(name, pattern)
 
 
 def _pc_model(roots: Roots) -> str:

@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeprof.sensing.board.identity import identify_board
+from edgeprof.sensing.board.identity import name_and_model
 from edgeprof.sensing.device.power_mode import cpu_governors, cpufreq_directories, power_mode
 from edgeprof.sensing.files import listing, number_of, text_of
 
@@ -78,15 +78,15 @@ def circumstances(roots: Roots) -> Circumstances:
     Raises:
         InputError: a user's board file does not follow the form.
     """
-    board = identify_board(roots)
+    board, model = name_and_model(roots)
     machine = os.uname()
     cpu, cores = _processor_and_cores(roots, machine.machine)
     settings = {**_clock_limits(roots), **_cpu_settings(roots)}
     if roots.is_simulated:
         settings["simulated"] = "a virtual board"
     return Circumstances(
-        board=board.name,
-        model=board.model,
+        board=board,
+        model=model,
         hostname=machine.nodename,
         arch=machine.machine,
         cpu=cpu,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import random
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
-from edgeprof.sensing.board.identity import identify_board
+from edgeprof.sensing.board.identity import identify_board, matches
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.glance import glance
 from edgeprof.simulation.board_specs import BOARDS
@@ -131,3 +134,13 @@ def test_every_string_of_nvidias_tables_is_its_board(compatible: str, board: str
     (tmp_path / "firmware/devicetree/base").mkdir(parents=True)
     (tmp_path / "firmware/devicetree/base/compatible").write_bytes(compatible.encode() + b"\0nvidia,tegra\0")
     assert identify_board(Roots(sysfs=tmp_path, procfs=tmp_path, root=tmp_path)).id == board
+
+
+@given(st.text("ab,-[]", max_size=6), st.text("ab,-*?[]!", max_size=6))
+def test_a_pattern_matches_as_in_a_shell(name: str, pattern: str) -> None:
+    assert matches(name, pattern) is fnmatch.fnmatchcase(name, pattern)
+
+
+@given(st.text("ab"), st.text("ab"), st.text("ab"))
+def test_a_pattern_with_a_star_matches_whatever_is_in_its_place(start: str, middle: str, end: str) -> None:
+    assert matches(start + middle + end, f"{start}*{end}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ import pytest
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.plugins import PluginHost
 from edgeprof.roots import Roots
+from edgeprof.sensing.board.blocks import BUILTIN, BUILTIN_JSON, read_blocks
 from edgeprof.sensing.board.files import load_boards
 from edgeprof.sensing.board.topology import arrange, identify_board
 from edgeprof.sensing.discover import discover
@@ -350,6 +353,15 @@ def test_a_board_file_that_is_no_toml_names_the_file_and_the_place(tmp_path: Pat
     (tmp_path / "bad.toml").write_text("[b]\nname = \n")
     with pytest.raises(InputError, match=r"bad\.toml is not TOML: .*line 2"):
         load_boards(tmp_path)
+
+
+def test_the_table_as_json_is_the_same_table() -> None:
+    """``EDGEPROF_WRITE_GOLDEN=1 pytest tests/profiler/sensing/board`` writes it after a change of boards.toml."""
+    table = {name: block.facts for name, block in read_blocks(BUILTIN).items()}
+    text = json.dumps(table, ensure_ascii=False, indent=1) + "\n"
+    if os.environ.get("EDGEPROF_WRITE_GOLDEN"):
+        BUILTIN_JSON.write_text(text, encoding="utf-8")
+    assert BUILTIN_JSON.read_text(encoding="utf-8") == text
 
 
 def test_every_fact_of_the_packages_own_file_has_its_source(tmp_path: Path) -> None:
