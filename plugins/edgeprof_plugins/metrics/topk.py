@@ -131,9 +131,9 @@ def _class_numbers(labels: npt.NDArray[Any], scores: npt.NDArray[Any]) -> npt.ND
             f"labels are words, as {flat[0]!r}, but the model scores classes by their numbers",
             remedy="Give class numbers, or judge an output that is the class itself: --metric top1:output=NAME",
         )
-    classes: npt.NDArray[np.int64] = flat.astype(np.int64)
-    if not np.array_equal(classes, flat):
+    if flat.dtype.kind == "f" and not np.array_equal(flat, np.trunc(flat)):  # NaN equals nothing
         raise InputError("labels are not whole numbers, so they are no classes")
+    classes: npt.NDArray[np.int64] = flat.astype(np.int64)
     if classes.min() < 0 or classes.max() >= scores.shape[1]:
         raise InputError(
             f"labels go from {classes.min()} to {classes.max()}, but the model has the classes 0 to"

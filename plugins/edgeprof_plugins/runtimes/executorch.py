@@ -33,6 +33,8 @@ REMEDY = install_command("executorch", "executorch")
 #: torch's ScalarType → numpy's name.
 _NAMES = "uint8 int8 int16 int32 int64 float16 float32 float64 - - - bool - - - bfloat16"
 DTYPES = {number: name for number, name in enumerate(_NAMES.split()) if name != "-"}
+#: Libraries of operators that write only into their outputs, unless their name ends with an underscore.
+_FUNCTIONAL = (b"aten", b"dim_order_ops", b"executorch_prim", b"quantized_decomposed")
 
 
 class ExecuTorch(Runtime):
@@ -89,6 +91,7 @@ class ExecuTorchSession(Session):
         import torch
 
         self._library, self._module, self._path, self._torch = library, module, path, torch
+        self._may_keep_state = _may_keep_state(path)
         self._method = options.options.get("method", "forward")
         names = list(module.method_names())
         if self._method not in names:
@@ -114,6 +117,11 @@ class ExecuTorchSession(Session):
             spec.name: np.array(value.float().numpy() if spec.dtype == "bfloat16" else value.numpy())
             for spec, value in zip(self.outputs, values)
         }
+
+    def reset(self) -> Optional[str]:
+        if self._may_keep_state:  # nothing but loading the program again restores its buffers
+            self._module = self._library._load_for_executorch(self._path, enable_etdump=False)  # noqa: SLF001 - see load
+        return None
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         run, method, tensors = self._module.run_method, self._method, self._tensors(feeds)
@@ -178,10 +186,7 @@ def _check_whole(path: str) -> None:
     Raises:
         LoadError: the file is cut off, or is not an ExecuTorch program.
     """
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        head = file.read(40)
-    name = os.path.basename(path)
+    size, head, name = os.path.getsize(path), _head(path), os.path.basename(path)
     if head[4:6] != b"ET":
         raise LoadError("{} is not an ExecuTorch program".format(name), "Export it again.")
     if head[8:12] == b"eh00":
@@ -189,6 +194,29 @@ def _check_whole(path: str) -> None:
         base, segments = (int.from_bytes(head[at : at + 8], "little") for at in (24, 32))
         if size < max(program, base + segments if base and length >= 32 else 0):
             raise LoadError("{} is cut off".format(name), "Copy or export it again.")
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(40)
+
+
+def _may_keep_state(path: str) -> bool:
+    """Whether a program may change its own buffers, judged by the names of its operators and backends.
+
+    ``aten::copy_`` writes a buffer back; operators of other libraries (``llama::update_cache``) and backends other than
+    XNNPACK may hold buffers that cannot be seen here. The names are NUL-terminated strings in the program, which comes
+    before the segments with the weights.
+    """
+    head = _head(path)
+    size = int.from_bytes(head[16:24], "little") if head[8:12] == b"eh00" else -1
+    with open(path, "rb") as file:
+        program = file.read(size)
+    operators = re.findall(rb"(\w+)::(\w+)\0", program)
+    backends = set(re.findall(rb"(\w+Backend)\0", program))
+    return bool(backends - {b"XnnpackBackend"}) or any(
+        library not in _FUNCTIONAL or name.endswith(b"_") for library, name in operators
+    )
 
 
 def _library() -> Any:

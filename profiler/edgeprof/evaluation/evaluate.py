@@ -9,7 +9,7 @@ import numpy as np
 from edgeprof.errors import InputError, VariantError, unknown
 from edgeprof.evaluation.preprocess import quantised
 from edgeprof.reasons import Code
-from edgeprof.worker.dtypes import carrier_dtype, is_foreign
+from edgeprof.worker.dtypes import carrier_dtype, given_dtype, is_foreign
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def _make_feeds(
                 remedy="Give an .npz with one array per input, named as the inputs, and the labels.",
             )
         samples = {next(iter(inputs)): samples[""]}
-    missing, extra = set(inputs) - set(samples), set(samples) - set(inputs)
+    required = {name for name, spec in inputs.items() if not spec.dtype.startswith("optional")}
+    missing, extra = required - set(samples), set(samples) - set(inputs)
     if missing or extra:
         raise InputError(
             f"the model takes {', '.join(sorted(inputs))}; {dataset.name} offers {', '.join(sorted(samples))}",
@@ -202,31 +203,37 @@ def _shape_text(dims: Sequence[object]) -> str:
 
 
 def _cast_to_input(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, *, several: bool) -> npt.NDArray[Any]:
-    if dataset.quantise == "input":
-        if spec.quantization is not None and np.dtype(spec.dtype).kind in "iu":
-            scale, zero_point = spec.quantization
-            return quantised(array, scale, zero_point, spec.dtype)
-        if spec.dtype.startswith("float"):
-            # One file serves a float model and its quantised variant; the float model takes the real numbers unchanged.
-            return array.astype(spec.dtype, copy=False)
+    dtype = given_dtype(spec.dtype)
+    if dtype.startswith(("sequence", "map")):
         raise InputError(
-            f"quantise=input: the model's input {spec.name} is {spec.dtype} without a scale and a zero point",
+            f"the model's input {spec.name} is a {dtype}, and the samples of a dataset are arrays",
+            remedy="Judge this model with a program of your own: edgeprof bench app.py:function",
+        )
+    if dataset.quantise == "input":
+        if spec.quantization is not None and np.dtype(dtype).kind in "iu":
+            scale, zero_point = spec.quantization
+            return quantised(array, scale, zero_point, dtype)
+        if dtype.startswith("float"):
+            # One file serves a float model and its quantised variant; the float model takes the real numbers unchanged.
+            return array.astype(dtype, copy=False)
+        raise InputError(
+            f"quantise=input: the model's input {spec.name} is {dtype} without a scale and a zero point",
             remedy="Declare scale, mean and dtype instead.",
         )
-    if array.dtype.kind in "SU" and spec.dtype == "object":
+    if array.dtype.kind in "SU" and dtype == "object":
         return array.astype(object)
-    if is_foreign(spec.dtype) and array.dtype.kind == "f" and carrier_dtype(spec.dtype) == "float32":
+    if is_foreign(dtype) and array.dtype.kind == "f" and carrier_dtype(dtype) == "float32":
         return array.astype(np.float32)
-    if spec.dtype not in {ANY_DTYPE, str(array.dtype)}:
-        quantisable = spec.quantization is not None and np.dtype(spec.dtype).kind in "iu"
+    if dtype not in {ANY_DTYPE, str(array.dtype)}:
+        quantisable = spec.quantization is not None and np.dtype(dtype).kind in "iu"
         if several:  # an .npz with an array for each input, which get no preprocessing
-            remedy = f"Save the array as {carrier_dtype(spec.dtype) or spec.dtype}."
+            remedy = f"Save the array as {carrier_dtype(dtype) or dtype}."
             raise InputError(
-                f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}", remedy=remedy
+                f"the model's input {spec.name} takes {dtype}, but {dataset.name} has {array.dtype}", remedy=remedy
             )
         raise InputError(
-            f"the model's input {spec.name} takes {spec.dtype}, but {dataset.name} has {array.dtype}",
-            remedy=f"Declare --preprocess dtype={spec.dtype} if the numbers are meant as they are"
+            f"the model's input {spec.name} takes {dtype}, but {dataset.name} has {array.dtype}",
+            remedy=f"Declare --preprocess dtype={dtype} if the numbers are meant as they are"
             + (", or quantise=input for the input's own scale and zero point." if quantisable else "."),
         )
     return array

@@ -78,7 +78,8 @@ class Samples(Dataset):
             raise InputError(f"the labels of {name} are no whole numbers that label_offset={offset} could be added to")
         # In 64 bits, because a uint8 would overflow.
         self._labels = self._given.astype(np.int64) + offset if offset else self._given
-        self._read: Callable[[int], npt.NDArray[Any]] = lambda number: read(skip + number)
+        # A sample of an array with one dimension is a scalar, which has no indices if it is a string.
+        self._read: Callable[[int], npt.NDArray[Any]] = lambda number: np.asarray(read(skip + number))
         self._kind = kind
         self._fingerprint: str | None = None  # computed on first use, because it reads samples
 

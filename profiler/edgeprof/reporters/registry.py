@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeprof.errors import EdgeprofError, InputError
 from edgeprof.plugins import PluginHost
-from edgeprof.results import files
+from edgeprof.results import document, files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,8 @@ def render(results: Sequence[Result], suffix: str, host: PluginHost | None = Non
     """Render the text of a file with this suffix, which must be known (``check``)."""
     if suffix in MODULES:
         module = importlib.import_module(f"edgeprof.reporters.{MODULES[suffix]}")
-        return str(module.render(results))
+        with document.collector_paused():
+            return str(module.render(results))
     function = (host or PluginHost.from_environment()).get("reporters", suffix)
     try:
         return "".join(str(function(result)) for result in results)

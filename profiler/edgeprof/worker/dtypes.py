@@ -26,6 +26,11 @@ _SMALL_FLOATS = {
 _SMALL_INTEGERS = re.compile(r"(u?)int([24])$")
 
 
+def given_dtype(dtype: str) -> str:
+    """Return the dtype of the data for an input: those for ``optional of float32`` are float32."""
+    return re.sub("^optional (of )?", "", dtype)
+
+
 def carrier_dtype(dtype: str) -> Optional[str]:
     """Return the numpy type that carries tensors of this type: the type itself if numpy has it; None if none can."""
     if dtype == "bfloat16" or _onnx_name(dtype) in _SMALL_FLOATS:

@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgeprof.worker.dtypes import carrier_dtype, decode_bytes, integer_limits, is_foreign
+from edgeprof.worker.dtypes import carrier_dtype, decode_bytes, given_dtype, integer_limits, is_foreign
 from edgeprof.worker.runtime import ANY_DTYPE, ANY_SHAPE, Dim, LoadError, LoadOptions, Session, TensorSpec
 from edgeprof.worker.tensors import object_array
 
@@ -223,10 +223,10 @@ def check_feeds(specs: Sequence[TensorSpec], feeds: Dict[str, Any]) -> Dict[str,
     for spec in specs:
         if feeds.get(spec.name) is None:
             continue  # an optional input
-        array = np.asarray(feeds[spec.name])
-        array = _carry_data(spec.dtype, array)
+        dtype = given_dtype(spec.dtype)
+        array = _carry_data(dtype, np.asarray(feeds[spec.name]))
         kind = "object" if array.dtype.kind in "SU" else array.dtype.name
-        if spec.dtype != ANY_DTYPE and kind != (carrier_dtype(spec.dtype) or "object"):
+        if dtype != ANY_DTYPE and kind != (carrier_dtype(dtype) or "object"):
             raise LoadError(
                 "the input {!r} takes {}, the data is {}".format(spec.name, spec.dtype, array.dtype.name),
                 _conversion_remedy(spec, array),
@@ -400,7 +400,8 @@ def _conversion_remedy(spec: TensorSpec, array: Any) -> str:
         return "Quantise it: round(x / {:g}) + {}, limited to {}'s range.".format(scale, zero, spec.dtype)
     if spec.dtype == "object":
         return "Save it as strings: array.astype(str)."
-    return "Convert it: array.astype({!r}).".format(carrier_dtype(spec.dtype) or spec.dtype)
+    dtype = given_dtype(spec.dtype)
+    return "Convert it: array.astype({!r}).".format(carrier_dtype(dtype) or dtype)
 
 
 def _dimension_text(dim: Dim) -> str:

@@ -36,6 +36,15 @@ def test_npz_finds_inputs_and_labels(tmp_path, names):
     assert npz.recognises(tmp_path / "a.npz")
 
 
+def test_npz_with_one_string_for_each_sample(tmp_path):
+    words = np.array(["no", "maybe", "yes"])
+    np.savez(tmp_path / "a.npz", x=words, y=np.arange(3))
+    dataset = npz.open_npz(str(tmp_path / "a.npz"), {})
+    assert all_samples(dataset, 2).tolist() == words.tolist()
+    assert [sample[""].tolist() for sample in dataset.representatives()] == [["no"]]
+    assert dataset.fingerprint()
+
+
 def test_npz_with_names_of_its_own_takes_them_as_options(tmp_path):
     np.savez(tmp_path / "a.npz", pixels=np.zeros((2, 3)), junk=np.zeros(9), gold=np.array([1, 0]))
     dataset = npz.open_npz(str(tmp_path / "a.npz"), {"x": "pixels", "y": "gold"})

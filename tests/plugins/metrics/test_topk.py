@@ -43,6 +43,7 @@ def test_dimensions_of_one_and_one_hot_labels_are_fine():
         ({"o": np.zeros((2, 3))}, [0, 3], "0 to 2"),
         ({"o": np.zeros((2, 3))}, [0, -1], "from -1"),
         ({"o": np.zeros((2, 3))}, [0.5, 1], "whole numbers"),
+        ({"o": np.zeros((2, 3))}, [np.nan, 1], "whole numbers"),
         ({"o": np.zeros((2, 3))}, [0, 1, 2], "do not fit"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgeprof.testing import check_runtime
+from edgeprof.worker.inputs import check_feeds
 from edgeprof.worker.runtime import LoadError, LoadOptions
 from tests import models
 
@@ -248,6 +249,36 @@ def test_types_that_numpy_lacks_go_in_and_come_out_as_numbers(tmp_path, name):
     feeds = {"x": np.float32([[1.5, -2], [0.25, 96]])}
     found = session.run(feeds)
     assert found["y"].tolist() == found["wide"].tolist() == feeds["x"].tolist()
+    session.bind(feeds)()
+
+
+def test_a_tensor_that_is_listed_twice_is_two_outputs(tmp_path):
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy")
+    path = models.onnx_graph(tmp_path / "m.onnx", [helper.make_node("Neg", ["x"], ["y"])], [x], [y, y])
+    session = OnnxRuntime().load(str(path), CPU)
+    feeds = {"x": np.ones((2, 2), "float32")}
+    assert [spec.name for spec in session.outputs] == ["y", "y_1"]
+    assert [(name, array.tolist()) for name, array in session.run(feeds).items()] == [
+        (name, [[-1, -1], [-1, -1]]) for name in ("y", "y_1")
+    ]
+    session.bind(feeds)()
+
+
+def test_an_optional_input_is_run_with_the_tensor_that_is_given(tmp_path):
+    from onnx import TensorProto, helper
+
+    inner = helper.make_tensor_type_proto(TensorProto.FLOAT, [2])
+    path = models.onnx_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("OptionalGetElement", ["x"], ["y"])],
+        [helper.make_value_info("x", helper.make_optional_type_proto(inner))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    session = OnnxRuntime().load(str(path), CPU)
+    feeds = check_feeds(session.inputs, {"x": np.float32([1, 2])})
+    assert session.run(feeds)["y"].tolist() == [1, 2]
     session.bind(feeds)()
 
 

@@ -12,7 +12,8 @@ from edgeprof.launch.supervisor import Worker, WorkerSpec
 from edgeprof.worker.runtime import LoadOptions
 from tests import models
 
-CPU = LoadOptions(device="cpu", threads=1, batch=1, shapes={}, options={})
+#: TensorFlow takes a number of threads only before its first operator, and these tests make their models themselves.
+CPU = LoadOptions(device="cpu", threads=None, batch=1, shapes={}, options={})
 SAMPLES = [np.full((1, 2), value, "float32") for value in (1, 2, 3)]
 
 
@@ -58,7 +59,49 @@ def _openvino(folder: Path) -> Path:
     return folder / "sum.xml"
 
 
+def _executorch(folder: Path) -> Path:
+    import torch
+    from executorch.exir import to_edge_transform_and_lower
+
+    from .stateful_torch import Buffered
+
+    exported = torch.export.export(Buffered().eval(), (torch.zeros(1, 2),))
+    (folder / "buffered.pte").write_bytes(to_edge_transform_and_lower(exported).to_executorch().buffer)
+    return folder / "buffered.pte"
+
+
+def _keras(folder: Path, name: str) -> Path:
+    import tensorflow as tf
+
+    x = tf.keras.Input(batch_shape=(1, 2), name="x")
+    y = tf.keras.layers.SimpleRNN(2, stateful=True)(tf.keras.layers.Reshape((1, 2))(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the .h5 format is deprecated
+        tf.keras.Model(x, y).save(folder / name)
+    return folder / name
+
+
+def _saved_model(folder: Path) -> Path:
+    import tensorflow as tf
+
+    class Total(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.total = tf.Variable(tf.zeros((1, 2)))
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 2), tf.float32, name="x")])
+        def __call__(self, x):
+            return {"y": x + self.total.assign_add(x)}
+
+    tf.saved_model.save(Total(), str(folder / "total"))
+    return folder / "total"
+
+
 KEEPERS = {
+    "Keras": ("tensorflow", "keras", lambda folder: _keras(folder, "rnn.keras")),
+    "Keras, .h5": ("tensorflow", "keras", lambda folder: _keras(folder, "rnn.h5")),
+    "SavedModel": ("tensorflow", "keras", _saved_model),
+    "ExecuTorch": ("executorch", "executorch", _executorch),
     "OpenVINO": ("openvino", "openvino", _openvino),
     "variable tensor": ("ai_edge_litert", "litert", lambda folder: models.tflite_sum(folder / "sum.tflite")),
     "resource variable": (

@@ -115,7 +115,16 @@ def tflite_net(folder: Path) -> str:
     return str(model.save(folder / "net.tflite"))
 
 
-@pytest.mark.parametrize("make", [onnx_net, tflite_net])
+def keras_net(folder: Path) -> str:
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed here: make test-runtimes")
+    layers = [tf.keras.layers.Dense(width, use_bias=False) for width in (HIDDEN, OUTER)]
+    net = tf.keras.Sequential([tf.keras.Input((INNER,), name="x"), *layers])
+    net.set_weights(drowned())
+    net.save(folder / "net.keras")
+    return str(folder / "net.keras")
+
+
+@pytest.mark.parametrize("make", [onnx_net, tflite_net, keras_net])
 def test_a_static_variant_that_answers_something_else_is_refused_and_can_be_examined(make: Any, tmp_path: Path) -> None:
     host = PluginHost()
     source = recognise(make(tmp_path))

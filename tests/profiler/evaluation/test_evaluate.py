@@ -79,9 +79,17 @@ def test_several_inputs_are_fed_by_name():
     assert set(model.fed[0]) == {"a", "b"}
 
 
+def test_an_optional_input_takes_the_tensors_of_a_dataset_and_needs_none():
+    inputs = [spec(["batch", CLASSES]), spec(["..."], "optional of float32", name="mask")]
+    arrays = {"x": np.eye(CLASSES, dtype=np.float32)[dataset().labels]}
+    assert evaluate(Model(), inputs, NamedArrays("one.npz", arrays, dataset()), TopK(1)).value == 1.0
+    assert evaluate(Model(), [spec(["..."], "optional of float32")], dataset(), TopK(1)).value == 1.0
+
+
 @pytest.mark.parametrize(
     ("inputs", "options", "words"),
     [
+        ([spec(["..."], "sequence of float32")], {}, ["sequence of float32", "arrays"]),
         ([spec([1, 5])], {}, ["5", "4", "x"]),
         ([spec([1, 2, 2])], {}, ["2 × 2", "4"]),
         ([spec([1, CLASSES], "uint8")], {}, ["uint8", "float32"]),

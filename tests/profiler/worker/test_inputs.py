@@ -137,6 +137,13 @@ def test_a_sequence_has_no_random_data_and_an_optional_input_needs_none():
     optional = [spec(ANY_SHAPE, "optional of float32")]
     assert random_feeds(optional, {}, 1, 0) == {}
     assert check_feeds(optional, {}) == {}
+    given = np.ones((2, 3), "float32")
+    assert check_feeds(optional, {"x": given})["x"].tolist() == given.tolist()
+    with pytest.raises(LoadError, match="the data is int64") as caught:
+        check_feeds(optional, {"x": np.ones(2, "int64")})
+    assert "astype('float32')" in caught.value.remedy
+    (item,) = check_feeds([spec(ANY_SHAPE, "optional sequence of float32")], {"x": given[None]})["x"]
+    assert item.tolist() == given.tolist()
 
 
 class Examples(Session):

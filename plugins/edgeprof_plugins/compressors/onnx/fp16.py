@@ -16,7 +16,7 @@ from edgeprof_plugins.compressors.onnx.prepare import check_nodes, quantization,
 from edgeprof_plugins.compressors.shared.coverage import EXCLUDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from edgeprof.evaluation.dataset import Dataset
@@ -57,6 +57,7 @@ class Fp16(Compressor):
                 raise _no_floats(model)
             streamed = [name for name in floats if np.prod(model.header(name).dims) >= _LARGE]
             ends = [value.name for value in (*model.model.graph.input, *model.model.graph.output)]
+            outputs = [value.name for value in model.model.graph.output]
             graph = _without_weights(onnx, model, streamed)
             with quiet():
                 converted = _load_converter()(
@@ -64,6 +65,7 @@ class Fp16(Compressor):
                     keep_io_types=ends if parameters["io"] == "float32" else False,
                     node_block_list=excluded or None,
                 )
+            _list_outputs(converted.graph, outputs)
             # Weights are inputs of the converted graph, with the type that their readers expect.
             kinds = {value.name: value.type.tensor_type.elem_type for value in converted.graph.input}
             kinds |= {initializer.name: initializer.data_type for initializer in converted.graph.initializer}
@@ -139,6 +141,7 @@ def _without_weights(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
     copy = onnx.ModelProto()
     copy.CopyFrom(model.model)
     del copy.graph.value_info[:]
+    _list_outputs(copy.graph, list(dict.fromkeys(value.name for value in copy.graph.output)))
     large = set(streamed)
     for name in model.order:
         if name in large:
@@ -147,6 +150,13 @@ def _without_weights(onnx: Any, model: OnnxFile, streamed: list[str]) -> Any:
         else:
             copy.graph.initializer.append(model.dense(name))
     return copy
+
+
+def _list_outputs(graph: Any, names: Sequence[str]) -> None:
+    """List the outputs of a graph by name. The converter would define a tensor that is listed twice twice."""
+    values = {value.name: type(value).FromString(value.SerializeToString()) for value in graph.output}
+    del graph.output[:]
+    graph.output.extend(values[name] for name in names)
 
 
 def _load_converter() -> Any:

@@ -13,7 +13,7 @@ import inspect
 import os
 import re
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -65,6 +65,9 @@ KNOWN_ERRORS = (
 )
 
 Call = Callable[[], Any]
+#: Operators that write into a variable, and those that write into what cannot be read back as a whole.
+_VARIABLE_WRITERS = re.compile(r"Assign|Resource(?!Gather)\w*(?:Scatter|Apply)|^Rng")
+_TABLE_WRITERS = re.compile(r"LookupTable(?:Insert|Remove|Import)|Queue(?:En|De)queue|^StackP")
 
 
 class Keras(Runtime):
@@ -133,12 +136,18 @@ class TensorFlowSession(Session):
         #: The object that TensorFlow loaded: the variables exist as long as it does.
         self.loaded: Any = None
         self.function = tf.function(function, autograph=False)
+        self._concretes: Dict[Any, Any] = {}
+        #: Variables that the model may write, by their references, with their values before the first run.
+        self._initial: Dict[Any, Any] = {}
+        self._why_dependent: Optional[str] = None
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.facts = {"library": "tensorflow {}".format(tf.__version__)}
 
     def run(self, feeds: Dict[str, Any]) -> Dict[str, Any]:
+        tensors = self._tensors(feeds)
         try:
-            values = self.call(*self._tensors(feeds))
+            self._concrete(tensors)
+            values = self.call(*tensors)
         except (self._tf.errors.OpError, ValueError, TypeError) as error:
             raise LoadError("TensorFlow cannot run the model on these inputs: {}".format(_first_line(error))) from error
         return {spec.name: np.array(values[spec.name].numpy()) for spec in self.outputs}
@@ -149,12 +158,16 @@ class TensorFlowSession(Session):
         names = [spec.name for spec in self.outputs]
         return values if set(names) == set(values) else dict(zip(names, values.values()))
 
+    def reset(self) -> Optional[str]:
+        for reference, value in self._initial.items():
+            reference.deref().assign(value)
+        return self._why_dependent
+
     def bind(self, feeds: Dict[str, Any]) -> Call:
         tensors = self._tensors(feeds)
+        concrete = self._concrete(tensors)
         if self._direct is not None:
             return self._direct([np.asarray(feeds[spec.name]) for spec in self.inputs])
-        specs = [self._tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
-        concrete = self.function.get_concrete_function(*specs)
         if not self._tf.config.get_visible_devices("GPU"):
             return lambda: concrete(*tensors)
 
@@ -165,8 +178,27 @@ class TensorFlowSession(Session):
 
     def close(self) -> None:
         self.function = self._direct = self.loaded = None
+        self._concretes, self._initial = {}, {}
         with contextlib.suppress(Exception):
             self._tf.keras.backend.clear_session()
+
+    def _concrete(self, tensors: Sequence[Any]) -> Any:
+        """Return the function for inputs of these shapes; before it first runs, keep the variables that it may write.
+
+        Reading a variable does not copy it: TensorFlow copies its content only when it is next written.
+        """
+        key = tuple(tuple(tensor.shape) for tensor in tensors)
+        if key not in self._concretes:
+            specs = [self._tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+            concrete = self._concretes[key] = self.function.get_concrete_function(*specs)
+            operators = _operators(concrete.graph)
+            if any(_VARIABLE_WRITERS.search(kind) for kind in operators):
+                for variable in concrete.graph.variables:
+                    self._initial.setdefault(variable.ref(), variable.read_value())
+            written = sorted(kind for kind in operators if _TABLE_WRITERS.search(kind))
+            if written:
+                self._why_dependent = "TensorFlow cannot reset what {} has written".format(", ".join(written))
+        return self._concretes[key]
 
     def _tensors(self, feeds: Dict[str, Any]) -> List[Any]:
         return [self._tf.constant(feeds[spec.name], dtype=spec.dtype) for spec in self.inputs]
@@ -296,6 +328,13 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
         shape = tuple(None if size is None else int(size) for size in tensor.shape)
     dtype = getattr(tensor.dtype, "name", None) or str(tensor.dtype)
     return TensorSpec(name, shape, "object" if dtype == "string" else str(dtype), None)
+
+
+def _operators(graph: Any) -> Set[str]:
+    """The kinds of operators in a graph and in the functions that it calls."""
+    definition = graph.as_graph_def()
+    kinds = {node.op for node in definition.node}
+    return kinds.union(node.op for function in definition.library.function for node in function.node_def)
 
 
 def _leaves(value: Any, name: str = "output") -> Dict[str, Any]:

@@ -31,6 +31,7 @@ from edgeprof.worker.runtime import (
     install_command,
     library_version,
 )
+from edgeprof.worker.tensors import unique_names
 
 from .. import smallest
 from ..nvidia.cuda import CudaError
@@ -146,10 +147,12 @@ class OnnxSession(Session):
         self._alone: Dict[str, Callable[[], Any]] = {}  # the calls of operators that were cut out
         providers = session.get_providers()
         self.inputs = tuple(spec_of(node) for node in session.get_inputs())
-        self.outputs = tuple(spec_of(node) for node in session.get_outputs())
+        outputs = [spec_of(node) for node in session.get_outputs()]
         self._types = {node.name: str(node.type) for node in session.get_inputs()}
-        self._names = [spec.name for spec in self.outputs]
-        self._foreign = [spec for spec in self.outputs if is_foreign(spec.dtype)]
+        self._names = [spec.name for spec in outputs]
+        unique = unique_names(self._names, "output")  # a file may list a tensor twice
+        self.outputs = tuple(spec._replace(name=name) for spec, name in zip(outputs, unique))
+        self._foreign = [spec for spec in outputs if is_foreign(spec.dtype)]
         self._host = providers[0] in HOST_MEMORY
         self.facts = {
             "providers": ", ".join(providers),
@@ -170,7 +173,7 @@ class OnnxSession(Session):
         options = self._gpu.run_options() if self._gpu is not None else None
         values = self._session.run(names, fed, options) if names else []
         outputs = dict(zip(names, values), **foreign)
-        return {name: as_array(outputs[name]) for name in self._names}
+        return {spec.name: as_array(outputs[name]) for spec, name in zip(self.outputs, self._names)}
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Bind the inputs, and outputs whose shapes follow from the input shapes, to memory that is allocated once.
@@ -214,18 +217,18 @@ class OnnxSession(Session):
         """
         known = {dim for spec in self.inputs for dim in spec.shape if isinstance(dim, str)}
         untrue = []
-        for spec in self.outputs:
+        for spec, name in zip(self.outputs, self._names):
             array = results[spec.name]
             sizes = [(dim, size) for dim, size in zip(spec.shape, array.shape) if isinstance(dim, int)]
             true = len(spec.shape) == array.ndim and all(dim == size for dim, size in sizes)
             if spec.shape != ANY_SHAPE and not true:
-                untrue.append(spec.name)
+                untrue.append(name)
             is_fixed = true and all(isinstance(dim, int) or dim in known for dim in spec.shape)
             if self._host and is_fixed and array.dtype.kind in "biufc" and not is_foreign(spec.dtype):
                 value = self._ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype.type, "cpu", 0)
-                binding.bind_ortvalue_output(spec.name, value)
+                binding.bind_ortvalue_output(name, value)
             else:
-                binding.bind_output(spec.name, "cpu")
+                binding.bind_output(name, "cpu")
         return untrue
 
     def _is_foreign(self, name: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprof.worker.dtypes import bits_per_element, carrier_dtype, decode_bytes, encode_values, is_foreign
+from edgeprof.worker.dtypes import bits_per_element, carrier_dtype, decode_bytes, encode_values, given_dtype, is_foreign
 from edgeprof.worker.runtime import ANY_SHAPE, LoadError, TensorSpec
 from edgeprof.worker.tensors import object_array
 
@@ -61,20 +61,21 @@ def as_fed(ort: Any, value: Any, spec: TensorSpec, kind: str) -> Any:
     """
     if "seq(" in kind:
         return [np.asarray(item) for item in np.asarray(value).tolist()] if value.dtype == object else list(value)
-    if not is_foreign(spec.dtype):
+    dtype = given_dtype(spec.dtype)
+    if not is_foreign(dtype):
         return value
     make = getattr(ort.OrtValue, "ortvalue_from_numpy_with_onnx_type", None)
-    if make is None or spec.dtype not in _CODES:
+    if make is None or dtype not in _CODES:
         raise LoadError(
             "this ONNX Runtime takes no data from Python for the input {!r}, which is {}".format(spec.name, spec.dtype),
             "pip install -U onnxruntime",
         )
-    wide = bits_per_element(spec.dtype) == 16
-    raw = np.frombuffer(encode_values(value, spec.dtype), np.uint16 if wide else np.uint8)
+    wide = bits_per_element(dtype) == 16
+    raw = np.frombuffer(encode_values(value, dtype), np.uint16 if wide else np.uint8)
     # ONNX Runtime expects one byte per element; where a byte holds two elements, it reads only the first half.
     memory = np.zeros(value.size, raw.dtype)
     memory[: raw.size] = raw
-    return make(memory.reshape(value.shape), _CODES[spec.dtype])
+    return make(memory.reshape(value.shape), _CODES[dtype])
 
 
 def from_bits(value: Any, spec: TensorSpec) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from edgeprof.reporters import view
@@ -77,11 +78,10 @@ def _draw_strip(
     ]
     rest = [(x, power.at(p)) if p is not None else None for x, p in zip(across, strip.power_w, strict=True)]
     # The gray line continues where a window ends, so both lines include the sample at the edge.
-    windows = [(w.start_s, w.end_s) for w in row.variant.windows]
-    points = [
-        point if any(start <= t <= end for start, end in windows) else None
-        for t, point in zip(strip.times_s, rest, strict=True)
-    ]
+    points: list[tuple[float, float] | None] = [None] * len(rest)
+    for window in row.variant.windows:
+        inside = slice(bisect_left(strip.times_s, window.start_s), bisect_right(strip.times_s, window.end_s))
+        points[inside] = rest[inside]
     return svg.el(
         "g",
         svg.y_axis(power, LEFT, times.end, about=3),

@@ -328,3 +328,14 @@ def test_weights_joined_when_the_model_is_loaded_are_weights_that_no_method_chan
     expect_shares(facts, net, weights=u.size, macs=ROWS * 16 * OUTER)
     (reason,) = facts["coverage"]["left"]
     assert "computed from other constants" in reason
+
+
+@pytest.mark.parametrize("method", ["fp16", "int8-dynamic", "prune"])
+def test_a_tensor_that_is_listed_twice_stays_two_outputs(method: str, tmp_path: Path) -> None:
+    w, x = places.draw(1, INNER, OUTER), places.draw(2, ROWS, INNER)
+    made = places.model([places.node("MatMul", ["x", "w"], ["y"])], [places.info("x", ROWS, INNER)], {"w": w})
+    made.graph.output.append(made.graph.output[0])
+    net = places.Net(made, {"x": x}, {"w": w}, ROWS * INNER * OUTER)
+    target, _ = compress(net, method, tmp_path)
+    assert [value.name for value in onnx.load(target).graph.output] == ["y", "y"]
+    assert run(target, net.feeds).shape == (ROWS, OUTER)
