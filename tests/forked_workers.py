@@ -97,6 +97,7 @@ def _work(argv: Sequence[str], output: int, pass_fds: Sequence[int], env: Mappin
         warnings.simplefilter("ignore")
         sys.unraisablehook = sys.__unraisablehook__
         _KEPT.extend((sys.stdout, sys.stderr))
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - as an interpreter has them
         os.environ.clear()
         os.environ.update(env)
         sys.argv = list(argv)
