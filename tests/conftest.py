@@ -143,9 +143,13 @@ def python36(old_python: Callable[[str], str]) -> str:
     return old_python("3.6")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def settled() -> None:
-    """What is there now stays: the collections that windows begin with, in this process, need not look at it again."""
+    """Keep what is there now out of later collections of garbage.
+
+    Each window begins with a collection. The modules of all tests, and the libraries that the tests before have
+    imported, would make it take seconds.
+    """
     gc.collect()
     gc.freeze()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,25 @@ def test_a_plan_shows_the_variants_and_runs_nothing(folder, sweep, capsys):
     assert run(sweep, path, "--plan") == 0
     assert capsys.readouterr().out.splitlines() == ["detect=fp16", "detect=worse.onnx"]
     assert not path.with_suffix(".study").exists()
+
+
+def test_a_search_varies_the_model_of_a_stage_and_goes_on_where_it_ended(folder, sweep):
+    pytest.importorskip("optuna")
+    path = folder / "search.toml"
+    search = '[search]\nwith = "detect=prune:amount={amount}+fp16"\namount = { from = 0.1, to = 0.9 }\ntrials = 2\n'
+    path.write_text(STUDY + '[[recipes.grid]]\nwith = "detect={how}"\nhow = ["fp16"]\n' + search)
+    assert run(sweep, path) == 0
+    result = document.load(path.with_suffix(".study") / "result.json")
+    baseline, grid, *tried = result.variants
+    assert grid.name == "detect=fp16"
+    assert len({variant.name for variant in tried}) == 2
+    for variant in tried:
+        assert re.fullmatch(r"detect=prune\(amount=0\.\d+\)\+fp16", variant.name)
+        assert variant.accuracy.value < baseline.accuracy.value
+        assert variant.energy_j_per_inference.gross.value == pytest.approx(FRAME_J - DETECT_J / 2, rel=0.02)
+        assert variant.model.size_compressed_bytes < baseline.model.size_compressed_bytes
+    assert run(sweep, path) == 0
+    assert document.load(path.with_suffix(".study") / "result.json").variants == result.variants
 
 
 @pytest.mark.parametrize(

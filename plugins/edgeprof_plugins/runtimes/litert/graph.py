@@ -86,6 +86,13 @@ def custom_operators(path: str) -> List[str]:
     return sorted({code.CustomCode().decode("utf-8", "replace") for code in codes if code.CustomCode()})
 
 
+def operator_names(path: str) -> List[str]:
+    """The names of the operators of a file's main graph, in their order."""
+    data = np.fromfile(path, np.uint8)
+    model = schema.Model.GetRootAs(data, 0)
+    return [name for name, _ in _named_operators(_Place(data, model, model.Subgraphs(0)))]
+
+
 def _named_operators(place: "_Place") -> Iterator[Tuple[str, Any]]:
     """Yield the name and the operator of each operator; a custom operator has its own name."""
     for index in range(place.graph.OperatorsLength()):

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import os
 import time
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
@@ -17,15 +17,16 @@ from edgeprof.worker.runtime import LoadError, OperatorProfile, OperatorTime
 
 #: LiteRtElementType → numpy's name.
 _ELEMENTS = {"float32": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9, "float16": 10}
-#: Kinds of events (tflite::Profiler::EventType): an operator, operators inside a delegate, and a whole run.
-_OPERATOR, _IN_DELEGATE, _RUN = 2, (4, 8), 16
+#: Kinds of events (tflite::Profiler::EventType): an operator, operators inside a delegate, a whole run, and a call of
+#: the interpreter, which is the only one of the two in models without a signature.
+_OPERATOR, _IN_DELEGATE, _RUN, _CALL = 2, (4, 8), 16, 1
 _LARGEST_KIND, _LONGEST_US = 1 << 12, 10**9
 #: Words of 8 bytes in one LiteRtProfilerEvent.
 _WORDS = 13
 _ON_CPU = 1
 _WRITE = 1
 _WARM_UP = 5
-#: Fewest calls of which the mean is taken, since events have whole microseconds.
+#: Fewest calls for a mean of times, since events have whole microseconds.
 LEAST_CALLS = 100
 
 _Pointer, _Size = ctypes.c_void_p, ctypes.c_size_t
@@ -64,7 +65,6 @@ def profile(package: str, path: str, inputs: Sequence[Any], outputs: Sequence[st
 
     for _ in range(_WARM_UP):
         run()
-    calls = max(calls, LEAST_CALLS)
     api.ask("LiteRtStartProfiler", profiler)
     start = time.monotonic()
     for _ in range(calls):
@@ -72,8 +72,7 @@ def profile(package: str, path: str, inputs: Sequence[Any], outputs: Sequence[st
     seconds = (time.monotonic() - start) / calls
     api.ask("LiteRtStopProfiler", profiler)
     events = list(api.events(profiler))
-    inside = [took for _, kind, took in events if kind == _RUN]  # excludes the buffers that only compiled models use
-    return OperatorProfile(_operators(events, calls), sum(inside) * 1e-6 / calls if inside else seconds)
+    return OperatorProfile(_operators(events, calls), _run_seconds(events) / calls or seconds)
 
 
 class _Api:
@@ -176,20 +175,36 @@ class _Api:
 
 
 def _operators(events: Sequence[Tuple[str, int, int]], calls: int) -> List[OperatorTime]:
-    """The mean time of each operator, by its place in the run; a delegate's operators replace the delegate."""
+    """The mean time of each operator, by its place in a call; a delegate's operators replace the delegate.
+
+    Nothing marks the start of a call in all models: the operators are divided by the number of calls.
+
+    Raises:
+        LoadError: The calls ran different operators, or none.
+    """
     inside = any(kind in _IN_DELEGATE for _, kind, _ in events)
-    sums: Dict[Tuple[str, int], int] = {}
-    number = 0
-    for tag, kind, took in events:
-        is_delegate = inside and "Delegate" in tag
-        if kind == _RUN:
-            number = 0
-        elif kind in _IN_DELEGATE or (kind == _OPERATOR and not is_delegate):
-            sums[tag, number] = sums.get((tag, number), 0) + took
-            number += 1
-    if not sums:
-        raise LoadError("LiteRT's profiler reported no operators")
-    return [
-        OperatorTime("{} #{}".format(tag, number), tag.partition(" (")[0], took * 1e-6 / calls)
-        for (tag, number), took in sums.items()
+    run = [
+        (tag, took)
+        for tag, kind, took in events
+        if kind in _IN_DELEGATE or (kind == _OPERATOR and not (inside and "Delegate" in tag))
     ]
+    each = len(run) // calls
+    tags = [tag for tag, _ in run]
+    if not each:
+        raise LoadError("LiteRT's profiler reported no operators")
+    if tags != tags[:each] * calls:
+        raise LoadError("LiteRT's profiler reported other operators from call to call")
+    means = [sum(took for _, took in run[number::each]) * 1e-6 / calls for number in range(each)]
+    return [
+        OperatorTime("{} #{}".format(tag, number), tag.partition(" (")[0], seconds)
+        for number, (tag, seconds) in enumerate(zip(tags, means))
+    ]
+
+
+def _run_seconds(events: Sequence[Tuple[str, int, int]]) -> float:
+    """The time of all runs (s), without the buffers that only compiled models use; 0 if it is not known."""
+    for wanted in ((_RUN, "invoke"), (_CALL, "Invoke")):
+        times = [took for tag, kind, took in events if (kind, tag) == wanted]
+        if times:
+            return sum(times) * 1e-6
+    return 0.0

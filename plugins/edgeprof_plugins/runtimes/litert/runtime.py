@@ -12,7 +12,6 @@ import ctypes
 import ctypes.util
 import importlib
 import os
-import re
 import shutil
 import warnings
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
@@ -25,6 +24,7 @@ from edgeprof.worker.inputs import refuse_unknown, resolve_shapes
 from edgeprof.worker.runtime import (
     Availability,
     CycleEstimate,
+    IsolatedOperators,
     LoadError,
     LoadOptions,
     MicrocontrollerNeed,
@@ -38,6 +38,7 @@ from edgeprof.worker.runtime import (
 from edgeprof.worker.tensors import unique_names
 
 from .fitting import fits
+from .refusals import FLEX_REMEDY, first_line, known_error, load_error
 
 REMEDY = install_command("litert", "ai-edge-litert")
 #: Module, and the names of its distributions.
@@ -49,36 +50,6 @@ LIBRARIES: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
 TENSORFLOW = LIBRARIES[-1]
 EDGE_TPU = "libedgetpu.so.1"
 EDGE_TPU_OPERATOR = b"edgetpu-custom-op"
-#: Remedy for a model with TensorFlow's own operators; then TensorFlow is used, even if another library comes first.
-FLEX_REMEDY = "pip install tensorflow   (edgeprof then uses its interpreter for this model)"
-#: Pattern of an error of the library, its meaning, and the remedy.
-KNOWN_ERRORS = (
-    (
-        r"\bFlex|[Ss]elect TensorFlow op",
-        "{name} needs TensorFlow's own operators (Flex), which {library} does not have",
-        FLEX_REMEDY,
-    ),
-    (
-        "unresolved custom op: edgetpu-custom-op",
-        "{name} is compiled for the Edge TPU and does not run on the CPU",
-        "Bench it with --device edgetpu on a device with a Coral, or bench the model that it was compiled from.",
-    ),
-    (
-        r"unresolved custom op: ([\w-]+)",
-        "{name} needs the custom operator {0}, which LiteRT does not have",
-        "Give the delegate that has it with --device LIBRARY.so, or convert the model without custom operators.",
-    ),
-    (
-        r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'",
-        "{name} needs {0} version {1}, which {library} does not have",
-        "pip install -U ai-edge-litert",
-    ),
-    (
-        "valid Flatbuffer|model identifier|Mmap of",
-        "{name} is not a complete TensorFlow Lite model",
-        "Download or convert it again.",
-    ),
-)
 OPTIONS = ("xnnpack", "delegate", "delegate.KEY")
 
 
@@ -140,11 +111,11 @@ class LiteRT(Runtime):
                 return interpreter_class(**arguments)
 
         try:
-            session = LiteRTSession(interpreter, options, lambda error: _known_error(path, error, library))
+            session = LiteRTSession(interpreter, options, lambda error: known_error(path, error, library))
         except LoadError:
             raise
         except Exception as error:
-            raise _load_error(path, error, options, library) from None
+            raise load_error(path, error, options, library) from None
         session.facts = {
             "library": library,
             "threads": str(options.threads or "default"),
@@ -202,7 +173,8 @@ class LiteRTSession(Session):
         options: LoadOptions,
         known: Callable[[Exception], Optional[LoadError]] = lambda _: None,
     ) -> None:
-        self._make, self._known = make, known
+        self._make, self._known, self._threads = make, known, options.threads
+        self._alone: Dict[str, Callable[[], Any]] = {}
         self._bound: Optional[Dict[str, Any]] = None
         self._interpreter = make()
         details = _with_unique_names(self._interpreter.get_input_details(), "input")
@@ -265,6 +237,32 @@ class LiteRTSession(Session):
         Raises:
             LoadError: another library or delegate runs the model, or this LiteRT's profiler is not supported.
         """
+        from . import operators
+
+        return self._profile(feeds, max(calls, operators.LEAST_CALLS))
+
+    def isolate_operators(self, feeds: Dict[str, Any], names: Sequence[str]) -> Optional[IsolatedOperators]:
+        """Cut layers with weights out of the file; the names are those of XNNPACK's kernels.
+
+        Raises:
+            LoadError: as for ``profile_operators``, or the kernels cannot be told apart.
+        """
+        kernels = self._profile(feeds, 1).operators
+        from . import isolated
+
+        by_number = {self._index[name]: np.asarray(array) for name, array in feeds.items()}
+        operators, self._alone = isolated.cut_out(
+            self.profiled, kernels, by_number, names, threads=self._threads, smallest_model=LiteRT.smallest_model
+        )
+        return operators
+
+    def bind_workload(self, name: str, feeds: Dict[str, Any]) -> Callable[[], Any]:
+        return self._alone[name] if name in self._alone else self.bind(feeds)
+
+    def close(self) -> None:
+        self._interpreter, self._alone = None, {}
+
+    def _profile(self, feeds: Dict[str, Any], calls: int) -> OperatorProfile:
         if not self.facts.get("library", "").startswith("ai-edge-litert") or self.facts.get("delegate") != "XNNPACK":
             raise LoadError("only LiteRT itself (ai-edge-litert) with XNNPACK has a profiler")
         from . import operators
@@ -273,9 +271,6 @@ class LiteRTSession(Session):
         package = os.path.dirname(importlib.import_module("ai_edge_litert").__file__ or "")
         inputs = [np.asarray(feeds[detail["name"]]) for detail in details]
         return operators.profile(package, self.profiled, inputs, [spec.dtype for spec in self.outputs], calls)
-
-    def close(self) -> None:
-        self._interpreter = None
 
     def _set(self, feeds: Dict[str, Any]) -> None:
         if self._resize({name: np.shape(array) for name, array in feeds.items()}, strict=True):
@@ -407,7 +402,7 @@ def _find_delegate(options: LoadOptions, load_delegate: Any) -> Optional[Tuple[s
         remedy = "Give the full path of a TensorFlow Lite delegate's library."
         if path == EDGE_TPU:
             remedy = "Install libedgetpu1-std from Coral's repository, and check that lsusb or lspci shows the device."
-        text = _first_line(error)
+        text = first_line(error)
         raise LoadError(
             "the delegate {} cannot be loaded{}".format(path, ": " + text if text else ""), remedy
         ) from None
@@ -446,33 +441,6 @@ def _wanted_shapes(details: Any, options: LoadOptions) -> Dict[str, Tuple[int, .
             # A file with a batch of 1 may be resized if its operators allow it; the allocation shows whether they do.
             wanted[d["name"]] = (options.batch, *signature[1:])
     return wanted
-
-
-def _known_error(path: str, error: Exception, library: str) -> Optional[LoadError]:
-    """Translate an error of the library; None if its meaning is not known."""
-    for pattern, sentence, remedy in KNOWN_ERRORS:
-        match = re.search(pattern, str(error))
-        if match:
-            return LoadError(sentence.format(*match.groups(), name=os.path.basename(path), library=library), remedy)
-    return None
-
-
-def _load_error(path: str, error: Exception, options: LoadOptions, library: str) -> LoadError:
-    known = _known_error(path, error, library)
-    if known is not None:
-        return known
-    name = os.path.basename(path)
-    if options.batch != 1 or options.shapes:
-        given = "--batch {}".format(options.batch) if options.batch != 1 else "--input"
-        return LoadError(
-            "{} cannot be resized for {}: {}".format(name, given, _first_line(error)),
-            "Its operators fix the shape: leave the flag out, or convert the model with a dynamic batch.",
-        )
-    return LoadError("LiteRT does not load {}: {}".format(name, _first_line(error)))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 def _tensor_spec(detail: Dict[str, Any]) -> TensorSpec:
