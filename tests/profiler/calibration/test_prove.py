@@ -59,6 +59,10 @@ class Turned(Source):
     def loops(self) -> float:
         return self._done[-1] + self._shares[-1] * (self.now() - self._times[-1])
 
+    def steady(self, start: float, end: float) -> float | None:
+        constant = bisect.bisect_right(self._times, start) == bisect.bisect_left(self._times, end)
+        return self.level(start) if constant else None
+
     def level(self, time: float) -> float:
         return IDLE_W + LOAD_W * self._shares[max(0, bisect.bisect_right(self._times, time) - 1)]
 
