@@ -105,6 +105,15 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert not remaining, "left behind: " + "; ".join(remaining)
 
 
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers be forks of this process, which import no library that it has (``tests/forked_workers.py``)."""
+    from edgeprof.launch import process
+    from tests.forked_workers import SUBPROCESS
+
+    monkeypatch.setattr(process, "subprocess", SUBPROCESS)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Published models and data beside the checkout; tests that use them skip without."""
