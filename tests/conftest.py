@@ -105,6 +105,15 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert not remaining, "left behind: " + "; ".join(remaining)
 
 
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers be forks of this process, which import no library that it has (``tests/forked_workers.py``)."""
+    from edgeprof.launch import process
+    from tests.forked_workers import SUBPROCESS
+
+    monkeypatch.setattr(process, "subprocess", SUBPROCESS)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Published models and data beside the checkout; tests that use them skip without."""
@@ -134,9 +143,13 @@ def python36(old_python: Callable[[str], str]) -> str:
     return old_python("3.6")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def settled() -> None:
-    """What is there now stays: the collections that windows begin with, in this process, need not look at it again."""
+    """Keep what is there now out of later collections of garbage.
+
+    Each window begins with a collection. The modules of all tests, and the libraries that the tests before have
+    imported, would make it take seconds.
+    """
     gc.collect()
     gc.freeze()
 

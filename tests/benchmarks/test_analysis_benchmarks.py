@@ -10,10 +10,10 @@ from pathlib import Path
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(tmp_path, name):
+def run(tmp_path, name, *arguments):
     numbers = tmp_path / "numbers.json"
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / f"{name}.py", "--smoke", "--json", numbers],
+        [sys.executable, BENCHMARKS / f"{name}.py", "--smoke", "--json", numbers, *arguments],
         capture_output=True,
         text=True,
         timeout=100,
@@ -34,7 +34,7 @@ def test_integration_error_meets_its_targets(tmp_path):
 
 
 def test_coverage_is_reported_for_every_sensor(tmp_path):
-    results = run(tmp_path, "coverage")["results"]
+    results = run(tmp_path, "coverage", "--trials", "8")["results"]
     assert len({cell["sensor"] for cell in results}) == 3
     assert sum(cell["gross"] for cell in results) / len(results) > 0.85
 

@@ -119,8 +119,9 @@ def run(
             str(HERE / "guest.py"),
             str(scratch),
         ]
-        # Its own sockets and temporary memory files go to the scratch directory, and with it.
-        environment = {"PATH": os.environ.get("PATH", ""), "HOME": name, "TMPDIR": name}
+        # Its sockets go to the scratch directory, and with it. Its memory is a nameless file where the kernel itself
+        # looks for room, which is /dev/shm: on a disk, its pages are written out while it runs.
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": name}
         try:
             done = subprocess.run(
                 command,

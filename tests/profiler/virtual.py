@@ -32,9 +32,15 @@ class VirtualTime:
         self._board, self._watch = board, watch
         self._time = START_S
         self._owner = threading.get_ident()
-        self._turn = threading.Condition()
+        self._guard = threading.Lock()
         self._deadlines: dict[int, float] = {}  # the deadlines of the lanes that wait
         self._reading: set[int] = set()  # the lanes that do not
+        # A thread waits by taking its lock twice, and another ends that by releasing it: a condition variable wakes
+        # each thread twice for every one of ten thousands of deadlines.
+        self._turns: dict[int, threading.Lock] = {}
+        self._all_wait = threading.Lock()
+        self._all_wait.acquire()
+        self._owner_waits = False
 
     def __enter__(self) -> VirtualTime:  # noqa: PYI034 - Self is not in typing before 3.11
         self._board.begin(self._time)
@@ -55,16 +61,19 @@ class VirtualTime:
 
     def _move_to(self, end: float) -> None:
         while True:
-            with self._turn:
-                assert self._turn.wait_for(lambda: not self._reading, 60), "a lane's read does not come back"
+            with self._guard:
+                self._owner_waits = bool(self._reading)
+            if self._owner_waits:
+                assert self._all_wait.acquire(timeout=60), "a lane's read does not come back"
+            with self._guard:
                 self._step(min(end, *self._deadlines.values(), math.inf))
                 due = [lane for lane, deadline in self._deadlines.items() if deadline <= self._time + _TOGETHER_S]
                 for lane in due:
                     del self._deadlines[lane]
                     self._reading.add(lane)
-                self._turn.notify_all()
-                if self._time >= end and not due:
-                    return
+                    self._turns[lane].release()
+            if self._time >= end and not due:
+                return
 
     def _step(self, now: float) -> None:
         if now > self._time:
@@ -74,13 +83,19 @@ class VirtualTime:
 
     def _wait_for_turn(self, deadline: float, stop: threading.Event) -> None:
         lane = threading.get_ident()
-        with self._turn:
+        with self._guard:
             if deadline <= self._time:
                 self._reading.add(lane)  # its first reading; start() waits for it while time stands still
                 return
+            turn = self._turns[lane] = threading.Lock()
+            turn.acquire()
             self._reading.discard(lane)
             self._deadlines[lane] = deadline
-            self._turn.notify_all()
-            while lane in self._deadlines and not stop.is_set():
-                self._turn.wait(0.02)  # the sampler's stop is an event of its own
+            if self._owner_waits and not self._reading:
+                self._owner_waits = False
+                self._all_wait.release()
+        while not turn.acquire(timeout=0.02):  # the sampler's stop is an event of its own
+            if stop.is_set():
+                break
+        with self._guard:
             self._deadlines.pop(lane, None)

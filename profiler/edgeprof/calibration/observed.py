@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -73,7 +73,7 @@ class Observed:
     Attributes:
         topology: The board with its headline, from which joules are quoted.
         channels: The sampled channels of power and of counted energy.
-        trace: Their readings.
+        trace: Their readings, which are complete.
         plan: The planned load.
         played: The load that was really played.
     """
@@ -83,6 +83,8 @@ class Observed:
     trace: Readings
     plan: Plan
     played: Played
+    _changes: dict[Key, Series] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _readings: dict[Key, tuple[Floats, Floats]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def headline(self) -> list[Channel]:
@@ -90,9 +92,15 @@ class Observed:
         chosen = {channel.key for channel in self.topology.headline.channels}
         return [channel for channel in self.channels if channel.key in chosen]
 
+    def series(self, channel: Channel) -> Series:
+        """A channel's readings without those that only repeat the one before."""
+        if channel.key not in self._changes:
+            self._changes[channel.key] = self.trace.series(channel.key)
+        return self._changes[channel.key]
+
     def joules(self, channel: Channel, start_s: float, end_s: float) -> float:
         """The energy (J) from one quiet moment to another; NaN if the readings do not determine it."""
-        series = self.trace.series(channel.key)
+        series = self.series(channel)
         energy = window_energy(series.times, series.values, start_s, end_s, channel, edges="interpolated")
         return math.nan if energy.joules is None else energy.joules
 
@@ -106,8 +114,10 @@ class Observed:
 
     def within(self, channel: Channel, start_s: float, end_s: float) -> tuple[Floats, Floats]:
         """Times (s) and values of all good readings between two moments, counters unwrapped."""
-        series = self.trace.readings(channel.key)
-        t, v = np.asarray(series.times, dtype=np.float64), np.asarray(series.values, dtype=np.float64)
+        if channel.key not in self._readings:
+            series = self.trace.readings(channel.key)
+            self._readings[channel.key] = np.asarray(series.times), np.asarray(series.values)
+        t, v = self._readings[channel.key]
         part = (t >= start_s) & (t <= end_s) & np.isfinite(v)
         if channel.kind == "counter" and np.any(part):
             return t[part], unwrap(t[part], v[part], channel)[0]

@@ -265,7 +265,7 @@ def _smallest_step(seen: Observed, channel: Channel) -> float:
 
 def _check_filter(seen: Observed, channel: Channel) -> Check:
     stated = channel.filter.tau_s or 0.0
-    series = seen.trace.series(channel.key)
+    series = seen.series(channel)
     rests = [(step.off_s + 0.03, step.end_s) for step in seen.played.steps]
     fitted = time_constant([ChannelSeries(channel, series.times, series.values)], rests)
     if fitted is None:

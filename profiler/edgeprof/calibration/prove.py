@@ -234,7 +234,7 @@ def _play_blocks(
 
 def _check_against_meter(seen: Observed, reference: Channel) -> Check:
     def series(channel: Channel) -> ChannelSeries:
-        readings = seen.trace.series(channel.key)
+        readings = seen.series(channel)
         # A hold begins when the filter has settled: its readings then are the power.
         plain = replace(channel, filter=INSTANTANEOUS) if channel.filter.kind == "exponential" else channel
         return ChannelSeries(plain, readings.times, readings.values)

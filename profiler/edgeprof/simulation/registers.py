@@ -123,23 +123,25 @@ class Registers:
 
     def _ina3221(self, files: RailFiles, converter: Ina3221) -> Callable[[], None]:
         volts, amperes = self._cell(files.voltage), self._cell(files.current)
-        if files.power is None or files.pair is None:
+        iio: tuple[Cell, Cell] | None = None
+        if files.power is not None and files.pair is not None:
+            iio = self._cell(files.power), self._cell(files.pair, _WIDE)
+        shown: int | None = None
 
-            def hwmon() -> None:
-                volts.write(str(converter.millivolts))
-                amperes.write(str(converter.milliamperes))
-
-            return hwmon
-        watts, pair = self._cell(files.power), self._cell(files.pair, _WIDE)
-
-        def iio() -> None:
+        def show() -> None:
+            nonlocal shown
+            register = converter.shunt_register
+            if register == shown:  # as nearly always: the voltage is constant
+                return
+            shown = register
             millivolts, milliamperes = converter.millivolts, converter.milliamperes
             volts.write(str(millivolts))
             amperes.write(str(milliamperes))
-            watts.write(str(int(millivolts * milliamperes / 1000)))
-            pair.write(f"{millivolts} {milliamperes}")
+            if iio is not None:
+                iio[0].write(str(int(millivolts * milliamperes / 1000)))
+                iio[1].write(f"{millivolts} {milliamperes}")
 
-        return iio
+        return show
 
     def _ina238(self, files: RailFiles, converter: BlockAverage) -> Callable[[], None]:
         # Bus voltage in steps of 3.125 mV; current in steps of 1 mA at the driver's fixed 20 mΩ.

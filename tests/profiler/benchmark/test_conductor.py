@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from edgeprof.benchmark import foreign_load
 from edgeprof.benchmark.conductor import bench
 from edgeprof.benchmark.request import BenchRequest, ModelRequest
 from edgeprof.errors import GateError, InputError, UnavailableError, VariantError
+from edgeprof.launch import process
 from edgeprof.launch.supervisor import Worker
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.results.document import from_json, to_json
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from edgeprof.results.schema import Result
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 APPLICATION = """
 import os, time
 
@@ -143,7 +146,9 @@ def test_a_variant_that_could_not_be_made_is_not_the_model_that_it_was_to_come_f
     assert not any("pruned" in stage for stage in watcher.stages)
 
 
-def test_a_variant_that_dies_costs_itself_alone(application, orin, host):
+def test_a_variant_that_dies_costs_itself_alone(application, orin, host, monkeypatch):
+    # Below the model's lines the stack of a fork has the test's, and only its end is kept.
+    monkeypatch.setattr(process, "subprocess", subprocess)
     result = bench(request(application, "crash", "steady", "crash_later"), host, orin, Watcher())
     statuses = {variant.name: variant.status for variant in result.variants}
     assert statuses["crash"] == "failed"

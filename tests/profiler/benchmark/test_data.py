@@ -16,6 +16,7 @@ from edgeprof_plugins.metrics.perplexity import Perplexity
 from edgeprof_plugins.metrics.topk import TopK
 from tests.profiler.watching import Watcher
 
+pytestmark = pytest.mark.usefixtures("settled")
 APPLICATION = """
 import numpy as np
 

@@ -64,6 +64,7 @@ def test_litert_tells_the_operators_inside_of_xnnpack(shared_data):
     assert 0.2 * profile.seconds < sum(one.seconds for one in profile.operators) <= 1.05 * profile.seconds
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_pytorchs_operators_are_told_by_kind(torchscript_model):
     from edgeprof_plugins.runtimes.pytorch.runtime import PyTorch
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -15,7 +12,9 @@ from edgeprof.roots import Roots
 from edgeprof.simulation.layouts import build
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.waveform import parse
+from tests.profiler.cli.in_process import Done, verb
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 QUICK = ["--windows", "2", "--window", "0.3", "--idle", "0.2", "--warmup", "0.1", "-q"]
 #: A stand-in for nvpmodel with what edgeprof uses: -m N, a mode that needs a reboot; a change undoes jetson_clocks.
 NVPMODEL = """#!/bin/sh
@@ -42,16 +41,17 @@ def jetson(tmp_path):
         yield board
 
 
-def edgeprof(tmp_path, board, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "EDGEPROF_DATA_DIR": str(tmp_path / "data"), "EDGEPROF_CONFIG": str(tmp_path / "c")}
-    return subprocess.run(
-        [sys.executable, "-m", "edgeprof", "bench", *arguments, "--sysfs-root", str(board.directory), *QUICK],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capfd):
+    """``edgeprof bench`` of a model on a virtual board, in this process."""
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("EDGEPROF_CONFIG", str(tmp_path / "c"))
+    call = verb(capfd, "bench")
+
+    def run(board, *arguments: str, code: int = 0) -> Done:
+        return call(*arguments, "--sysfs-root", board.directory, *QUICK, code=code)
+
+    return run
 
 
 def limits(board) -> dict[str, str]:
@@ -59,10 +59,9 @@ def limits(board) -> dict[str, str]:
     return {str(path): path.read_text() for path in found if "cur" not in path.name}
 
 
-def test_each_power_mode_gives_a_result_and_the_old_one_comes_back(tmp_path, jetson) -> None:
+def test_each_power_mode_gives_a_result_and_the_old_one_comes_back(tmp_path, jetson, bench) -> None:
     before = limits(jetson)
-    done = edgeprof(tmp_path, jetson, f"{tmp_path}/nap.py:nap", "--power-modes", "all", "--json")
-    assert done.returncode == 0, done.stderr
+    done = bench(jetson, f"{tmp_path}/nap.py:nap", "--power-modes", "all", "--json")
     swept = {one["mode"]: one for one in json.loads(done.stdout)["modes"]}
     assert list(swept) == ["15W", "7W", "MAXN"]
     assert [swept[name]["result"]["host"]["power_mode"] for name in ("15W", "7W")] == ["15W", "7W"]
@@ -74,10 +73,11 @@ def test_each_power_mode_gives_a_result_and_the_old_one_comes_back(tmp_path, jet
     assert list((tmp_path / "data/restore").iterdir()) == []
 
 
-def test_the_table_has_a_row_for_each_mode_and_variant_and_a_failing_model_changes_nothing(tmp_path, jetson) -> None:
+def test_the_table_has_a_row_for_each_mode_and_variant_and_a_failing_model_changes_nothing(
+    tmp_path, jetson, bench
+) -> None:
     (tmp_path / "crash.py").write_text("import os\n\n\ndef crash():\n    os.abort()\n")
-    done = edgeprof(tmp_path, jetson, f"{tmp_path}/nap.py:nap", f"{tmp_path}/crash.py:crash", "--power-modes", "7W,0")
-    assert done.returncode == 3
+    done = bench(jetson, f"{tmp_path}/nap.py:nap", f"{tmp_path}/crash.py:crash", "--power-modes", "7W,0", code=3)
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows] == ["mode", "7W", "7W", "15W", "15W"]
     assert "failed" in rows[2]
@@ -101,26 +101,24 @@ def test_a_device_without_modes_says_so(tmp_path) -> None:
         choose(Roots.resolve(tmp_path))
 
 
-def test_a_fast_sensor_lasts_for_one_run(tmp_path, jetson) -> None:
+def test_a_fast_sensor_lasts_for_one_run(tmp_path, jetson, bench) -> None:
     samples = jetson.layout.rails["VDD_IN"].directory / "samples"
     before = samples.read_text()
     out = tmp_path / "result.json"
-    done = edgeprof(tmp_path, jetson, f"{tmp_path}/nap.py:nap", "--fast-sensor", "-o", str(out))
-    assert done.returncode == 0, done.stderr
+    bench(jetson, f"{tmp_path}/nap.py:nap", "--fast-sensor", "-o", str(out))
     result = json.loads(out.read_text())
     use = next(s for s in result["sensors"] if s["channel"] == "VDD_IN" and s["quantity"] == "power")
     assert use["filter"]["tau_s"] < 0.03
     assert [r["message"] for r in result["reasons"] if r["code"] == "fast_sensor"]
     assert result["variants"][0]["power_w"]["mean"] == pytest.approx(9.0, abs=0.1)
     assert samples.read_text().strip() == before.strip()
-    again = json.loads(edgeprof(tmp_path, jetson, f"{tmp_path}/nap.py:nap", "--json").stdout)
+    again = json.loads(bench(jetson, f"{tmp_path}/nap.py:nap", "--json").stdout)
     use = next(s for s in again["sensors"] if s["channel"] == "VDD_IN" and s["quantity"] == "power")
     assert use["filter"]["tau_s"] == pytest.approx(0.43, abs=0.01)
 
 
-def test_a_fast_sensor_where_there_is_none_changes_nothing_and_says_so(tmp_path) -> None:
+def test_a_fast_sensor_where_there_is_none_changes_nothing_and_says_so(tmp_path, bench) -> None:
     (tmp_path / "nap.py").write_text("def nap():\n    pass\n")
     with LiveBoard("x86-rapl", tmp_path / "tree", parse("constant:20W")) as board:
-        done = edgeprof(tmp_path, board, f"{tmp_path}/nap.py:nap", "--fast-sensor")
-    assert done.returncode == 2
+        done = bench(board, f"{tmp_path}/nap.py:nap", "--fast-sensor", code=2)
     assert "no INA3221 here" in done.stderr

@@ -36,6 +36,8 @@ def crash(): os.abort()
 def slow(): time.sleep(0.05)
 """
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:

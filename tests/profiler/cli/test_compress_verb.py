@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime.quantization")  # compressors and workers are forks, which import nothing again
 
 from edgeprof.artifact import recognise
 from tests.plugins.compressors.nets import convnet, samples
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.profiler.cli.in_process import Verb
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime.quantization")  # compressors and workers are forks, which import nothing again
 
 from edgeprof.artifact import recognise
 from edgeprof.diagnosis.graph import read_graph
+from edgeprof.diagnosis.noise import SAMPLES
 from tests.plugins.compressors.nets import convnet, samples
 from tests.profiler.cli.in_process import verb
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.profiler.cli.in_process import Done, Verb
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def net(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "data.npz", x=samples(120), y=np.arange(120) % 4)
+    np.savez(tmp_path / "data.npz", x=samples(SAMPLES), y=np.arange(SAMPLES) % 4)
     return tmp_path / "data.npz"
 
 
@@ -75,14 +78,14 @@ def test_calibration_on_other_data_is_named_as_the_cause(edgeprof: Verb, net: Pa
     """The failure of the seed study is reproduced: the calibration samples are a hundred times too small."""
     out = tmp_path / "out"
     edgeprof("compress", net, "--with", "int8-static", "-o", out, "--dataset", data, "--preprocess", "scale=0.01", "-q")
-    words = ["diagnose", out / "net.int8-static.onnx", "--baseline", net, "--dataset", data, "-q", "--measure", "0.2"]
-    done = edgeprof(*words, "--json", "--strict", code=1)
+    words = ["diagnose", out / "net.int8-static.onnx", "--baseline", net, "--dataset", data, "-q", "--measure"]
+    done = edgeprof(*words, "0.2", "--json", "--strict", code=1)
     found = findings(done)
     assert found["preprocessing"]["status"] == "fail"
     assert found["clipping"]["number"] > 0.1
     assert found["sqnr"]["status"] == "fail"
     assert json.loads(done.stdout)["measured_speed_up"] > 0
-    assert edgeprof(*words).stdout.startswith("it was calibrated with another preprocessing")
+    assert edgeprof(*words, "0").stdout.startswith("it was calibrated with another preprocessing")
 
 
 def test_bench_prints_the_cause_under_a_disappointing_variant(edgeprof: Verb, net: Path) -> None:

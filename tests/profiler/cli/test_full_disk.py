@@ -68,7 +68,10 @@ WRITING = {
     "run --idle 0 -o full.json -- true": "exit 0",
     "run --idle 0 --json -o full.json -- true": '"exit_code": 0',
 }
-pytestmark = pytest.mark.skipif(not Path(FULL).exists(), reason="no /dev/full here")
+pytestmark = [
+    pytest.mark.skipif(not Path(FULL).exists(), reason="no /dev/full here"),
+    pytest.mark.usefixtures("forked_workers"),
+]
 
 
 @pytest.fixture(scope="module")

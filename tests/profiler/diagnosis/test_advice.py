@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime.quantization")  # compressors and workers are forks, which import nothing again
 
 from edgeprof.artifact import recognise
 from edgeprof.compression.variant import check_chain, make_variant, parse_chain
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgeprof.diagnosis.evidence import Diagnosis
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 FORMATS = ("onnx", "tflite", "pt2", "python", "torchscript")
 HOST = PluginHost.from_environment()
@@ -103,7 +103,7 @@ def test_a_parameter_is_advised_of_the_method_that_takes_it_and_only_if_it_chang
 
 @pytest.fixture
 def data(tmp_path: Path) -> Any:
-    np.savez(tmp_path / "data.npz", x=samples(120), y=np.arange(120) % 4)
+    np.savez(tmp_path / "data.npz", x=samples(24), y=np.arange(24) % 4)
     return load_dataset(str(tmp_path / "data.npz"), HOST, {})
 
 

@@ -6,6 +6,8 @@ The figures that are compared are counted or computed (shares, dB, bytes, agreem
 from __future__ import annotations
 
 import ast
+import functools
+import io
 import json
 import shlex
 from pathlib import Path
@@ -15,12 +17,13 @@ import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime.quantization")  # compressors and workers are forks, which import nothing again
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - after what it needs is known to be here
 
 from edgeprof import diagnosis  # noqa: E402 - as above
 from edgeprof.compression.target import native_architecture  # noqa: E402 - as above
+from edgeprof.diagnosis import noise  # noqa: E402 - as above
 from edgeprof.diagnosis.evidence import instructions  # noqa: E402 - as above
 from edgeprof.roots import Roots  # noqa: E402 - as above
 from tests import models  # noqa: E402 - as above
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from tests.profiler.cli.in_process import Verb
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: Checks without a next step that could be run here → the reason.
 NO_STEP = {
@@ -142,6 +145,13 @@ def dense(folder: Path) -> Path:
 
 
 def torch_program(folder: Path, *, training: bool = False) -> Path:
+    path = folder / "net.pt2"
+    path.write_bytes(exported(training))
+    return path
+
+
+@functools.cache
+def exported(training: bool) -> bytes:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     net = torch.nn.Sequential(
@@ -149,8 +159,9 @@ def torch_program(folder: Path, *, training: bool = False) -> Path:
         torch.nn.Linear(16 * 36, 4),
     ).train(training)  # fmt: skip
     batch = ({0: torch.export.Dim("batch", min=1)},)
-    torch.export.save(torch.export.export(net, (torch.rand(2, 3, 8, 8),), dynamic_shapes=batch), folder / "net.pt2")
-    return folder / "net.pt2"
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(net, (torch.rand(2, 3, 8, 8),), dynamic_shapes=batch), file)
+    return file.getvalue()
 
 
 def tflite(folder: Path) -> Path:
@@ -163,29 +174,33 @@ def tflite(folder: Path) -> Path:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def pictures(_: Path) -> dict[str, Any]:
-    return {"x": samples(120), "y": np.arange(120) % 4}
+def pictures(_: Path, count: int = 24) -> dict[str, Any]:
+    return {"x": samples(count), "y": np.arange(count) % 4}
 
 
-def with_an_outlier(_: Path) -> dict[str, Any]:
-    x = samples(120)
-    x[1, 0, 3, 3] = 300
-    return {"x": x, "y": np.arange(120) % 4}
+def many_pictures(path: Path) -> dict[str, Any]:
+    return pictures(path, noise.SAMPLES)
+
+
+def with_an_outlier(path: Path) -> dict[str, Any]:
+    data = pictures(path)
+    data["x"][1, 0, 3, 3] = 300
+    return data
 
 
 def rows(_: Path) -> dict[str, Any]:
-    return {"x": np.random.default_rng(3).standard_normal((120, 64)).astype("float32"), "y": np.arange(120) % 8}
+    return {"x": np.random.default_rng(3).standard_normal((24, 64)).astype("float32"), "y": np.arange(24) % 8}
 
 
 def sequences(_: Path) -> dict[str, Any]:
-    return {"x": np.random.default_rng(3).standard_normal((120, 64, 24)).astype("float32")}
+    return {"x": np.random.default_rng(3).standard_normal((24, 64, 24)).astype("float32")}
 
 
 def places_rows(path: Path) -> dict[str, Any]:
     from ai_edge_litert.interpreter import Interpreter
 
     ((name, shape),) = [(one["name"], one["shape"]) for one in Interpreter(str(path)).get_input_details()]
-    drawn = np.random.default_rng(3).standard_normal((120, *shape[1:])).astype("float32")
+    drawn = np.random.default_rng(3).standard_normal((24, *shape[1:])).astype("float32")
     return {name: drawn}  # more samples than fit in the model's batch, which is fixed
 
 
@@ -222,7 +237,9 @@ TRIALS = {
     "16-bit activations": Trial("kernels", tflite, "int8-static:activations=int16", rises=None, data=places_rows),
     "ranges that cut": Trial("sqnr", residual, WIDE, rises=True, data=pictures, gone="clipping"),
     "an outlier": Trial("dead-range", residual, "int8-static", rises=False, data=with_an_outlier),
-    "few samples": Trial("calibration", residual, "int8-static:samples=2", rises=True, data=pictures, gone="classes"),
+    "few samples": Trial(
+        "calibration", residual, "int8-static:samples=2", rises=True, data=many_pictures, gone="classes"
+    ),
     "one scale for all channels": Trial(
         "outputs", of_uneven_channels, "int8-static:per_channel=false", rises=True, data=pictures
     ),

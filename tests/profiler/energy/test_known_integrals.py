@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import replace
 
 import numpy as np
@@ -24,24 +25,24 @@ def channel_of(sensor: Reading) -> Channel:
     return Channel("ina3221", "VDD_IN", "power", filter=kind, resolution=sensor.step_w or None)
 
 
-def attributed(load: Load, sensor: Reading, channel: Channel) -> list[Share]:
+def attributed(load: Load, sensor: Reading, channel: Channel, end: float = END) -> list[Share]:
     """Return what the daemon attributes to each inference, settled once per second as the housekeeping does."""
     meter = Meter(channel)
-    history = History(keep_s=END - BEGIN)
+    history = History(keep_s=end - BEGIN)
     total, attributor = Total([meter], history), Attributor()
-    waiting = [Span(CALL, start, start + load.busy_s, 1, key=("m", "v", "r")) for start in load.starts(BEGIN, END)]
+    waiting = [Span(CALL, start, start + load.busy_s, 1, key=("m", "v", "r")) for start in load.starts(BEGIN, end)]
     settled: list[Share] = []
-    due = BEGIN
-    for at, watts in sensor.rows(load, BEGIN, END):
+    due, ended = BEGIN, 0
+    for at, watts in sensor.rows(load, BEGIN, end):
         meter.add(at, watts)
         total.advance(meter)
         if at >= due:
             due = at + 1.0
-            attributor.extend([span for span in waiting if span.end_s <= at])
-            waiting = [span for span in waiting if span.end_s > at]
+            before, ended = ended, bisect.bisect_right(waiting, at, key=lambda span: span.end_s)
+            attributor.extend(waiting[before:ended])
             settled += attributor.settle(history.copy_since(attributor.earliest), at)
-    attributor.extend(waiting)
-    settled += attributor.settle(history.copy_since(attributor.earliest), END + 5, all_of_them=True)
+    attributor.extend(waiting[ended:])
+    settled += attributor.settle(history.copy_since(attributor.earliest), end + 5, all_of_them=True)
     return settled
 
 
@@ -71,7 +72,7 @@ def test_the_windows_of_a_bench_have_the_joules_of_the_same_loads(load: Load, se
 def test_without_quiet_time_nearby_short_inferences_have_no_figure_and_long_ones_have() -> None:
     """At 10 Hz, inferences of 60 ms in each 100 ms cannot be distinguished from the pauses."""
     sensor = SENSORS["unfiltered"]
-    short = attributed(Load(0.06, 0.1), sensor, channel_of(sensor))
+    short = attributed(Load(0.06, 0.1), sensor, channel_of(sensor), BEGIN + 120)
     assert not any(window.is_whole for window in short[20:-20])
     long = attributed(Load(3.95, 4.0), sensor, channel_of(sensor))
     assert all(window.is_whole for window in long[2:-2])

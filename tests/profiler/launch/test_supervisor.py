@@ -12,7 +12,6 @@ import pytest
 from edgeprof.errors import InputError, VariantError
 from edgeprof.worker.scenario import SCENARIOS, Phase, Scenario
 
-pytestmark = pytest.mark.usefixtures("settled")
 BOTH = pytest.mark.parametrize("isolated", [True, False], ids=["worker", "no-isolation"])
 
 

@@ -22,9 +22,13 @@ from edgeprof.study.search import chains, search
 from edgeprof.verdicts.gate import Limits
 from edgeprof.verdicts.recommend import Product, budgets, recommend
 from tests.plugins.compressors.nets import convnet, samples
+from tests.processes import ended
+from tests.profiler.cli.in_process import verb as command_in_process
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.profiler.cli.in_process import Verb
 
 
 def written(folder: Path, text: str) -> Path:
@@ -265,18 +269,22 @@ def study(tmp_path: Path) -> Path:
     return written(tmp_path, STUDY.replace("30 KiB", f"{net.stat().st_size // 2} B"))
 
 
-def test_a_study_that_was_killed_goes_on_where_it_was(study: Path) -> None:
-    first = subprocess.Popen(command(study, "-q"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def sweep(capfd: pytest.CaptureFixture[str]) -> Verb:
+    return command_in_process(capfd, "sweep")
+
+
+@pytest.mark.timeout(300)  # two or three studies
+@pytest.mark.usefixtures("forked_workers")
+def test_a_study_that_was_killed_goes_on_where_it_was(study: Path, sweep: Verb) -> None:
     results = study.with_suffix(".study") / "results"
-    deadline = time.monotonic() + 60
-    while not [p for p in results.glob("*.json") if not p.name.startswith("look")] and time.monotonic() < deadline:
-        time.sleep(0.05)
-        assert first.poll() is None, first.communicate()[1]
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    with ended(subprocess.Popen(command(study, "-q"), stdout=subprocess.DEVNULL)) as first:
+        while not [p for p in results.glob("*.json") if not p.name.startswith("look")]:
+            time.sleep(0.05)
+            assert first.poll() is None
+        first.send_signal(signal.SIGKILL)
     before = {p.name: p.stat().st_mtime_ns for p in results.glob("*.json")}
-    done = subprocess.run(command(study), capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 3, done.stderr  # export-pt2 does not take ONNX
+    done = sweep(study, code=3)  # export-pt2 does not take ONNX
     assert "already measured" in done.stderr
     assert "already made" in done.stderr
     assert all((results / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
@@ -292,9 +300,7 @@ def test_a_study_that_was_killed_goes_on_where_it_was(study: Path) -> None:
     # A report of the study says what to ship too, and what broke.
     assert kept.reasons[0].message.startswith(f"ship {report['recommendation']['variant']}: ")
     assert sum(reason.code == "budget" for reason in kept.reasons) >= 2
-    pruned = subprocess.run(
-        command(study, "-q", "--prune-hopeless"), capture_output=True, text=True, timeout=100, check=False
-    )
+    pruned = sweep(study, "-q", "--prune-hopeless", code=3)
     assert "not measured  prune(amount=0.5): its file has" in pruned.stdout
 
 
@@ -354,15 +360,17 @@ trials = 2
 """
 
 
-def test_a_search_goes_on_where_it_ended(study: Path) -> None:
+@pytest.mark.timeout(300)  # two or three studies
+@pytest.mark.usefixtures("forked_workers")
+def test_a_search_goes_on_where_it_ended(study: Path, sweep: Verb) -> None:
     pytest.importorskip("optuna")
     path = study.with_name("search.toml")
     path.write_text(SEARCH)
-    subprocess.run(command(path, "-q"), capture_output=True, text=True, timeout=100, check=True)
+    sweep(path, "-q")
     result = path.with_suffix(".study") / "result.json"
     first = [v.name for v in document.load(result).variants]
     path.write_text(SEARCH.replace("trials = 2", "trials = 3"))
-    done = subprocess.run(command(path), capture_output=True, text=True, timeout=100, check=True)
+    done = sweep(path)
     second = [v.name for v in document.load(result).variants]
     assert second[: len(first)] == first
     assert done.stderr.count("already measured") == len(first) - 1

@@ -12,7 +12,6 @@ from edgeprof.worker.language import Lengths, TokenClock
 from edgeprof.worker.runtime import Availability, LoadError, Runtime, Session, TensorSpec
 from edgeprof.worker.workload import INFERENCE, Workload
 
-pytestmark = pytest.mark.usefixtures("settled")
 MAGIC = b"TOY1" + bytes(60)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import pickle
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -59,17 +58,13 @@ def test_pytorch_is_held_to_data_even_where_the_look_through_saw_nothing(
     assert torch.load.__module__ == "torch.serialization"
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_the_attacks_are_real_pytorch_runs_them(program: Path, tmp_path: Path) -> None:
     attacks = hostile_programs.attacks(program, tmp_path)
     real = [name for name in attacks if name not in {"library", "target"}]  # a real library; PyTorch's own verifier
-    code = (
-        "import sys, logging, warnings, torch\n"
-        "logging.disable(50); warnings.simplefilter('ignore')\n"
-        "for path in sys.argv[1:]:\n"
-        "    try: torch.export.load(path).module()(torch.randn(3, 3, 8, 8))\n"
-        "    except Exception: pass\n"
-    )
-    subprocess.run([sys.executable, "-c", code, *[str(attacks[name][0]) for name in real]], check=True, timeout=300)
+    for name in real:
+        with contextlib.suppress(Exception):
+            torch.export.load(attacks[name][0]).module()(torch.randn(3, 3, 8, 8))
     assert {name for name in real if attacks[name][1].exists()} == set(real)
 
 
@@ -214,6 +209,7 @@ DOORS = {
     "eval": set(),
     "exec": set(),
 }
+LAST_NAMES = {name.rpartition(".")[2] for name in ("torch.load", *DOORS)}
 
 
 def test_nothing_in_the_house_opens_a_file_by_another_door() -> None:
@@ -224,11 +220,14 @@ def test_nothing_in_the_house_opens_a_file_by_another_door() -> None:
         for node in ast.walk(ast.parse(path.read_bytes())):
             if not isinstance(node, ast.Call):
                 continue
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert "allow_pickle" not in given or ast.unparse(given["allow_pickle"]) != "True", path
+            last = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if last not in LAST_NAMES:  # the whole name of each call would take seconds
+                continue
             called = ast.unparse(node.func)
             assert path.name in DOORS.get(called, {path.name}), f"{path}: {called}"
-            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert given.get("allow_pickle") != "True", path
-            assert called != "torch.load" or given.get("weights_only") == "True", path
+            assert called != "torch.load" or ast.unparse(given["weights_only"]) == "True", path
 
 
 def test_a_zip_with_too_many_entries_is_not_opened() -> None:

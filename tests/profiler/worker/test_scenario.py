@@ -17,8 +17,6 @@ from edgeprof.worker import scenario as s
 from edgeprof.worker.scenario import Scenario
 from tests.clocks import turn_clock
 
-pytestmark = pytest.mark.usefixtures("settled")
-
 
 class Model:
     """A model that sleeps, and records when it was called and by whom."""

@@ -82,16 +82,16 @@ def load_blocks(directory: Path | None = None) -> list[Block]:
         InputError: a file cannot be read or is not a table of blocks.
     """
     directory = config_directory() / "boards.d" if directory is None else directory
-    own = _builtin_blocks()
+    builtin = _builtin_blocks()
     users: dict[str, Block] = {}
     for path in sorted(directory.glob("*.toml")) if directory.is_dir() else []:
         for name, block in read_blocks(path).items():
-            base = users.get(name) or own.get(name)
+            base = users.get(name) or builtin.get(name)
             facts = block.facts
             if base is not None:
                 facts = {**base.facts, **facts, "rails": {**base.facts.get("rails", {}), **facts.get("rails", {})}}
             users[name] = block._replace(facts=facts)
-    return [*users.values(), *(block for name, block in own.items() if name not in users)]
+    return [*users.values(), *(block for name, block in builtin.items() if name not in users)]
 
 
 @functools.cache

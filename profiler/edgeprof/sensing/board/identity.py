@@ -55,9 +55,9 @@ def _find_block(roots: Roots) -> tuple[Block | None, str]:
     compatible = (text_of(tree / "compatible") or "").split("\n")
     model = text_of(tree / "model") or _pc_model(roots)
     for entry in filter(None, compatible):
-        found = _block_of(entry, blocks)
-        if found is not None:
-            return found, model
+        named = _block_of(entry, blocks)
+        if named is not None:
+            return named, model
     for block in blocks:
         if any(matches(model, pattern) for pattern in block.facts.get("model", [])):
             return block, model
@@ -73,14 +73,14 @@ def _block_of(entry: str, blocks: Sequence[Block]) -> Block | None:
     vendor, comma, parts = entry.rpartition(",")
     module = f"{vendor}{comma}{parts.rpartition('+')[2]}"
     for name in dict.fromkeys((module, entry)):
-        found = [
+        candidates = [
             (len(re.sub(r"[*?]", "", pattern)), -rank, block)
             for rank, block in enumerate(blocks)
             for pattern in block.facts.get("match", [])
             if matches(name, pattern)
         ]
-        if found:
-            return max(found, key=lambda match: match[:2])[2]
+        if candidates:
+            return max(candidates, key=lambda match: match[:2])[2]
     return None
 
 
