@@ -20,6 +20,7 @@ from paired import about, machine, parser, table, write
 
 from edgeprof.results import document
 from edgeprof.results.store import Store
+from edgeprof.verdicts.recommend import judge
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -52,6 +53,7 @@ def fill(folder: Path, devices: int, days: int) -> int:
             moment = first_day + dt.timedelta(days=day, minutes=number)
             result.id = f"{moment:%Y%m%dT%H%M%S}-{number:03d}"
             result.created = f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+            judge(result)
             store.save_job(result, _digest(day, number), f"board-{number}")
             lengths.append(len(document.to_json(result)))
     return sum(lengths) // len(lengths)

@@ -234,7 +234,7 @@ def survey_channels(found: Discovery) -> list[list[Any]]:
 
 
 def bench(
-    board: str, waveforms: dict[str, str], callable_file: str, arguments: list[str], characterise_s: float = 2.0
+    board: str, waveforms: dict[str, str], callable_file: str, arguments: list[str], characterise_s: float = 0.2
 ) -> dict[str, Any]:
     """A whole ``edgeprof bench`` of a callable that sleeps, while the rails play; its exit code and its result file.
 

@@ -256,7 +256,6 @@ def test_a_short_bench_on_every_board_quotes_its_total(board: str) -> None:
         waveforms={name: f"constant:{power}W" for name, power in watts.items()},
         callable_file=f"{lab.HERE / 'nap.py'}:nap",
         arguments=[*SHORT, "--sensor", "hwmon"],
-        characterise_s=0.2,
     )
     assert answer["code"] == 0
     (variant,) = answer["result"]["variants"]
@@ -279,7 +278,6 @@ def test_a_fast_sensor_is_the_real_drivers_for_one_run_and_then_as_it_was() -> N
         waveforms={"VDD_IN": "constant:9W"},
         callable_file=f"{lab.HERE / 'nap.py'}:nap",
         arguments=[*SHORT, "--fast-sensor"],
-        characterise_s=0.2,
     )
     assert answer["code"] == 0
     result = answer["result"]

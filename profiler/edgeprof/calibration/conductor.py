@@ -14,7 +14,7 @@ from edgeprof.calibration.fit import Level, Line, TimeConstant, time_constant
 from edgeprof.calibration.levels import LEAST_LEVELS, fit_levels
 from edgeprof.energy.integrate import ChannelSeries
 from edgeprof.energy.recording import Recording
-from edgeprof.errors import InputError, UnavailableError
+from edgeprof.errors import EdgeprofError, InputError, UnavailableError
 from edgeprof.sensing.clock import Clock, MonotonicClock
 from edgeprof.sensing.corrections import Calibrations, Entry, MeasuredFilter, Uncalibrated, board_name
 from edgeprof.sensing.discover import discover
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
-    from edgeprof.sensing.board.topology import Board
     from edgeprof.sensing.sensor import Sensor
     from edgeprof.worker.span import Span
 
@@ -59,7 +58,8 @@ class Compared:
         levels: The uncorrected powers of both sides at each level.
         line: The fitted line.
         before: The calibration until now; None without one, and for a sum.
-        entries: The stored entries, one for each channel.
+        entries: The entries to store, one for each channel.
+        unstored: Why they could not be stored; None if they are.
     """
 
     board: str
@@ -69,6 +69,7 @@ class Compared:
     line: Line
     before: Calibration | None
     entries: Sequence[Entry]
+    unstored: EdgeprofError | None = None
 
 
 def against(
@@ -113,6 +114,7 @@ def against(
     record = Path(target) if _is_record(target) else None
     if record is not None:
         _check_written(record)
+    old = {entry.name: entry.line for entry in calibrations.entries()}
     discovery = discover(host, roots, sensors, rail, calibrations=Uncalibrated())
     rails = discovery.topology.headline.channels
     reference: Channel | None = None
@@ -152,12 +154,20 @@ def against(
         covers=_scope_covered(covers, reference, rails),
         where=board_name(discovery.topology.board, roots),
     )
-    old = {entry.name: entry.line for entry in calibrations.entries()}
-    for entry in entries:
-        calibrations.put(entry)
+    unstored = _store(calibrations, entries)
     rail_name = " + ".join(channel.name for channel in rails)
     before = old.get(entries[0].name) if len(entries) == 1 else None
-    return Compared(entries[0].board, rail_name, name, usable, fitted, before, entries)
+    return Compared(entries[0].board, rail_name, name, usable, fitted, before, entries, unstored)
+
+
+def _store(calibrations: Calibrations, entries: Sequence[Entry]) -> EdgeprofError | None:
+    """Store entries, and return why that was not possible, for minutes of measuring must not be lost with it."""
+    try:
+        for entry in entries:
+            calibrations.put(entry)
+    except EdgeprofError as error:
+        return error
+    return None
 
 
 def _is_record(target: str) -> bool:
@@ -306,11 +316,13 @@ class Stepped:
         channel: The channel as its driver declares it.
         fitted: The fitted time constant; None if the steps were too small.
         contradiction: How the declared time constant contradicts it, as a sentence; None if it does not.
+        unstored: Why it could not be stored; None if it is stored, or if nothing was fitted.
     """
 
     channel: Channel
     fitted: TimeConstant | None
     contradiction: str | None
+    unstored: EdgeprofError | None = None
 
 
 def step_response(
@@ -352,12 +364,12 @@ def step_response(
             say(f"step {number + 1}/{2 * steps}: {watch_s:.1f} s")
             burner.set(float(number % 2 == 0))
             edges.append((recording.hold(watch_s).start_s, number % 2 == 0))
-    results = []
-    for channel in channels:
-        results.append(_judge_steps(channel, recording, edges, watch_s))
-        if results[-1].fitted is not None:
-            _keep_filter(results[-1], discovery.topology.board, roots, calibrations)
-    return results
+    results = [_judge_steps(channel, recording, edges, watch_s) for channel in channels]
+    board = board_name(discovery.topology.board, roots)
+    return [
+        result if result.fitted is None else replace(result, unstored=_store(calibrations, [_entry_of(result, board)]))
+        for result in results
+    ]
 
 
 def _judge_steps(
@@ -385,7 +397,7 @@ def _judge_steps(
     return Stepped(channel, fitted, wrong)
 
 
-def _keep_filter(stepped: Stepped, board: Board, roots: Roots, calibrations: Calibrations) -> None:
+def _entry_of(stepped: Stepped, board: str) -> Entry:
     assert stepped.fitted is not None
     channel = stepped.channel
     measured = MeasuredFilter(
@@ -395,4 +407,4 @@ def _keep_filter(stepped: Stepped, board: Board, roots: Roots, calibrations: Cal
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         steps=stepped.fitted.steps,
     )
-    calibrations.put(Entry(board_name(board, roots), channel.sensor, channel.name, filter=measured))
+    return Entry(board, channel.sensor, channel.name, filter=measured)

@@ -143,6 +143,9 @@ def _run_calibration(flags: dict[str, Any]) -> None:
             click.echo(json.dumps(_steps_json(responses), indent=2))
         else:
             say(*steps_table(responses))
+        for response in responses:
+            if response.unstored is not None:
+                raise response.unstored
         return
     with measuring(roots, f"calibrate --against {flags['against']}"):
         compared = calibrate.against(
@@ -160,6 +163,8 @@ def _run_calibration(flags: dict[str, Any]) -> None:
         click.echo(json.dumps(_comparison_as_json(compared), indent=2, default=str))
     else:
         say(*table(compared))
+    if compared.unstored is not None:
+        raise compared.unstored
 
 
 def _comparison_as_json(compared: Compared) -> dict[str, Any]:
@@ -211,7 +216,9 @@ def table(compared: Compared) -> list[str]:
         lines.append("  the meter's own error is not included: --accuracy X% includes it")
     if fitted.covers is not None:
         lines.append(f"  from now on the total covers the {fitted.covers}, as the meter does")
-    return [*lines, "  stored; every reading is corrected from now on (edgeprof calibrate --list, --forget NAME)"]
+    if compared.unstored is None:
+        lines.append("  stored; every reading is corrected from now on (edgeprof calibrate --list, --forget NAME)")
+    return lines
 
 
 def _deviation_text(value: float, truth: float) -> str:
@@ -232,7 +239,8 @@ def steps_table(responses: Sequence[Stepped]) -> list[str]:
         )
         if response.contradiction is not None:
             lines.append(f"  warning: {response.contradiction}")
-            lines.append("  → the measured time is used from now on; see samples and update_interval of the chip")
+            used = "" if response.unstored else "the measured time is used from now on; "
+            lines.append(f"  → {used}see samples and update_interval of the chip")
     return lines
 
 

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprof.energy.sag import U_HIDDEN
 from edgeprof.energy.uncertainty import RECTANGULAR, Component
 
 if TYPE_CHECKING:
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
 #: The assumed relative limit of a filter's time constant where its channel states none, as for a typical converter.
 TAU_LIMIT = 0.1
+#: The relative standard uncertainty of the variance that a filter hides (edgeprof.energy.sag): fluctuations between two
+#: readings stay hidden, and few readings are close together.
+U_HIDDEN = 0.3
 #: Influences whose names begin with this word are particular to one variant, and do not cancel between variants.
 OWN = "level"
 

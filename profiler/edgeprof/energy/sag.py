@@ -24,9 +24,6 @@ _LEAST_VOLTS = 0.0075
 _LEAST_SWING = 0.25
 #: Readings closer together than this share of a time constant determine the filter's input between them.
 _CLOSE_TAUS = 0.05
-#: The relative standard uncertainty of the hidden variance: fluctuations between two readings stay hidden, and few
-#: readings are close together.
-U_HIDDEN = 0.3
 
 
 @dataclass(frozen=True)

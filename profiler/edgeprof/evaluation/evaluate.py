@@ -206,7 +206,7 @@ def _cast_to_input(array: npt.NDArray[Any], spec: TensorSpec, dataset: Dataset, 
     dtype = given_dtype(spec.dtype)
     if dtype.startswith(("sequence", "map")):
         raise InputError(
-            f"the model's input {spec.name} is a {dtype}, and the samples of a dataset are arrays",
+            f"the model's input {spec.name} has the type {dtype}, and the samples of a dataset are arrays",
             remedy="Judge this model with a program of your own: edgeprof bench app.py:function",
         )
     if dataset.quantise == "input":

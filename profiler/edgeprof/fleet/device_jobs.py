@@ -100,6 +100,9 @@ class DeviceJobs:
         self.wire.say({"state": "cancelled"})
 
     def _bench(self, request: Bench) -> None:
+        from edgeprof.sensing.device.settings import restore_settings  # noqa: PLC0415 - no other request needs it
+
+        restore_settings()  # a power mode that a run left changed survives a reboot, and belongs to another job's key
         description = device.describe(self.roots)
         device.check_expected(request.expected, description)
         key = protocol.job_key(

@@ -96,7 +96,8 @@ def check_writable(path: Path) -> None:
         raise cannot_write(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     place = path if path.exists() and not path.is_file() else path.parent
     if not os.access(place, os.W_OK):
-        raise cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        code = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise cannot_write(path, OSError(code, os.strerror(code)))
 
 
 def read(reference: str, store: Store | None = None) -> list[Result]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeprof.energy.uncertainty import betainc
-from edgeprof.evaluation.metric import wilson
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ __all__ = [
     "goodness_interval",
     "has_dropped",
     "mcnemar",
-    "wilson",
 ]
 
 #: A difference is significant if the p-value of its paired test is below this.
@@ -76,6 +72,8 @@ def mcnemar(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float:
     Raises:
         ValueError: the shapes differ.
     """
+    import numpy as np  # noqa: PLC0415 - reports read the p-values that are stored
+
     base_right, variant_right = np.asarray(baseline, dtype=bool), np.asarray(variant, dtype=bool)
     if base_right.shape != variant_right.shape:
         raise ValueError(f"{base_right.shape} and {variant_right.shape} are not the same samples")
@@ -100,6 +98,8 @@ def bootstrap_p(baseline: npt.ArrayLike, variant: npt.ArrayLike) -> float | None
     Returns:
         The p-value; None if the resamples are not the same, or no resample is defined for both models.
     """
+    import numpy as np  # noqa: PLC0415 - as in mcnemar
+
     base_scores, variant_scores = np.asarray(baseline, np.float64), np.asarray(variant, np.float64)
     if base_scores.shape != variant_scores.shape:
         return None

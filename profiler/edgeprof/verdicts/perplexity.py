@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeprof.evaluation import perplexity
 from edgeprof.results import schema
 
 if TYPE_CHECKING:
@@ -16,6 +15,8 @@ def ratio(variant: Variant, baseline: Variant) -> schema.Ratio | None:
     mine, its = _perplexity_of(variant), _perplexity_of(baseline)
     if mine is None or its is None or mine.tokens_sha256 != its.tokens_sha256:
         return None
+    from edgeprof.evaluation import perplexity  # noqa: PLC0415 - most results have none, and are compared without numpy
+
     values = [perplexity.unpacked(each.log_likelihoods) for each in (mine, its) if each.log_likelihoods]
     if len(values) < 2 or values[0] is None or values[1] is None:
         return None

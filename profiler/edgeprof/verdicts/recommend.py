@@ -10,15 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeprof.reasons import Code
 from edgeprof.results.schema import Recommendation
-from edgeprof.verdicts import accuracy, gate, pareto, requests
+from edgeprof.verdicts import accuracy, gate, requests
 from edgeprof.verdicts.across import label
 from edgeprof.verdicts.cost import Costs, is_usable
 from edgeprof.verdicts.gate import Check, Limits
-from edgeprof.verdicts.objectives import AccuracyObjective
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,6 +106,8 @@ def judge(result: Result, checks: Sequence[Check] = ()) -> None:
     The front is computed among the variants that meet every budget, so that the recommended variant is always on it. If
     none meets the budgets, it is computed among all variants.
     """
+    from edgeprof.verdicts import pareto  # noqa: PLC0415 - reports show what is stored, and start without numpy
+
     passing = _usable_within_budgets(result.variants, checks) or result.variants
     result.pareto = pareto.front(passing, result.comparisons)
     result.recommendation = recommend(result, checks)
@@ -147,7 +146,11 @@ def recommend(result: Result, checks: Sequence[Check] = (), *, front: Iterable[s
     passing = _usable_within_budgets(able, checks)
     if not passing:
         return Recommendation(variant=None, reason=_nearest_sentence(able, checks))
-    names = set(pareto.front(passing, result.comparisons) if front is None else front)
+    if front is None:
+        from edgeprof.verdicts import pareto  # noqa: PLC0415 - as in judge
+
+        front = pareto.front(passing, result.comparisons)
+    names = set(front)
     candidates = [v for v in passing if v.name in names] or passing
     kind: Kind = "energy" if all(costs.get(v, "energy") for v in candidates) else "latency"
     spent = {v.name: cost for v in passing if (cost := costs.get(v, kind))}
@@ -263,6 +266,10 @@ def _further_text(chosen: Variant, reference: Variant) -> str:
 
 def _most_accurate(variants: Sequence[Variant]) -> list[Variant]:
     """The variants that no other one clearly beats in accuracy; all variants if accuracy was not judged."""
+    import numpy as np  # noqa: PLC0415 - as in judge
+
+    from edgeprof.verdicts.objectives import AccuracyObjective  # noqa: PLC0415 - as in judge
+
     objective = AccuracyObjective([v.accuracy for v in variants])
     beaten = np.zeros(len(variants), dtype=bool)
     for number in range(len(variants)):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import json
 import math
 from array import array
+from dataclasses import replace
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -24,6 +27,7 @@ from edgeprof.sensing.proofs import Proofs
 from edgeprof.sensing.sensor import Channel, Filter, Sensor
 from edgeprof.sensing.trace import Series
 from edgeprof.simulation.chip import BlockAverage, EnergyCounter, Ina3221
+from edgeprof.simulation.layouts import build
 from edgeprof.simulation.live import LiveBoard
 from edgeprof.simulation.source import Source
 from tests.profiler.virtual import VirtualTime
@@ -71,34 +75,47 @@ class Turned(Source):
         return self._joules[at] + (IDLE_W + LOAD_W * self._shares[at]) * (time - self._times[at])
 
 
+def prove_in(
+    folder, board: str, spoil=lambda _rail, converter: converter, *, quick: bool = True, meter=None, **options
+) -> proving.Proof:
+    """Prove a virtual board, quickly by default; ``spoil`` may change each rail's converter."""
+    load = Turned()
+    if meter is not None:
+        meter.load = load
+    live = LiveBoard(board, folder / "tree", load)
+    make = live._make_converter
+    live._make_converter = lambda rail: spoil(rail, make(rail))
+    live._obey_settings = lambda: None
+    with VirtualTime(live) as clock:
+        load.now, load.ready = clock.now, True
+        return proving.prove(
+            options.pop("host", None) or PluginHost(only=["ina3221", "hwmon", "rapl", "pmic"]),
+            Roots.resolve(live.directory),
+            clock=clock,
+            load=lambda: load,
+            activity=dict,
+            proofs=Proofs(folder / "data"),
+            quick=quick,
+            **options,
+        )
+
+
 @pytest.fixture
 def prove(tmp_path):
-    """Return a function that proves a virtual board, quickly by default; ``spoil`` may change each rail's converter."""
+    """``prove(board, …)``: as ``prove_in``, in a folder of this test."""
+    return partial(prove_in, tmp_path)
 
-    def call(
-        board: str, spoil=lambda _rail, converter: converter, *, quick: bool = True, meter=None, **options
-    ) -> proving.Proof:
-        load = Turned()
-        if meter is not None:
-            meter.load = load
-        live = LiveBoard(board, tmp_path / "tree", load)
-        make = live._make_converter
-        live._make_converter = lambda rail: spoil(rail, make(rail))
-        live._obey_settings = lambda: None
-        with VirtualTime(live) as clock:
-            load.now, load.ready = clock.now, True
-            return proving.prove(
-                options.pop("host", None) or PluginHost(only=["ina3221", "hwmon", "rapl", "pmic"]),
-                Roots.resolve(live.directory),
-                clock=clock,
-                load=lambda: load,
-                activity=dict,
-                proofs=Proofs(tmp_path / "data"),
-                quick=quick,
-                **options,
-            )
 
-    return call
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """``healthy(board)``: the quick proof of a board without a fault, made once."""
+    return functools.cache(lambda board: prove_in(tmp_path_factory.mktemp("healthy"), board))
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """``faulty(name)``: the quick proof of a board with one of ``FAULTS``, made once."""
+    return functools.cache(lambda name: prove_in(tmp_path_factory.mktemp("faulty"), *FAULTS[name][:2]))
 
 
 def failed(proof: proving.Proof) -> set[tuple[str, str]]:
@@ -111,9 +128,9 @@ def failed(proof: proving.Proof) -> set[tuple[str, str]]:
         "jetson-nano", "jetson-tx2", "jetson-orin-nano", "jetson-agx-orin", "jetson-thor", "raspberry-pi-5", "x86-rapl",
     ],
 )  # fmt: skip
-def test_nothing_fails_on_a_healthy_board(prove, board) -> None:
+def test_nothing_fails_on_a_healthy_board(healthy, board) -> None:
     """Less than a minute may not suffice for every verdict, for example with coarse steps or rare readings."""
-    assert failed(prove(board)) == set()
+    assert failed(healthy(board)) == set()
 
 
 @pytest.mark.parametrize("board", ["jetson-nano", "jetson-thor", "x86-rapl"])
@@ -221,32 +238,28 @@ def moments(rail, converter):
     return converter
 
 
-@pytest.mark.parametrize(
-    ("board", "spoil", "found"),
-    [
-        ("jetson-orin-nano", become(StuckChip, "VDD_IN"), ("answers", "VDD_IN")),
-        ("jetson-orin-nano", become(StuckChip, "VDD_CPU_GPU_CV"), ("parts", "VDD_IN")),
-        ("jetson-nano", become(StuckChip, "POM_5V_CPU"), ("answers", "POM_5V_CPU")),
-        ("x86-rapl", become(StuckCounter, "package-0"), ("answers", "package-0")),
-        ("jetson-orin-nano", wrong_shunt(2.0, "VDD_IN"), ("parts", "VDD_IN")),
-        ("jetson-orin-nano", wrong_shunt(0.5, "VDD_IN"), ("parts", "VDD_IN")),
-        ("jetson-orin-nano", wrong_shunt(2.0, "VDD_CPU_GPU_CV"), ("parts", "VDD_IN")),
-        ("jetson-orin-nano", wrong_shunt(0.5, "VDD_CPU_GPU_CV"), ("parts", "VDD_IN")),
-        ("jetson-orin-nano", other_average, ("filter", "VDD_IN")),
-        ("jetson-orin-nano", become(Aliasing, "VDD_IN"), ("aliasing", "VDD_IN")),
-        ("jetson-thor", moments, ("aliasing", "VIN")),
-        ("x86-rapl", become(Lagging, "package-0"), ("delay", "package-0")),
-        ("x86-rapl", slow_counter, ("refresh", "package-0")),
-    ],
-    ids=[
-        "stuck total", "stuck part", "stuck CPU rail", "stuck counter", "total twice", "total half", "part twice",
-        "part half", "wrong tau", "aliasing of an average", "aliasing of a block", "lagging counter", "slow counter",
-    ],
-)  # fmt: skip
-def test_a_fault_is_found(prove, board, spoil, found) -> None:
-    proof = prove(board, spoil)
-    assert found in failed(proof)
-    assert proof.verdict == "failed"
+#: Fault → the board, what makes it, and the check that finds it.
+FAULTS = {
+    "stuck total": ("jetson-orin-nano", become(StuckChip, "VDD_IN"), ("answers", "VDD_IN")),
+    "stuck part": ("jetson-orin-nano", become(StuckChip, "VDD_CPU_GPU_CV"), ("parts", "VDD_IN")),
+    "stuck CPU rail": ("jetson-nano", become(StuckChip, "POM_5V_CPU"), ("answers", "POM_5V_CPU")),
+    "stuck counter": ("x86-rapl", become(StuckCounter, "package-0"), ("answers", "package-0")),
+    "total twice": ("jetson-orin-nano", wrong_shunt(2.0, "VDD_IN"), ("parts", "VDD_IN")),
+    "total half": ("jetson-orin-nano", wrong_shunt(0.5, "VDD_IN"), ("parts", "VDD_IN")),
+    "part twice": ("jetson-orin-nano", wrong_shunt(2.0, "VDD_CPU_GPU_CV"), ("parts", "VDD_IN")),
+    "part half": ("jetson-orin-nano", wrong_shunt(0.5, "VDD_CPU_GPU_CV"), ("parts", "VDD_IN")),
+    "wrong tau": ("jetson-orin-nano", other_average, ("filter", "VDD_IN")),
+    "aliasing of an average": ("jetson-orin-nano", become(Aliasing, "VDD_IN"), ("aliasing", "VDD_IN")),
+    "aliasing of a block": ("jetson-thor", moments, ("aliasing", "VIN")),
+    "lagging counter": ("x86-rapl", become(Lagging, "package-0"), ("delay", "package-0")),
+    "slow counter": ("x86-rapl", slow_counter, ("refresh", "package-0")),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found(faulty, name) -> None:
+    assert FAULTS[name][2] in failed(faulty(name))
+    assert faulty(name).verdict == "failed"
 
 
 # --- a meter, and the command ----------------------------------------------------------------------------------------
@@ -275,23 +288,41 @@ def host_with(meter: Sensor) -> PluginHost:
     return host
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A proof against a right meter, and what the check of the meter was made of."""
+    compare, seen = proving.meter_check, []
+    meter = Meter("module", 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proving, "meter_check", lambda *given: seen.append(given) or compare(*given))
+        folder = tmp_path_factory.mktemp("compared")
+        against = {"host": host_with(meter), "meter": meter, "against": "truth", "rail": "VDD_IN"}
+        return prove_in(folder, "jetson-orin-nano", **against), *seen
+
+
+def test_a_right_meter_takes_the_place_of_the_unproved_gain(compared) -> None:
+    checks = {check.name: check for check in compared[0].checks}
+    assert checks["meter"].verdict == "passed"
+    assert "gain" not in checks
+
+
 @pytest.mark.parametrize(
     ("scope", "gain", "verdict"),
     [("module", 1.0, "passed"), ("module", 1.1, "failed"), ("wall", 1.15, "passed"), ("wall", 0.9, "failed")],
 )
-def test_a_meter_shows_a_wrong_scale(prove, scope, gain, verdict) -> None:
-    meter = Meter(scope, gain)
-    proof = prove("jetson-orin-nano", host=host_with(meter), meter=meter, against="truth", rail="VDD_IN")
-    (found,) = [check for check in proof.checks if check.name == "meter"]
-    assert found.verdict == verdict
-    assert found.low < gain < found.high
-    assert not any(check.name == "gain" for check in proof.checks)
+def test_a_meter_shows_a_wrong_scale(compared, scope, gain, verdict) -> None:
+    seen, sensor, meter, holds = compared[1]
+    scaled = replace(meter, channel=replace(meter.channel, scope=scope), values=gain * np.asarray(meter.values))
+    check = proving.meter_check(seen, sensor, scaled, holds)
+    assert check.verdict == verdict
+    assert check.low < gain < check.high
 
 
-@pytest.mark.parametrize(("spoil", "status"), [(None, 0), (become(StuckChip, "VDD_IN"), 1)], ids=["healthy", "stuck"])
-def test_the_command_says_what_failed_and_exits_with_it(prove, monkeypatch, capsys, tmp_path, spoil, status) -> None:
+@pytest.mark.parametrize("status", [0, 1], ids=["healthy", "stuck"])
+def test_the_command_says_what_failed_and_exits_with_it(healthy, faulty, monkeypatch, capsys, tmp_path, status) -> None:
     monkeypatch.setenv("EDGEPROF_LOCK_DIR", str(tmp_path))
-    proof = prove("jetson-orin-nano", spoil) if spoil else prove("jetson-orin-nano")
+    proof = faulty("stuck total") if status else healthy("jetson-orin-nano")
+    build("jetson-orin-nano", tmp_path / "tree")
     monkeypatch.setattr("edgeprof.calibration.prove.prove", lambda *_, **__: proof)
     tree = ["--sysfs-root", str(tmp_path / "tree")]
     assert run(["doctor", "--prove", *tree]) == status

@@ -5,6 +5,7 @@ The tests run in virtual time, in which nothing is late; the meter's link and th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from edgeprof.cli.main import run
 from edgeprof.errors import InputError
 from edgeprof.plugins import PluginHost, PluginInfo
 from edgeprof.roots import Roots
+from edgeprof.sensing import corrections
 from edgeprof.sensing.discover import discover
 from edgeprof.sensing.sensor import Channel, Sensor
 from edgeprof.simulation.layouts import build
@@ -176,6 +178,23 @@ def test_a_calibration_is_found_kept_applied_shown_and_forgotten(edgeprof, turne
     assert "Did you mean" in err
     assert "VDD_IN" in edgeprof("calibrate", "--forget", "VDD_IN")[1]
     assert "nothing is calibrated" in edgeprof("calibrate", "--list")[1]
+
+
+def test_a_line_that_cannot_be_stored_is_shown_all_the_same(edgeprof, turned, monkeypatch, tmp_path) -> None:
+    board, clock = turned
+    monkeypatch.setattr(PluginHost, "from_environment", lambda **_: host_with(TruthMeter(board, clock.now)))
+    monkeypatch.setattr(calibrate, "MonotonicClock", lambda: clock)
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(corrections, "replace_file", full)
+    code, out, err = edgeprof("calibrate", "--against", "truth", "--sysfs-root", str(board.directory))
+    assert code == 2
+    assert "gain 1.1" in out
+    assert "stored" not in out
+    path = tmp_path / "data" / corrections.FILE
+    assert err.splitlines()[-2] == f"edgeprof: {path} cannot be written: No space left on device"
 
 
 def test_a_bench_quotes_calibrated_joules_with_the_lines_uncertainty(edgeprof, tmp_path, monkeypatch) -> None:

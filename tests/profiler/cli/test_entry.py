@@ -82,6 +82,14 @@ def test_a_verbs_help_imports_nothing_heavy(verb: str) -> None:
     assert not modules_after(verb, "--help") & (HEAVY - {"pluggy"})
 
 
+def test_stored_results_are_compared_and_reported_without_numpy() -> None:
+    """A month of a fleet's results takes as long to report as numpy to import."""
+    modules = ("verdicts.choose", "reporters.fleet", "reporters.html_page", "reporters.csv_rows", "results.store")
+    code = f"import sys, {', '.join(f'edgeprof.{name}' for name in modules)}; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_an_unknown_verb_gets_the_nearest_one_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.run(["bensh"]) == 2
     err = capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import struct
 import subprocess
 import sys
@@ -368,6 +369,26 @@ def test_another_device_or_power_mode_than_the_inventory_says_is_refused(tree, e
     (answer,) = ask(tree, request).answers
     assert part in answer["error"]
     assert answer["exit"] == 78
+
+
+def test_a_power_mode_that_a_run_left_changed_is_restored_before_a_job(tmp_path, monkeypatch) -> None:
+    """The run and its guard were killed, for example by a reboot, which does not change the mode back."""
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path / "data"))
+    tree = Boards(tmp_path).add("nano-1", "jetson-orin-nano")
+    status = tree / "root/var/lib/nvpmodel/status"
+    usual = status.read_text()
+    (before,) = ask(tree, protocol.Hello()).answers
+    job = bench_of("m.onnx", ZERO, expected=protocol.Expected(power_mode=before["power_mode"]))
+    status.write_text("pmode:0000")
+    (refused,) = ask(tree, job).answers
+    assert refused["exit"] == 78
+    journal = tmp_path / "data/restore/1.json"
+    journal.parent.mkdir(parents=True)
+    undo = ["sh", "-c", f"printf '%s' {shlex.quote(usual)} > {shlex.quote(str(status))}"]
+    journal.write_text(json.dumps({"pid": 1, "boot": "an earlier one", "changes": [{"command": undo}]}))
+    (answer,) = ask(tree, job).answers
+    assert "is not on this device" in answer["error"]  # the mode is right, and the model was never sent
+    assert status.read_text() == usual
 
 
 def test_an_unknown_job_is_neither_fetched_nor_cancelled(tree) -> None:

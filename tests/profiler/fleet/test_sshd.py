@@ -14,6 +14,7 @@ import pytest
 from edgeprof.errors import InputError
 from edgeprof.fleet import inventory, task
 from edgeprof.fleet.link import Link, LinkError, RefusedError
+from edgeprof.fleet.signature import verify
 from edgeprof.fleet.store import fleet_store, keep
 from edgeprof.fleet.task import Job, Watch
 from tests import models
@@ -182,6 +183,11 @@ def test_a_model_is_measured_over_it(lab, tmp_path) -> None:
     assert keep(signed, "nano-1").id == first.result.id
     with pytest.raises(InputError, match="signed by another key"):
         task.measure(replace(device, signed_by=make_key(tmp_path / "other")), job, Watch())
+    signature = (fleet_store().directory / f"signed/{signed.key}.json.sig").read_text()
+    text = (fleet_store().directory / f"signed/{signed.key}.json").read_bytes()
+    verify(text, signature, key, "nano-1")
+    with pytest.raises(InputError, match="was changed"):
+        verify(text + b" ", signature, key, "nano-1")
     recipe = re.search(r"<!-- recipe: signatures -->\n```sh\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
     assert recipe is not None
     folder = fleet_store().directory / "signed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,13 @@ def test_a_missing_directory_names_the_command_that_makes_it(tmp_path):
 def test_a_directory_cannot_be_the_output(tmp_path):
     with pytest.raises(InputError, match="directory"):
         files.check_writable(tmp_path)
+
+
+def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(InputError, match="Read-only file system"):
+        files.check_writable(tmp_path / "x.json")
 
 
 def test_appending_closes_a_torn_line_first(tmp_path):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from edgeprof.evaluation.metric import wilson
 from edgeprof.results.schema import Accuracy
-from edgeprof.verdicts.accuracy import bootstrap_p, difference, drop_scale, mcnemar, wilson
+from edgeprof.verdicts.accuracy import bootstrap_p, difference, drop_scale, mcnemar
 
 
 @given(st.integers(1, 20_000), st.floats(0, 1))

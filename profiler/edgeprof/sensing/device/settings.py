@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgeprof.errors import InputError, UnavailableError
+from edgeprof.results.place import data_dir
 from edgeprof.sensing.device import guard
 
 if TYPE_CHECKING:
@@ -169,6 +170,4 @@ def restore_settings(directory: Path | None = None) -> list[str]:
 
 
 def _journal_directory() -> Path:
-    from edgeprof.results.store import data_dir  # noqa: PLC0415 - SQLite and msgspec, for one name
-
     return data_dir() / FOLDER
