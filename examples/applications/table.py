@@ -22,6 +22,7 @@ from footage import draw_portrait, draw_street, write_footage
 from images import HERE, find_model, save
 
 import edgeprof
+from edgeprof import units
 from edgeprof.results.schema import workload_view
 from edgeprof.verdicts.product_power import Draw, draw
 from edgeprof.verdicts.requirements import Requirements
@@ -89,7 +90,7 @@ def format_joules(gross: Any) -> str:
     """Return gross millijoules with their 95 % interval; a dash if they are withheld."""
     if gross is None or gross.value is None:
         return "–"
-    return f"{1000 * gross.value:.3g} ± {1000 * gross.expanded_uncertainty:.2g}"
+    return f"{units.significant(1000 * gross.value)} ± {units.significant(1000 * gross.expanded_uncertainty, 2)}"
 
 
 def at_rate(variant: Variant, rate: int) -> Workload | None:

@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime.quantization")  # compressors and workers are f
 from edgeprof.artifact import recognise
 from edgeprof.diagnosis.graph import read_graph
 from edgeprof.diagnosis.noise import SAMPLES
+from tests.fuzzing import readers
 from tests.plugins.compressors.nets import convnet, samples
 from tests.profiler.cli.in_process import verb
 
@@ -100,8 +101,10 @@ def test_bench_prints_the_cause_under_a_disappointing_variant(edgeprof: Verb, ne
         assert not told
 
 
-def test_a_format_without_a_reader_says_so(edgeprof: Verb, torchscript_model: Path) -> None:
-    done = edgeprof("diagnose", torchscript_model, "-q")
+def test_a_format_without_a_reader_says_so(edgeprof: Verb, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(readers.torchscript())
+    done = edgeprof("diagnose", path, "-q")
     assert "cannot be read here" in " ".join(done.stdout.split())
 
 
