@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.worker.runtime import install_command
+from edgeprof.worker.tensors import unique_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,6 +240,15 @@ class TfliteFile:
         codes = [self.model.OperatorCodes(index) for index in range(self.model.OperatorCodesLength())]
         return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
 
+    def unclear_names(self) -> bool:
+        """Return whether some tensor has no name, or that of another tensor."""
+        names = [
+            self.tensor_name(subgraph, index)
+            for subgraph in range(self.model.SubgraphsLength())
+            for index in range(self.model.Subgraphs(subgraph).TensorsLength())
+        ]
+        return "" in names or len(set(names)) < len(names)
+
     def dtypes(self) -> dict[str, int]:
         """Return dtype → the number of weights that have it."""
         counts: dict[str, int] = {}
@@ -274,15 +284,16 @@ class TfliteFile:
 
 
 def modern(source: Path, target: Path) -> None:
-    """Write a copy that ai-edge-quantizer can read: with a signature, and with operator codes in the new field.
+    """Write a copy that ai-edge-quantizer can read: with a signature, new operator codes, and a name for each tensor.
 
-    ai-edge-quantizer calibrates by signature. Files from before 2020 have operator codes in the old field only, and it
-    would read each of their operators as an addition.
+    ai-edge-quantizer calibrates by signature and keeps what it knows of a tensor under its name. Files from before 2020
+    have operator codes in the old field only, and it would read each of their operators as an addition.
     """
     schema = _load_schema()
     packed = source.read_bytes()
     model = schema.ModelT.InitFromPackedBuf(packed, 0)
     graph = model.subgraphs[0]
+    _name_tensors(model)
 
     def entries(indices: Any) -> list[Any]:
         built = []
@@ -304,6 +315,25 @@ def modern(source: Path, target: Path) -> None:
     builder = flatbuffers.Builder(len(packed) + 4096)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     target.write_bytes(bytes(builder.Output()))
+
+
+def _name_tensors(model: Any) -> None:
+    """Give each tensor a name of its own; inputs have the names that the runtime gives them."""
+    main = model.subgraphs[0]
+    inputs = [main.tensors[index] for index in main.inputs]
+    names = unique_names([_decoded(tensor) for tensor in inputs], "input")
+    names_of_inputs = {id(tensor): name for tensor, name in zip(inputs, names, strict=True)}
+    taken = set(names)
+    for number, tensor in enumerate(tensor for graph in model.subgraphs for tensor in graph.tensors):
+        name = names_of_inputs.get(id(tensor)) or _decoded(tensor)
+        while id(tensor) not in names_of_inputs and (not name or name in taken):
+            name = f"{name or 'tensor'}_{number}"
+        taken.add(name)
+        tensor.name = name.encode()
+
+
+def _decoded(tensor: Any) -> str:
+    return (tensor.name or b"").decode("utf-8", "replace")
 
 
 def copy(source: Path, target: Path) -> TfliteFile:

@@ -56,20 +56,20 @@ class _Recipe(Compressor):
         del seed  # nothing here is random
         aeq = _load_library()
         with TfliteFile(source) as model:
-            inventory, before = Inventory(model), model.dtypes()
-            inputs = model.inputs()
-            signature, old = model.signature(), model.old()
-            outside = model.operators_outside()
+            before = model.dtypes()
+            unsigned = self.needs_data != "no" and model.signature()[0] is None
+            is_ready = not (unsigned or model.old() or model.unclear_names())
         if not before.get("float32") or before.get("int8") or before.get("uint8"):
             some = "has integer weights already" if before.get("float32") else "has no float32 weights to quantise"
             raise InputError(f"{source} {some}", remedy="Start from the float model.")
         with tempfile.TemporaryDirectory(prefix="edgeprof-tflite-") as folder, _silence_library():
             try:
-                ready = source
-                if old or (self.needs_data != "no" and signature[0] is None):
-                    ready = Path(folder) / "modern.tflite"
+                ready = source if is_ready else Path(folder) / "modern.tflite"
+                if not is_ready:
                     modern(source, ready)
-                    signature = signature if signature[0] is not None else ("serving_default", {})
+                with TfliteFile(ready, source=source) as model:
+                    inventory, inputs, signature = Inventory(model), model.inputs(), model.signature()
+                    outside = model.operators_outside()
                 job = _Job(aeq, ready, Path(folder), inputs, signature, outside)
                 quantised, facts = self._quantised(job, parameters, data)
             except (InputError, UnavailableError):

@@ -100,6 +100,19 @@ def test_weights_of_several_layers_count_once_and_their_arithmetic_each_time(met
     assert places.run(path).shape == (ROWS, OUTER)
 
 
+@pytest.mark.parametrize("method", ["int8-static", "int8-dynamic", "fp16"])
+@pytest.mark.parametrize("name", ["", "one"])
+def test_tensors_that_share_a_name_or_have_none_are_told_apart(method: str, name: str, tmp_path: Path) -> None:
+    net = tied(4)
+    tensors = net.packed.subgraphs[0].tensors
+    expected = places.run(net.save(tmp_path / "net.tflite"))
+    for tensor in tensors[1:]:
+        tensor.name = name.encode()
+    path, (facts,) = compress(net, method, tmp_path)
+    assert facts["coverage"]["macs"]["changed"] == net.macs
+    np.testing.assert_allclose(places.run(path), expected, atol=0.1 * np.abs(expected).max())
+
+
 def test_a_layer_that_is_excluded_takes_only_its_own_arithmetic_with_it(tmp_path: Path) -> None:
     net = tied(3)
     try:
