@@ -93,7 +93,7 @@ def _simulated_study() -> Result:
     return result
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # what runs here uses a third of a core; one file of tests needs it
 def site(tmp_path_factory: pytest.TempPathFactory):
     """Two devices under a real Prometheus with every shipped rule; scraped and evaluated every second."""
     needed("prometheus")

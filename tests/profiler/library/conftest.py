@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WATTS = 6.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a board that plays takes time from the tests of the process
 def playing_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The tree of an Orin Nano whose module always draws 6 W, with a data directory beside it."""
     folder = tmp_path_factory.mktemp("library")
