@@ -171,7 +171,9 @@ class Places:
 def _choose_victim(connections: list[Connection]) -> Connection | None:
     late = [connection for connection in connections if connection.is_late]
     if late:
-        (network, _), *_ = Counter(connection.network for connection in late).most_common(1)
+        counts = Counter(connection.network for connection in late)
+        # most_common imports a module, which fails where no descriptors are left.
+        network = max(counts, key=counts.__getitem__)
         late = [connection for connection in late if connection.network == network]
     candidates = late or [connection for connection in connections if not connection.is_answering]
     return min(candidates, key=lambda connection: connection.since, default=None)

@@ -250,7 +250,10 @@ class Server:
             while not self._stopping.is_set():
                 for key, _ in selector.select():
                     if key.fileobj is not self._wake[0]:
-                        self._take(key.fileobj)  # type: ignore[arg-type]  # only sockets were registered
+                        try:
+                            self._take(key.fileobj)  # type: ignore[arg-type]  # only sockets were registered
+                        except Exception:  # whatever goes wrong with one connection, others are accepted
+                            logging.getLogger("edgeprof.exporter").exception("a connection could not be accepted")
 
     def _take(self, listener: socket.socket) -> None:
         try:
