@@ -47,7 +47,11 @@ def send_answer(pipe: Connection, kind: str, content: Any) -> None:
     """
     if kind == "raised" and type(content).__module__.partition(".")[0] not in ("builtins", *_OWN_PACKAGES):
         content = (type(content).__name__, str(content))
-    pipe.send_bytes(pickle.dumps((kind, content)))
+    text = io.BytesIO()
+    pickler = pickle.Pickler(text)
+    pickler.dispatch_table = {}  # without what libraries register for the whole process, as Dask does for exceptions
+    pickler.dump((kind, content))
+    pipe.send_bytes(text.getvalue())
 
 
 def receive_answer(pipe: Connection) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
 import os
 import pickle
@@ -53,6 +54,18 @@ def test_an_error_arrives_whole():
     with pytest.raises(VariantError, match="the loss is no number") as caught:
         run(work)
     assert (caught.value.remedy, caught.value.code) == ("lr=1e-4", "diverged")
+
+
+def test_an_error_arrives_whole_although_a_library_has_said_how_errors_are_pickled(monkeypatch):
+    """As tblib does, which Dask imports: ``unpickle_exception_with_attrs`` of its own would make the error."""
+    monkeypatch.setitem(copyreg.dispatch_table, InputError, lambda error: (print, (str(error),)))
+
+    def work() -> None:
+        raise InputError("no channels can be taken out", remedy="prune")
+
+    with pytest.raises(InputError, match="no channels can be taken out") as caught:
+        run(work)
+    assert caught.value.remedy == "prune"
 
 
 def test_any_other_error_is_raised_here_too():
