@@ -36,6 +36,8 @@ def _baseline_figure(what: str, *matchers: str) -> str:
     return of(f"edgeprof_bench_{what}", 'scenario=~"$scenario"', *matchers, *_BASELINE)
 
 
+#: What a file needs for the comparison with it; the figures of language models are those of their workloads.
+_COMPARABLE = "edgeprof_bench_latency_seconds"
 _BASELINE = ('model="$baseline_model"', 'variant="$baseline"', 'runtime="$baseline_runtime"')
 _FAINT = {
     "custom.lineStyle": DASHED,
@@ -351,21 +353,21 @@ DASHBOARD = Dashboard(
         Variable(
             "baseline_model",
             "Compare with model",
-            f"label_values({of('edgeprof_bench_last_run_success')}, model)",
+            f"label_values({of(_COMPARABLE)}, model)",
             multi=False,
             about="the file that the others are compared with",
         ),
         Variable(
             "baseline",
             "its variant",
-            f"label_values({of('edgeprof_bench_last_run_success', _BASELINE[0])}, variant)",
+            f"label_values({of(_COMPARABLE, _BASELINE[0])}, variant)",
             multi=False,
             first="baseline",
         ),
         Variable(
             "baseline_runtime",
             "its runtime",
-            f"label_values({of('edgeprof_bench_last_run_success', *_BASELINE[:2])}, runtime)",
+            f"label_values({of(_COMPARABLE, *_BASELINE[:2])}, runtime)",
             multi=False,
         ),
         Variable("kind", "Energy", "gross, net", kind="custom", about="net takes off what the board draws idle"),
