@@ -40,6 +40,8 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 # Tests that run at the same time on this machine measure nothing that another could spoil: each process has its lock.
 os.environ["EDGEPROF_LOCK_DIR"] = tempfile.mkdtemp(prefix="edgeprof-locks-")
+# An exporter that runs on this machine is told nothing of the stages that tests time.
+os.environ["EDGEPROF_STAGES"] = ""
 # pytest-xdist sets it in its processes, where no output has a width.
 os.environ.pop("COLUMNS", None)
 # Tests call libraries directly too.
