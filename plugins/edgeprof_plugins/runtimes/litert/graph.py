@@ -86,10 +86,8 @@ def custom_operators(path: str) -> List[str]:
     return sorted({code.CustomCode().decode("utf-8", "replace") for code in codes if code.CustomCode()})
 
 
-def operator_names(path: str) -> List[str]:
-    """The names of the operators of a file's main graph, in their order."""
-    data = np.fromfile(path, np.uint8)
-    model = schema.Model.GetRootAs(data, 0)
+def operator_names(data: Array, model: Any) -> List[str]:
+    """The names of the operators of the main graph of a file that was read, in their order."""
     return [name for name, _ in _named_operators(_Place(data, model, model.Subgraphs(0)))]
 
 

@@ -94,7 +94,7 @@ class _File:
         self._stored = schema.Model.GetRootAs(self._data, 0)
         self._model = schema.ModelT.InitFromObj(self._stored)
         self._graph = self._model.subgraphs[0]
-        self._names = list(graph.operator_names(path))
+        self._names = graph.operator_names(self._data, self._stored)
         self._makers = {output: op for op in self._graph.operators for output in op.outputs}
         self._values: Dict[int, Any] = {}
 
