@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,7 +152,7 @@ def make_figure(
         influences: Kept in the figure for comparisons (``schema.EnergyFigure.influences``).
     """
     mean, error = mean_and_error(values)
-    value = mean if statistic == "mean" else _median(values)
+    value = mean if statistic == "mean" else statistics.median(values)
     parts = list(components)
     if error is not None:
         penalty = 1.0 if statistic == "mean" else _MEDIAN_PENALTY
@@ -165,7 +166,7 @@ def make_figure(
             expanded_uncertainty=total.expanded,
             ci95=(value - total.expanded, value + total.expanded),
             windows=list(values),
-            median=_median(values),
+            median=statistics.median(values),
             budget=total.budget,
             coverage_factor=total.k,
             degrees_of_freedom=None if math.isinf(total.nu) else total.nu,
@@ -183,12 +184,6 @@ def lag_one_correlation(values: Sequence[float]) -> float | None:
     deviations = [value - mean for value in values]
     total = math.fsum(d * d for d in deviations)
     return math.fsum(d * after for d, after in itertools.pairwise(deviations)) / total if total > 0 else None
-
-
-def _median(values: Sequence[float]) -> float:
-    """The median, without numpy, whose import takes longer than reading a result."""
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def repeatability_component(error: float, count: int, components: Sequence[Component]) -> Component:
