@@ -455,7 +455,7 @@ def test_the_only_port_without_a_device_is_the_error_of_the_command_and_no_note_
 
     (tmp_path / "sys").mkdir()
     request = BenchRequest(models=[ModelRequest("mcu:/dev/null")], windows=2, idle_s=0.0, isolated=False)
-    with pytest.raises(InputError, match="^/dev/null is not a serial port$"):
+    with pytest.raises(InputError, match=r"^/dev/null is not a serial port$"):
         bench(request, PluginHost.from_environment(), Roots.resolve(tmp_path / "sys", None), Notes())
 
 
