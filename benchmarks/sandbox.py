@@ -96,7 +96,7 @@ def main() -> int:
     if reason is not None:
         print(f"this machine cannot confine a process: {reason}")
         return 0
-    sessions, rounds, seconds = (1, 2, 0.1) if arguments.smoke else (40, 6, 0.05)
+    sessions, rounds, seconds = (1, 2, 0.1) if arguments.smoke else (24, 6, 0.05)
     facts = machine()
     results = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -77,15 +77,15 @@ def gguf(
 
 
 def _byte_tokenizer() -> dict[str, tuple[str, Any]]:
-    """Return GPT-2's tokenizer without merges: each byte is a token in GPT-2's spelling; there are four controls."""
+    """Return a tokenizer in GPT-2's spelling: a token for each byte, one for two blanks, and three controls."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     letters = [chr(byte) if byte in shown else chr(256 + hidden.index(byte)) for byte in range(256)]
     return {
         "tokenizer.ggml.model": ("str", "gpt2"),
         "tokenizer.ggml.pre": ("str", "gpt-2"),
-        "tokenizer.ggml.tokens": ("strs", [*letters, *(f"<|{n}|>" for n in range(4))]),
-        "tokenizer.ggml.token_type": ("i32s", [1] * 256 + [3] * 4),
+        "tokenizer.ggml.tokens": ("strs", [*letters, *(f"<|{n}|>" for n in range(3)), "ĠĠ"]),
+        "tokenizer.ggml.token_type": ("i32s", [1] * 256 + [3] * 3 + [1]),
         "tokenizer.ggml.merges": ("strs", ["Ġ Ġ"]),
         "tokenizer.ggml.bos_token_id": ("u32", 256),
         "tokenizer.ggml.eos_token_id": ("u32", 257),
@@ -99,11 +99,12 @@ def llama(
     context: int = 512,
     *,
     tokenizer: bool = False,
+    half: bool = False,
     weights: Callable[[int], bytes] | None = None,
 ) -> bytes:
     """Return a language model that llama.cpp runs, without a tokenizer or with one of bytes.
 
-    Its weights are random by default.
+    Its weights are random by default, and of F32; ``half`` makes the matrices F16, as openvino-genai needs them.
     """
     vocabulary = 260 if tokenizer else vocabulary
     chance = np.random.default_rng(0)
@@ -116,6 +117,7 @@ def llama(
     keys = {
         "general.architecture": ("str", "llama"),
         "general.name": ("str", "random"),
+        "general.file_type": ("u32", int(half)),
         "llama.block_count": ("u32", layers),
         "llama.context_length": ("u32", context),
         "llama.embedding_length": ("u32", width),
@@ -128,7 +130,17 @@ def llama(
     }
     if tokenizer:
         keys |= _byte_tokenizer()
-    tensors = tuple((name, shape, 0, 4 * math.prod(shape)) for name, shape in shapes.items())
+    kinds = [int(half and len(shape) == 2) for shape in shapes.values()]
+    tensors = tuple(
+        (name, shape, kind, (4 - 2 * kind) * math.prod(shape))
+        for (name, shape), kind in zip(shapes.items(), kinds, strict=True)
+    )
     if weights is not None:
         return gguf(keys, tensors, weights=weights)
-    return gguf(keys, tensors, weights=lambda size: (0.1 * chance.standard_normal(size // 4)).astype("<f4").tobytes())
+    layouts = iter(["<f2" if kind else "<f4" for kind in kinds])
+
+    def draw(size: int) -> bytes:
+        layout = np.dtype(next(layouts))
+        return (0.1 * chance.standard_normal(size // layout.itemsize)).astype(layout).tobytes()
+
+    return gguf(keys, tensors, weights=draw)

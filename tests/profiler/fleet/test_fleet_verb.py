@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import shlex
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -70,6 +72,25 @@ def test_results_that_this_machine_lost_are_fetched(fleet, desk, measured, tmp_p
     assert sorted(done.stdout.splitlines()) == ["nano-1: 1 fetched", "nano-2: 1 fetched"]
     assert sorted(device for device, _ in jobs()) == ["nano-1", "nano-2"]
     assert fleet("fetch", "--on", "nano-1").stdout == "nano-1: 0 fetched\n"
+
+
+def test_a_full_disk_ends_a_fetch_in_a_sentence_and_nothing_is_lost(fleet, measured, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGEPROF_DATA_DIR", str(tmp_path))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=False).returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        filler = tmp_path / "filler"
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(1 << 20))
+        told = fleet("fetch", "--on", "kind:nano", code=3).stderr
+        assert told.count("database or disk is full") == 2
+        assert "Free some space" in told
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=4m", tmp_path], check=True)
+        assert sorted(fleet("fetch", "--on", "kind:nano").stdout.split()[::3]) == ["nano-1:", "nano-2:"]
+        assert len(jobs()) == 2
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 def test_status_is_a_row_for_each_device_and_says_which_is_missing(fleet, desk, boards, measured, tmp_path) -> None:

@@ -23,6 +23,7 @@ from edgeprof.worker.scenario import Scenario
 from tests.plugins.language_models import CONFIG
 from tests.plugins.runtimes.nvidia.conftest import OPEN, cuda_libraries, engine, environment, standin_plan
 from tests.plugins.runtimes.test_language_libraries import converted, folder
+from tests.profiler.artifact import gguf_files
 
 __all__ = ["cuda_libraries", "engine", "folder", "standin_plan"]  # fixtures
 
@@ -138,12 +139,22 @@ def test_a_model_asks_for_no_connection_and_leaves_no_file_but_our_own(model, st
 OTHERS = {
     "openvino": (("openvino",), "onnx_model", ["--input", "x=1,4"]),
     "opencv": (("cv2",), "onnx_model", ["--input", "x=1,4"]),
-    "transformers": (("transformers", "torch"), "language_config", ["--option", "prompt=8", "--option", "generate=4"]),
+    "transformers": (
+        ("transformers", "torch"),
+        "language_config",
+        ["--random-weights", "--prompt", "8", "--generate", "4"],
+    ),
     "onnxruntime-genai": (
         ("onnxruntime_genai", "transformers", "torch"),
         "genai_model",
         ["--option", "prompt=8", "--option", "generate=4"],
     ),
+    "ctranslate2": (
+        ("ctranslate2", "transformers", "torch"),
+        "ctranslate2_model",
+        ["--option", "prompt=8", "--option", "generate=4"],
+    ),
+    "openvino-genai": (("openvino_genai",), "gguf_model", ["--prompt", "8", "--generate", "4"]),
 }
 
 
@@ -158,6 +169,20 @@ def language_config(stranger) -> Path:
 def genai_model(folder: Path, stranger) -> Path:
     path: Path = stranger / "genai"
     shutil.copytree(converted(folder, "onnxruntime-genai"), path)
+    return path
+
+
+@pytest.fixture
+def ctranslate2_model(folder: Path, stranger) -> Path:
+    path: Path = stranger / "ctranslate2"
+    shutil.copytree(converted(folder, "ctranslate2"), path)
+    return path
+
+
+@pytest.fixture
+def gguf_model(stranger) -> Path:
+    path: Path = stranger / "half.gguf"
+    path.write_bytes(gguf_files.llama(tokenizer=True, half=True))
     return path
 
 
