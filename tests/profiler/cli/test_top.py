@@ -66,10 +66,11 @@ class Screen:
 
 
 @contextlib.contextmanager
-def screen(board: Path) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
+def screen(board: Path, *flags: str) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "edgeprof", "top", "--sysfs-root", str(board), "--every", "0.1"]
+    command = [sys.executable, "-m", "edgeprof", "top", *flags]
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "LANG": "C.UTF-8"}
+    environ["EDGEPROF_SYSFS_ROOT"] = str(board)
     process = subprocess.Popen(
         command,
         stdin=slave,
@@ -89,7 +90,7 @@ def screen(board: Path) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
 
 
 def test_the_space_bar_marks_a_window_and_q_gives_the_terminal_back(board: Path) -> None:
-    with screen(board) as (terminal, process):
+    with screen(board, "--every", "0.1") as (terminal, process):
         terminal.wait_for(r"\x1b\[\?1049h.*VDD_IN.*5\.00 W.*space: mark · q: quit")
         first = terminal.wait_for(r"since mark +(\d+\.\d+) ± \d.*? in (\d+\.\d) s.*since mark.*in (?!\2)\d+\.\d s")
         assert float(first[1]) >= 0
@@ -100,12 +101,40 @@ def test_the_space_bar_marks_a_window_and_q_gives_the_terminal_back(board: Path)
         assert process.wait(30) == 0
 
 
-def test_ctrl_c_gives_the_terminal_back_too(board: Path) -> None:
-    with screen(board) as (terminal, process):
+@pytest.mark.parametrize("flags", [(), ("--every", "1")])
+def test_ctrl_c_gives_the_terminal_back_too(board: Path, flags: tuple[str, ...]) -> None:
+    with screen(board, *flags) as (terminal, process):
         terminal.wait_for("q: quit")
         terminal.press("\x03")
         terminal.wait_for(r"\x1b\[\?25h\x1b\[\?1049l")
         assert process.wait(30) == 130
+
+
+def test_the_first_frame_shows_what_the_rails_measure(board: Path) -> None:
+    with screen(board) as (terminal, _process):
+        (frame,) = terminal.wait_for(r"\x1b\[\?1049h(.*?)\x1b\[J").groups()
+        assert re.search(r"VDD_IN.*5\.00 W", frame)
+        assert re.search(r"VDD_SOC.*5\.00 W.*inside VDD_IN", frame)
+        terminal.press("q")
+
+
+def test_without_flags_it_needs_no_click_and_says_the_same(board: Path, tmp_path: Path) -> None:
+    environ = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(board), "COLUMNS": "100"}
+
+    def printed(*command: str) -> list[str]:
+        command = (sys.executable, *command)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+        return [re.sub(r"(?<=itself |. mark ).*| +[\d.]+ m?J(?= since)", "", line) for line in done.stdout.splitlines()]
+
+    code = "import sys; from edgeprof.cli import entry; entry.run(['top']); print('click' in sys.modules)"
+    *lines, click = printed("-c", code)
+    assert click == "False"
+    assert lines == printed("-m", "edgeprof", "top", "--every", "2")
+    environ["EDGEPROF_SYSFS_ROOT"] = str(tmp_path / "nowhere")
+    command = [sys.executable, "-m", "edgeprof", "top"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, env={**environ, "COLUMNS": "300"})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"edgeprof: --sysfs-root {tmp_path / 'nowhere'} is not a directory")
 
 
 def test_a_pipe_gets_one_plain_frame(board: Path) -> None:
