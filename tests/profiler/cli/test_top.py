@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,6 @@ from tests.processes import ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -146,6 +146,24 @@ def test_a_pipe_gets_one_plain_frame(board: Path) -> None:
     (part,) = [line for line in lines if line.startswith("   VDD_SOC")]
     assert "5.00 W" in total
     assert "inside VDD_IN" in part
+
+
+def test_the_page_on_sensors_shows_what_is_printed(board: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/sensors.md").read_text(encoding="utf-8")
+    shown = re.search(r"edgeprof top --once\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    environ = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(board), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "edgeprof", "top", "--once"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout
+
+    def rows(text: str) -> list[tuple[str, ...]]:
+        return re.findall(r"^( +VDD\w+) +[█-▏]+ +[\d.]+ m?W +(\w.*)$", text, re.MULTILINE)
+
+    assert len(rows(printed)) == 3
+    assert rows(shown[1]) == rows(printed)
+    for words in ("NVIDIA Jetson Orin Nano   25W", "J since start", "edgeprof itself", "since mark  "):
+        assert words in shown[1]
+        assert words in printed
 
 
 def test_json_has_the_same_numbers_in_si_units(board: Path) -> None:
