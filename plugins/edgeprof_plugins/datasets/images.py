@@ -278,7 +278,7 @@ def _raw_arguments(image: Any) -> tuple[Any, ...]:
 def _is_deep(image: Any) -> bool:
     """Whether the values of a file with several channels have more than the 8 bits to which Pillow cuts them."""
     if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (8,))) > 8  # BitsPerSample
+        return bool(max(image.tag_v2.get(258, (8,))) > 8)  # BitsPerSample
     arguments = _raw_arguments(image)
     if image.format == "PPM":
         return isinstance(arguments[-1], int) and arguments[-1] > 255  # the largest value

@@ -116,6 +116,7 @@ class LiteRT(Runtime):
             raise
         except Exception as error:
             raise load_error(path, error, options, library) from None
+        session.version = library  # which may be another than the first installed one
         session.facts = {
             "library": library,
             "threads": str(options.threads or "default"),
