@@ -167,7 +167,7 @@ class _Run:
 
     def result(self, candidates: list[Candidate]) -> schema.Result:
         """Run everything and make the result; after an interruption, make it from what was measured until then."""
-        self.is_elsewhere = microcontrollers.run_elsewhere(candidates)
+        self.is_elsewhere, self.is_alone = microcontrollers.run_elsewhere(candidates), len(candidates) == 1
         groups = group_candidates(candidates)
         able = sum(candidate.failure is None for candidate in candidates)
         records: list[VariantRecord] = []
@@ -447,7 +447,9 @@ class _Run:
             yield
         except (VariantError, InputError) as error:
             record.failure = VariantError.of(error)
-            self.progress.note(about(record.name, error.message))
+            # The error of the only device, without a window, becomes that of the command.
+            if not (self.is_elsewhere and self.is_alone and not record.main.windows):
+                self.progress.note(about(record.name, error.message))
 
     def _record(self, candidate: Candidate) -> VariantRecord:
         runtime = candidate.runtime.name if candidate.runtime else None

@@ -168,9 +168,11 @@ def _group_table(group: Group, asked: Requirements, style: Style) -> list[str]:
 
 def _row_name(row: Row, rows: tuple[Row, ...]) -> str:
     """Name a row by board, model and variant; the hostname is added where several hosts have the same board."""
+    from edgeprof.results.schema import variant_label
+
     hosts = {other.hostname for other in rows if other.board == row.board}
     device = f"{row.board} ({row.hostname})" if len(hosts) > 1 else row.board
-    return f"{device} · {row.model if row.model in row.variant else f'{row.model} {row.variant}'}"
+    return f"{device} · {variant_label(row.model, row.variant)}"
 
 
 def _power_text(row: Row) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprof.errors import printable
 from edgeprof.reporters import markdown, view
 from edgeprof.reporters.statement import energy_statement
-from edgeprof.results import schema
+from edgeprof.verdicts.across import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,8 +46,7 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _entry_name(variant: Variant) -> str:
-    model = schema.model_name(variant.model)
-    return printable(variant.name if model in variant.name else f"{model} {variant.name}")
+    return printable(label(variant))
 
 
 def _evaluations(result: Result, variant: Variant) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ from edgeprof.results.schema_context import (
     Struct,
     Verdict,
     model_name,
+    variant_label,
 )
 from edgeprof.results.schema_figures import (
     Accuracy,
@@ -56,7 +57,7 @@ __all__ = [
     "ProofCheck", "Protocol", "Ratio", "Reason", "Recommendation", "Result", "RuntimeUse", "SelfCost",
     "SensorUse", "Stage", "StageEnergy", "Status", "Steady", "Struct", "Temperature", "TokenTime", "TraceStrip",
     "Utilization", "Variant", "Verdict", "Window", "Workload", "WorkloadComparison", "model_name", "sense",
-    "workload_view",
+    "variant_label", "workload_view",
 ]  # fmt: skip
 
 SCHEMA = "edgeprof.result/1"

@@ -172,3 +172,12 @@ def model_name(model: Model) -> str:
     base = model.path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     stem, dot, _ = base.rpartition(".")
     return stem if dot and stem else base or model.path
+
+
+def variant_label(model: str, variant: str) -> str:
+    """Name a variant together with its model, unless its name contains that of the model.
+
+    >>> variant_label("resnet8", "int8-static"), variant_label("detect", "detect.py:yolov8n")
+    ('resnet8 int8-static', 'detect.py:yolov8n')
+    """
+    return variant if model in variant else f"{model} {variant}"

@@ -87,8 +87,7 @@ def across(baseline: Result, branch: Result, *, force: bool = False, repeats: It
 
 def label(variant: Variant) -> str:
     """Name a variant together with its model, as ``resnet8 int8-static``."""
-    model = schema.model_name(variant.model)
-    return variant.name if model in variant.name else f"{model} {variant.name}"
+    return schema.variant_label(schema.model_name(variant.model), variant.name)
 
 
 def _compare_pair(variant: Variant, baseline: Variant, forbidden: str, between: BetweenRuns) -> Comparison:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeprof import units
 from edgeprof.reasons import Code
-from edgeprof.results.schema import model_name, workload_view
+from edgeprof.results.schema import model_name, variant_label, workload_view
 from edgeprof.verdicts.cost import is_usable
 from edgeprof.verdicts.product_power import Draw, draw
 from edgeprof.worker.scenario import OPEN
@@ -147,7 +147,7 @@ class Row:
 def title(row: Row) -> str:
     """Name a row in a sentence, as ``Raspberry Pi 5, resnet8 int8``."""
     mode = f" in {row.power_mode}" if row.power_mode else ""
-    return f"{row.board}{mode}, {row.model if row.model in row.variant else f'{row.model} {row.variant}'}"
+    return f"{row.board}{mode}, {variant_label(row.model, row.variant)}"
 
 
 @dataclass

@@ -448,6 +448,17 @@ def test_a_bench_has_the_devices_joules_its_mean_latency_and_nothing_of_this_mac
     assert all(window.latency_median_s is None and window.latency_mean_s > 0 for window in variant.windows)
 
 
+def test_the_only_port_without_a_device_is_the_error_of_the_command_and_no_note_beside_it(tmp_path: Path) -> None:
+    class Notes(Watcher):
+        def note(self, text: str) -> None:
+            pytest.fail(f"noted: {text}")
+
+    (tmp_path / "sys").mkdir()
+    request = BenchRequest(models=[ModelRequest("mcu:/dev/null")], windows=2, idle_s=0.0, isolated=False)
+    with pytest.raises(InputError, match=r"^/dev/null is not a serial port$"):
+        bench(request, PluginHost.from_environment(), Roots.resolve(tmp_path / "sys", None), Notes())
+
+
 def test_a_clock_that_is_wrong_is_told_and_the_latency_is_ours(tmp_path: Path) -> None:
     with playing(tmp_path, "drift") as live:
         (variant,) = bench_of(live, tmp_path, sensors=None, window_s=1.0, windows=2).variants

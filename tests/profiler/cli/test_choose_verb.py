@@ -59,6 +59,15 @@ def test_none_that_fits_ends_with_1_and_only_unknowns_with_3(choose):
     assert "outside_w" in done.stdout
 
 
+def test_rows_of_one_program_are_told_apart_by_its_callables(choose):
+    made = study()
+    for number, variant in enumerate(made.variants):
+        variant.name, variant.model.path, variant.model.name = f"detect.py:net{number}", "detect.py", None
+    Store().save(made)
+    out = choose(write(FITS)).stdout
+    assert all(out.count(f"{variant.name} ") >= 1 for variant in made.variants), out
+
+
 def test_the_json_is_whole_and_o_writes_the_same(choose):
     files.write(files.Path("a.json"), document.to_json(study()))
     done = choose(write(FITS), "a.json", "--json", "-o", "choice.json")
