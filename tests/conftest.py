@@ -34,7 +34,11 @@ class _NotHere:
             raise ModuleNotFoundError(f"{name} is left out by EDGEPROF_TESTS_WITHOUT", name=name)
 
 
+ROOT = Path(__file__).resolve().parents[1]
 sys.meta_path.insert(0, _NotHere)
+# A thousand processes that tests start would each compile all of edgeprof that they import.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # How long an example takes on a machine that has other work is no property of the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -119,7 +123,7 @@ def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Published models and data beside the checkout; tests that use them skip without."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no published models in {folder}")
     return folder
@@ -130,7 +134,7 @@ def old_python() -> Callable[[str], str]:
     """``old_python("3.6")``: an interpreter of that version with numpy, made by ``tools/old-pythons``."""
 
     def find(version: str) -> str:
-        folder = Path(__file__).resolve().parents[1] / ".old-pythons" / version
+        folder = ROOT / ".old-pythons" / version
         python = folder / "bin" / "python"
         if not (folder / ".done").exists():  # written last: a folder without it is half made
             pytest.skip(f"no {python}: tools/old-pythons makes it where Python {version} can be had")

@@ -8,6 +8,7 @@ measures of its own memory, which a fork shares with its parent.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import runpy
@@ -17,8 +18,9 @@ import sys
 import time
 import traceback
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,6 +102,8 @@ def _work(argv: Sequence[str], output: int, pass_fds: Sequence[int], env: Mappin
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - as an interpreter has them
         os.environ.clear()
         os.environ.update(env)
+        sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+        _load(env.get("LD_LIBRARY_PATH", ""))
         sys.argv = list(argv)
         for name in [name for name in sys.modules if name.partition(".")[0].startswith("edgeprof")]:
             del sys.modules[name]
@@ -112,5 +116,20 @@ def _work(argv: Sequence[str], output: int, pass_fds: Sequence[int], env: Mappin
         os._exit(1)
 
 
+def _load(folders: str) -> None:
+    """Load the libraries of these folders, where the loader of a new process would look: it reads the path only once.
+
+    Whoever asks for one of them by the name that was linked into it (``-soname``) gets it.
+    """
+    for folder in filter(None, folders.split(os.pathsep)):
+        for library in sorted(Path(folder).glob("*.so*")):
+            ctypes.CDLL(str(library))
+
+
+def _start(command: Sequence[str], **given: Any) -> ForkedWorker | subprocess.Popen[bytes]:
+    """Fork for a worker of this Python; another one is a process of its own."""
+    return (ForkedWorker if command[0] == sys.executable else subprocess.Popen)(command, **given)
+
+
 #: What the module of workers' processes takes from ``subprocess``, with forks in place of new processes.
-SUBPROCESS = SimpleNamespace(Popen=ForkedWorker, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
+SUBPROCESS = SimpleNamespace(Popen=_start, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)

@@ -48,9 +48,9 @@ def cuda_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no C compiler to build the stand-in for CUDA with")
     folder = tmp_path_factory.mktemp("cuda")
-    source = str(STANDINS / "cuda.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", str(folder / "libcudart.so"), source], check=True)
-    shutil.copy(folder / "libcudart.so", folder / "libcuda.so.1")
+    for name in ("libcudart.so", "libcuda.so.1"):
+        command = [compiler, "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name)]
+        subprocess.run([*command, str(STANDINS / "cuda.c")], check=True)
     return folder
 
 
@@ -63,7 +63,9 @@ def environment(cuda: Path, generation: str, cache: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def trt(cuda_libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Worker]]:
+def trt(
+    cuda_libraries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked_workers: None
+) -> Iterator[Callable[..., Worker]]:
     """``trt(generation, model, …)``: a worker with that TensorRT, not yet loaded; closed at the end."""
     workers = []
 
