@@ -222,18 +222,18 @@ class TfliteFile:
             calls.setdefault(subgraph, []).append((name, called_subgraphs(name, operator)))
 
         def visit(subgraph: int, around: frozenset[int]) -> dict[Place, int | None]:
-            found = {place: count for place, count in macs.items() if place[0] == subgraph}
+            all_counts = {place: count for place, count in macs.items() if place[0] == subgraph}
             for name, callees in calls.get(subgraph, []):
                 inner = [visit(k, around | {subgraph}) for k in callees if k not in around and k != subgraph]
                 largest = max(inner, key=_total, default={})
                 for counts in inner:
                     if name == "WHILE":
-                        found.update(dict.fromkeys(counts))
+                        all_counts.update(dict.fromkeys(counts))
                     elif name == "IF" and counts is not largest:
-                        found.update(dict.fromkeys(counts, 0))
+                        all_counts.update(dict.fromkeys(counts, 0))
                     else:
-                        found.update(counts)
-            return found
+                        all_counts.update(counts)
+            return all_counts
 
         called = {k for steps in calls.values() for _, callees in steps for k in callees}
         roots = {0, *range(self.model.SubgraphsLength())} - (called - {0})  # the graphs of all signatures
