@@ -38,7 +38,7 @@ from ..nvidia.cuda import CudaError
 from ..nvidia.driver import ask_driver
 from .cuda import PROVIDERS as CUDA_PROVIDERS
 from .cuda import Gpu, captures
-from .levels import LEVELS, milder
+from .optimisation import LEVELS, milder
 from .refusals import first_line, load_error
 from .values import as_array, as_fed, from_bits, spec_of
 
