@@ -68,7 +68,7 @@ class Settings:
         40, "Most simultaneous scrapes; any further one gets 503. 0: no limit.", section="web", low=0, high=10_000
     )
     web_max_connections: int = _setting_field(
-        256, "Most simultaneous connections; a late or idle one makes room.", section="web", low=4, high=10_000
+        1024, "Most simultaneous connections; a late or idle one makes room.", section="web", low=4, high=10_000
     )
     web_config_file: str = _setting_field(
         "", "TLS and passwords, in the format of Prometheus's exporter-toolkit (web-config.yml).", section="web",

@@ -106,16 +106,16 @@ class Budget:
 
 
 def affordable_connections(most: int) -> int:
-    """The number of connections, limited by that of descriptors: each connection needs two while it is replaced."""
+    """The number of connections, limited by that of descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * most + _SPARE_DESCRIPTORS
+    needed = most + _SPARE_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return most
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         soft = limit
-    affordable = max(4, min(most, (soft - min(_SPARE_DESCRIPTORS, soft // 2)) // 2))
+    affordable = max(4, min(most, soft - min(_SPARE_DESCRIPTORS, soft // 2)))
     if affordable < most:
         event(logging.WARNING, "the limit on open files allows fewer connections", limit=soft, connections=affordable)
     return affordable

@@ -1,9 +1,9 @@
 """The HTTP server of the exposition: it limits every resource, and a slow client never blocks it.
 
-Each connection is served by its own thread, which also does the TLS handshake. (The server of prometheus-client does
-the handshake in the thread that accepts connections, so that one silent client stops every scrape.) A deadline applies
-to a whole step and not to each byte, so that a client gains nothing by sending one byte per second. The server answers
-only GET and HEAD.
+One thread does everything that waits for clients, TLS handshakes among them, and never waits for a single one. (The
+server of prometheus-client does, in a handshake, so that one silent client stops every scrape.) A deadline applies to a
+whole step and not to each byte, so that a client gains nothing by sending one byte per second. The server answers only
+GET and HEAD.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof_exporters.connections import Connection, HeadTooLongError, Places
+from edgeprof_exporters.http_request import BadRequestError, Request, parse_head
 from edgeprof_exporters.logs import event
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
-#: Deadlines (s) for the TLS handshake, and for the client to read the answer to a bad request.
-HANDSHAKE_S, LINGER_S = 5.0, 0.5
-#: Most header lines of a request.
-MOST_HEADERS = 100
+#: Deadline for the client to read the answer to a bad request (s).
+LINGER_S = 0.5
+#: Most threads that answer requests, and the number of them that are kept for the next ones.
+_MOST_THREADS, _SPARE_THREADS = 256, 4
 #: Most connections that the kernel queues until they are accepted.
 _BACKLOG = 1024
 _LISTEN_REMEDIES = {
@@ -49,17 +51,6 @@ _REASONS = {
     503: "Service Unavailable",
     505: "HTTP Version Not Supported",
 }
-
-
-@dataclass
-class Request:
-    """A request without a body. Header names are in lower case; lists in several header lines are joined."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    keep: bool = True
 
 
 @dataclass
@@ -95,14 +86,6 @@ class Application(Protocol):
 
     def answer(self, request: Request) -> Response:
         """Answer a request; any exception becomes status 500."""
-
-
-class BadRequestError(Exception):
-    """A head that is not a valid request, with the status of the answer."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Address(NamedTuple):
@@ -183,7 +166,10 @@ def _address_family(host: str) -> socket.AddressFamily | None:
 
 
 class Server:
-    """Accepts connections in one thread, and serves each in a thread of its own.
+    """Accepts connections and reads requests in one thread, and answers each request in one of a few others.
+
+    A connection has a thread only while a complete request is answered. One that sends nothing, or only a part of a
+    request, costs a descriptor and a few kilobytes.
 
     Args:
         listeners: Listening sockets; the server closes them.
@@ -198,15 +184,21 @@ class Server:
         listeners: Sequence[socket.socket],
         application: Application,
         guard: Guard | None = None,
-        max_connections: int = 256,
+        max_connections: int = 1024,
     ) -> None:
         self._listeners = list(listeners)
         self._application = application
         self.guard = guard
-        self._places = Places(max_connections)
+        self._selector = selectors.DefaultSelector()
+        self._places = Places(self._selector, max_connections)
         self._stopping = threading.Event()
         self._wake = socket.socketpair()
-        self._thread = threading.Thread(target=self._accept, name="edgeprof web", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="edgeprof web", daemon=True)
+        #: The connections being answered, their requests for the answering threads, and those that were answered.
+        self._answering: set[Connection] = set()
+        self._requests: SimpleQueue[tuple[Connection, bytes | None] | None] = SimpleQueue()
+        self._answered: SimpleQueue[Connection] = SimpleQueue()
+        self._threads = 0
 
     @property
     def addresses(self) -> list[str]:
@@ -233,99 +225,162 @@ class Server:
         self._wake[1].send(b"x")
         if self.is_begun:
             self._thread.join(1.0)
+        else:
+            self._selector.close()
         for sock in self._listeners:
             sock.close()
-        self._places.drain(drain_s)
+        deadline = time.monotonic() + drain_s
+        while self._answered.qsize() < len(self._answering) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for connection in self._answering:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # its thread sees it, and closes the socket
+        for _ in range(self._threads):
+            self._requests.put(None)
         for sock in self._wake:
             sock.close()
 
-    # -- accepting ----------------------------------------------------------------------------------------------------
+    # -- one thread: accepting and reading ----------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for sock in self._listeners:
-                sock.setblocking(False)
-                selector.register(sock, selectors.EVENT_READ)
-            selector.register(self._wake[0], selectors.EVENT_READ)
-            while not self._stopping.is_set():
-                for key, _ in selector.select():
-                    if key.fileobj is not self._wake[0]:
-                        try:
-                            self._take(key.fileobj)  # type: ignore[arg-type]  # only sockets were registered
-                        except Exception:  # whatever goes wrong with one connection, others are accepted
-                            logging.getLogger("edgeprof.exporter").exception("a connection could not be accepted")
+    def _run(self) -> None:
+        for sock in (*self._listeners, *self._wake):
+            sock.setblocking(False)
+        for sock in (*self._listeners, self._wake[0]):
+            self._selector.register(sock, selectors.EVENT_READ)
+        while not self._stopping.is_set():
+            for key, _ in self._selector.select(self._places.timeout_s()):
+                self._handle(key)
+            self._places.close_overdue()
+        self._places.close_waiting()
+        self._selector.close()
 
-    def _take(self, listener: socket.socket) -> None:
+    def _handle(self, key: selectors.SelectorKey) -> None:
+        connection = key.data
+        try:
+            if connection is not None:
+                if connection.watched is not None:  # else it was closed after the selector returned
+                    self._advance(connection)
+            elif key.fileobj is self._wake[0]:
+                self._wake[0].recv(4096)
+                while not self._answered.empty():
+                    connection = self._answered.get()
+                    self._take_back(connection)
+            else:
+                connection = self._accept(key.fileobj)  # type: ignore[arg-type]  # only listening sockets are left
+                if connection is not None:
+                    self._advance(connection)
+        except Exception:  # whatever goes wrong with one connection, others are served
+            logging.getLogger("edgeprof.exporter").exception("a connection failed")
+            if connection is not None:
+                self._places.leave(connection)
+
+    def _accept(self, listener: socket.socket) -> Connection | None:
+        """Accept a connection; return None if there is none, or no place for it."""
         try:
             sock, address = listener.accept()
         except OSError as error:
             if error.errno not in _TRANSIENT:
                 event(logging.WARNING, "a connection could not be accepted", error=str(error))
-                self._places.make_room()  # out of descriptors or memory
-            return
+                if not self._places.make_room():  # out of descriptors or memory
+                    time.sleep(0.05)
+            return None
         connection = Connection(sock, str(address[0]))
-        if not self._places.admit(connection):
-            sock.close()
+        if self._places.admit(connection):
+            return connection
+        connection.close()
+        return None
+
+    def _advance(self, connection: Connection) -> None:
+        """Go on with a connection as far as its client has sent something."""
+        try:
+            head = self._read(connection)
+        except HeadTooLongError:
+            head = None
+        except (OSError, ValueError, EOFError) as error:
+            awaited = _AWAITED.get(type(error).__name__)
+            if awaited is None:  # the client has gone, or is not allowed
+                self._places.leave(connection)
+            else:
+                self._places.wait(connection, awaited)
             return
-        try:
-            threading.Thread(target=self._serve, args=(connection,), name="edgeprof web client", daemon=True).start()
-        except RuntimeError:
-            event(logging.WARNING, "a connection could not be served: no more threads")
+        self._hand_over(connection, head)
+
+    def _read(self, connection: Connection) -> bytes:
+        """Read a request's head, after the TLS handshake if TLS is configured.
+
+        Raises:
+            HeadTooLongError: the head is too long.
+            EOFError, OSError, ValueError: see ``Connection.read_head``; the handshake failed.
+        """
+        if connection.is_new:
+            connection.is_new = False
+            connection.sock.setblocking(False)
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            context = self.guard.context() if self.guard else None
+            if context is not None:
+                secured = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+                connection.sock = connection.handshake = secured
+        if connection.handshake is not None:
+            connection.handshake.do_handshake()
+            if self.guard is not None and not self.guard.admits(connection.handshake):
+                raise PermissionError
+            connection.handshake = None
+        return connection.read_head()
+
+    def _hand_over(self, connection: Connection, head: bytes | None) -> None:
+        """Let a thread answer a request; None is a head that is too long."""
+        self._places.take(connection)
+        if len(self._answering) >= _MOST_THREADS:
             self._places.leave(connection)
-            sock.close()
-            self._places.make_room()
+            return
+        if self._threads <= len(self._answering):
+            try:
+                threading.Thread(target=self._answer_requests, name="edgeprof web client", daemon=True).start()
+                self._threads += 1
+            except RuntimeError:
+                event(logging.WARNING, "a request has to wait: no more threads")
+                if not self._threads:
+                    self._places.leave(connection)
+                    return
+        self._answering.add(connection)
+        self._requests.put((connection, head))
 
-    # -- one connection -----------------------------------------------------------------------------------------------
-
-    def _serve(self, connection: Connection) -> None:
-        try:
-            with contextlib.suppress(OSError):
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._shake_hands(connection):
-                while not self._stopping.is_set() and self._once(connection):
-                    connection.rest()
-        except Exception:
-            logging.getLogger("edgeprof.exporter").exception("a connection failed")
-        finally:
-            with contextlib.suppress(OSError):
-                connection.sock.close()
+    def _take_back(self, connection: Connection) -> None:
+        self._answering.discard(connection)
+        if self._threads > max(len(self._answering), _SPARE_THREADS):
+            self._threads -= 1
+            self._requests.put(None)
+        if connection.keep:
+            connection.since, connection.has_asked = time.monotonic(), True
+            self._advance(connection)
+        else:
             self._places.leave(connection)
 
-    def _shake_hands(self, connection: Connection) -> bool:
-        """Do the TLS handshake if TLS is configured; return whether to go on."""
-        context = self.guard.context() if self.guard else None
-        if context is None or self.guard is None:
-            return True
-        raw = connection.sock
-        raw.settimeout(HANDSHAKE_S)
-        timer = threading.Timer(HANDSHAKE_S, connection.drop)  # the time-out above is for each read of the handshake
-        timer.daemon = True
-        timer.start()
-        try:
-            secured = context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
-            connection.sock = secured
-            secured.do_handshake()
-        except (OSError, ValueError):
-            return False
-        finally:
-            timer.cancel()
-        return self.guard.admits(secured)
+    # -- a few threads: answering -------------------------------------------------------------------------------------
 
-    def _once(self, connection: Connection) -> bool:
-        """Serve one request; return whether the connection stays open."""
+    def _answer_requests(self) -> None:
+        while (item := self._requests.get()) is not None:
+            connection, head = item
+            try:
+                connection.keep = self._answer_request(connection, head) and not self._stopping.is_set()
+            except Exception:
+                connection.keep = False
+                logging.getLogger("edgeprof.exporter").exception("a connection failed")
+            if not connection.keep:
+                connection.close()
+            self._answered.put(connection)
+            with contextlib.suppress(OSError):  # it is full and will be read, or the server has ended
+                self._wake[1].send(b"x")
+
+    def _answer_request(self, connection: Connection, head: bytes | None) -> bool:
+        """Answer one request; return whether the connection stays open."""
+        if head is None:
+            return self._refuse(connection, 431, "the request's head is too long")
         try:
-            head = connection.read_head()
-            if head is None:
-                return False
             request = parse_head(head)
-        except HeadTooLongError as error:
-            return self._refuse(connection, 431, str(error))
         except BadRequestError as error:
             return self._refuse(connection, error.status, str(error))
-        # begin() comes after the check of the password: until then the connection may be closed to make room.
-        response = self.guard.refuses(request) if self.guard else None
-        connection.begin()
-        response = response or self._answer(request)
+        response = (self.guard.refuses(request) if self.guard else None) or self._answer(request)
         keep = request.keep and not response.close and not self._stopping.is_set()
         response.close = not keep
         return self._send(connection, response, request) and keep
@@ -361,87 +416,13 @@ class Server:
         return connection.write(head + body)
 
 
-def parse_head(head: bytes) -> Request:
-    """Parse a request's head (RFC 9112) strictly: what two programs could understand differently is refused.
-
-    Raises:
-        BadRequestError: the head is not a valid request.
-    """
-    first, *lines = head.decode("latin-1").split("\r\n")
-    parts = first.split(" ")
-    if len(parts) != 3 or not parts[0].isalpha() or not parts[1].startswith("/") or not set(parts[1]) <= _TARGET:
-        raise BadRequestError(400, "not a request")
-    method, target, version = parts
-    if version not in {"HTTP/1.1", "HTTP/1.0"}:
-        raise BadRequestError(505, "only HTTP/1.0 and HTTP/1.1")
-    if len(lines) > MOST_HEADERS:
-        raise BadRequestError(431, "too many headers")
-    headers = _parse_headers(lines)
-    _check_framing(headers, version)
-    path, _, query = target.partition("?")
-    options = {option.strip() for option in headers.get("connection", "").lower().split(",")}
-    keep = "close" not in options and (version == "HTTP/1.1" or "keep-alive" in options)
-    return Request(method, path, query, headers, keep)
-
-
-def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, text = line.partition(":")
-        value = text.strip(" \t")
-        if not colon or not name or not set(name) <= _TOKEN or set(value) & _NEVER:
-            raise BadRequestError(400, "not a header")
-        name = name.lower()
-        if name in headers and name not in _LISTS:
-            raise BadRequestError(400, f"more than one {name}")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _check_framing(headers: Mapping[str, str], version: str) -> None:
-    """Refuse requests on whose host or end proxies may disagree.
-
-    Raises:
-        BadRequestError: the host is missing or not valid, the length is not clear, or there is a body.
-    """
-    if version == "HTTP/1.1" and "host" not in headers:
-        raise BadRequestError(400, "no host")
-    if not set(headers.get("host", "")) <= _HOST:
-        raise BadRequestError(400, "not a host")
-    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
-    if coding is not None and (length is not None or version == "HTTP/1.0" or coding.lower() != "chunked"):
-        raise BadRequestError(400, "a body of which the length is not clear")
-    if length is not None and not (length.isascii() and length.isdecimal()):
-        raise BadRequestError(400, "a body of which the length is not clear")
-    if coding is not None or (length or "").strip("0"):
-        raise BadRequestError(413, "a request has no body here")
-
-
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-#: The characters of a request's target (RFC 3986), and those that lenient clients do not escape in a query.
-_TARGET = frozenset(map(chr, range(0x21, 0x7F))) - frozenset('#"<>\\^`{|}')
-#: The characters of a host with its port.
-_HOST = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~!$&'()*+,;=:[]%")
-#: The control characters that the value of a header must not contain; a tab is allowed.
-_NEVER = frozenset(map(chr, range(0x20))) - {"\t"} | {"\x7f"}
-#: The headers that may occur in several lines, since their values are lists (RFC 9110, 5.3).
-_LISTS = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "accept-language",
-        "cache-control",
-        "connection",
-        "forwarded",
-        "pragma",
-        "te",
-        "trailer",
-        "upgrade",
-        "via",
-        "x-forwarded-for",
-    }
-)
 _TRANSIENT = {11, 103, 71}  # EAGAIN, ECONNABORTED, EPROTO
+#: What to wait for after these exceptions, by their names, since ssl is imported only for TLS.
+_AWAITED = {
+    "BlockingIOError": selectors.EVENT_READ,
+    "SSLWantReadError": selectors.EVENT_READ,
+    "SSLWantWriteError": selectors.EVENT_WRITE,
+}
 
 
 def _close_gently(sock: socket.socket) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeprof_exporters.exposition import Exposition
-    from edgeprof_exporters.server import Request
+    from edgeprof_exporters.http_request import Request
 
 #: Smallest body that is compressed (bytes); below it compressing costs more than it saves.
 _LEAST_COMPRESSED = 1400

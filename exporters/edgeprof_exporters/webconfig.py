@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgeprof_exporters.server import Request
+    from edgeprof_exporters.http_request import Request
 
 _TOP = ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit")
 _TLS = (

@@ -24,8 +24,8 @@ from edgeprof_exporters import control, messages, state, webconfig
 from edgeprof_exporters import results_reader as bench_reader
 from edgeprof_exporters.engine import Engine
 from edgeprof_exporters.exposition import families
+from edgeprof_exporters.http_request import BadRequestError, parse_head
 from edgeprof_exporters.inferences import Inferences
-from edgeprof_exporters.server import BadRequestError, parse_head
 from edgeprof_exporters.throttling import Throttling
 
 if TYPE_CHECKING:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import http.client
 import resource
+import selectors
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprof_exporters import connections as module
 from edgeprof_exporters.connections import Connection, Places
 from edgeprof_exporters.quotas import Budget, LatestFirst, affordable_connections
-from edgeprof_exporters.server import Request, Response, Server, listen
+from edgeprof_exporters.server import Response, Server, listen
 from tests.clocks import turn_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeprof_exporters.http_request import Request
 
 
 class Hello:
@@ -97,25 +103,45 @@ def test_a_thousand_kept_connections_cost_no_new_scrape(port: int) -> None:
         assert scrape(port, "127.0.0.3") == 200
 
 
-def pair(address: str = "192.0.2.1") -> tuple[Connection, socket.socket]:
-    ours, theirs = socket.socketpair()
-    return Connection(ours, address), theirs
+def test_only_requests_that_have_arrived_have_threads() -> None:
+    server = Server(listen(["127.0.0.1:0"]), Hello())
+    server.start()
+    port = int(server.addresses[0].rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(connect(port)).sendall(b"GET / HTTP/1.1\r\n")
+            sock = stack.enter_context(connect(port))
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+        assert sum(thread.name == "edgeprof web client" for thread in threading.enumerate()) < 8
+    server.stop()
+
+
+@contextlib.contextmanager
+def places(most: int) -> Iterator[Places]:
+    with selectors.DefaultSelector() as selector:
+        made = Places(selector, most)
+        yield made
+        made.close_waiting()
+
+
+def newcomer(address: str = "192.0.2.1", state: str = "late") -> Connection:
+    connection = Connection(socket.socket(), address)
+    connection.has_asked = state != "late"
+    return connection
 
 
 def test_one_address_never_has_all_places() -> None:
-    places = Places(16)
-    crowd = [pair("192.0.2.1") for _ in range(16)]
-    for connection, _ in crowd:
-        assert places.admit(connection)
-        connection.begin()
-        connection.rest()
-    assert sum(connection.is_dropped for connection, _ in crowd) == 2  # of an eighth that is others'
-    other, peer = pair("192.0.2.2")
-    assert places.admit(other)
-    assert not other.is_dropped
-    for connection, end in [*crowd, (other, peer)]:
-        connection.sock.close()
-        end.close()
+    with places(16) as ours:
+        crowd = [newcomer(state="idle") for _ in range(16)]
+        for connection in crowd:
+            assert ours.admit(connection)
+            ours.wait(connection)
+        assert sum(not connection.has_place for connection in crowd) == 2  # an eighth is for others
+        other = newcomer("192.0.2.2")
+        assert ours.admit(other)
+        ours.wait(other)
+        assert sum(connection.has_place for connection in crowd) == 14
 
 
 def test_addresses_of_one_ipv6_network_count_as_one() -> None:
@@ -125,39 +151,60 @@ def test_addresses_of_one_ipv6_network_count_as_one() -> None:
         ("::ffff:192.0.2.1", "192.0.2.1", True),
         ("fe80::1%eth0", "fe80::2%eth0", True),
     ):
-        a, b = pair(first), pair(second)
-        assert (a[0].network == b[0].network) is same
-        for connection, peer in (a, b):
-            connection.sock.close()
-            peer.close()
+        a, b = newcomer(first), newcomer(second)
+        assert (a.network == b.network) is same
+        a.close()
+        b.close()
 
 
-states = st.lists(
-    st.tuples(st.sampled_from(["late", "resting", "answering"]), st.integers(0, 3)), min_size=1, max_size=30
-)
+states = st.lists(st.tuples(st.sampled_from(["late", "idle", "answering"]), st.integers(0, 3)), min_size=1, max_size=30)
 
 
+@settings(max_examples=50, deadline=None)
 @given(states)
-def test_whoever_is_answered_keeps_its_place_and_the_late_go_before_the_resting(drawn) -> None:
-    everyone = []
-    for number, (state, network) in enumerate(drawn):
-        connection = Connection(socket.socket.__new__(socket.socket), f"192.0.2.{network}")
-        connection.since = float(number)
-        if state != "late":
-            connection.begin()
-        if state == "resting":
-            connection.rest()
-            connection.since = float(number)
-        everyone.append(connection)
-    victim = module._choose_victim(everyone)
-    names = [state for state, _ in drawn]
-    if victim is None:
-        assert set(names) == {"answering"}
-        return
-    state = names[everyone.index(victim)]
-    assert state == ("late" if "late" in names else "resting")
-    same = [c for c, s in zip(everyone, names, strict=True) if s == state and c.network == victim.network]
-    assert victim is same[0]  # the oldest of its address
+def test_whoever_is_answered_keeps_its_place_and_the_late_go_before_the_idle(drawn) -> None:
+    with places(100) as ours:
+        everyone = [newcomer(f"192.0.2.{network}", state) for state, network in drawn]
+        for connection, (state, _) in zip(everyone, drawn, strict=True):
+            assert ours.admit(connection)
+            if state != "answering":
+                ours.wait(connection)
+        left = list(zip(everyone, [state for state, _ in drawn], strict=True))
+        while ours.make_room():
+            (gone,) = (pair for pair in left if not pair[0].has_place)
+            late = [c.network for c, state in left if state == "late"]
+            assert gone[1] == ("late" if late else "idle")
+            same = [c for c, state in left if state == gone[1] and (not late or c.network == gone[0].network)]
+            assert gone[0] is same[0]  # the oldest
+            assert not late or late.count(gone[0].network) == max(map(late.count, late))
+            left.remove(gone)
+        assert {state for _, state in left} <= {"answering"}
+        for connection, _ in left:
+            ours.leave(connection)
+        ours.leave(everyone[0])  # it has none
+        assert not ours._counts
+
+
+def test_bytes_that_drip_make_no_connection_younger_and_its_deadline_ends_it() -> None:
+    with places(8) as ours:
+        dripper, peer = socket.socketpair()
+        dripper.setblocking(False)
+        connection, other = Connection(dripper, "192.0.2.1"), newcomer()
+        for one in (connection, other):
+            assert ours.admit(one)
+            ours.wait(one)
+        for byte in b"GET":
+            peer.send(bytes([byte]))
+            with pytest.raises(BlockingIOError):
+                connection.read_head()
+            ours.wait(connection)
+        assert ours.make_room()
+        assert connection.has_place  # its head began after the other had connected
+        connection.since -= 10
+        ours._next_search = 0.0
+        ours.close_overdue()
+        assert not connection.has_place
+        peer.close()
 
 
 def test_in_a_flood_the_newcomer_is_next_and_the_oldest_of_too_many_is_sent_away() -> None:
@@ -200,7 +247,7 @@ def test_where_descriptors_run_out_resting_connections_go_and_it_is_said(board, 
 
 
 def test_connections_are_as_many_as_descriptors_allow(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    for soft, hard, most in ((64, 64, 16), (1024, 4096, 256), (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 256)):
+    for soft, hard, most in ((64, 64, 32), (1024, 4096, 256), (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 256)):
         limits = [(soft, hard)]
         monkeypatch.setattr(resource, "getrlimit", lambda _, now=limits: now[-1])
         monkeypatch.setattr(resource, "setrlimit", lambda _, new, now=limits: now.append(new))

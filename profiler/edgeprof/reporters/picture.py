@@ -68,7 +68,7 @@ def write(drawing: str, path: Path) -> None:
         UnavailableError: the file is a PNG, and resvg is not installed.
     """
     if path.suffix not in SUFFIXES:
-        raise InputError(f"-o {path} is neither .svg nor .png", remedy=f"-o {path.with_suffix('.svg')}")
+        raise InputError(f"{path} is neither .svg nor .png", remedy=f"Name it {path.with_suffix('.svg')}.")
     files.check_writable(path)
     text = standalone(drawing)
     if path.suffix == ".svg":

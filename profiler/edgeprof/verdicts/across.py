@@ -5,6 +5,7 @@ The functions are pure; they build on ``compare`` (ratios and verdicts of two va
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from edgeprof.verdicts.between_runs import BetweenRuns, between_runs
 from edgeprof.verdicts.compare import ContextDifference, compare, contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from edgeprof.results.schema import Comparison, Protocol, Result, SensorUse, Variant
 
@@ -59,10 +60,11 @@ class Across:
 def across(baseline: Result, branch: Result, *, force: bool = False, repeats: Iterable[Result] = ()) -> Across:
     """Compare each variant of ``branch`` with its counterpart in ``baseline``.
 
-    Counterparts have the same model and variant name, or else the same variant name, if it is unique on both sides. Two
-    results with one variant each are always paired. If the contexts forbid a comparison, every verdict is
-    ``not_comparable`` and there are no ratios, since nobody could quote them; with ``force`` there are ratios, and the
-    differences are still listed.
+    Counterparts have the same model and variant name, or else the same variant name, if it is unique on both sides. An
+    unchanged model that is named like its file is also the counterpart of the baseline, if it is the only one of its
+    model. No variant is the counterpart of two. Two results with one variant each are always paired. If the contexts
+    forbid a comparison, every verdict is ``not_comparable`` and there are no ratios, since nobody could quote them;
+    with ``force`` there are ratios, and the differences are still listed.
 
     Two results are two runs, so every interval includes the uncertainty between runs (``between_runs``). It is measured
     if ``repeats`` (other results, of any kind) contain enough runs of the same variants, and assumed otherwise.
@@ -106,23 +108,35 @@ def _compare_pair(variant: Variant, baseline: Variant, forbidden: str, between: 
 def _pair_variants(baseline: list[Variant], branch: list[Variant]) -> list[tuple[Variant, Variant]]:
     if len(baseline) == len(branch) == 1:
         return [(branch[0], baseline[0])]
-    exact = {_known_as(v): v for v in baseline}
-    partners = []
-    for variant in branch:
-        partner = exact.get(_known_as(variant))
-        if partner is None:
-            namesakes = [v for v in baseline if v.name == variant.name]
-            alone = sum(v.name == variant.name for v in branch) == 1
-            partner = namesakes[0] if len(namesakes) == 1 and alone else None
-        if partner is not None:
-            partners.append((variant, partner))
-    return partners
+    partners: dict[int, Variant] = {}
+    for key in (_model_and_name, _model_and_role, _name):
+        counterparts, candidates = _by_unique_key(baseline, key), _by_unique_key(branch, key)
+        taken = {id(partner) for partner in partners.values()}
+        for name, variant in candidates.items():
+            partner = counterparts.get(name)
+            if partner is not None and id(variant) not in partners and id(partner) not in taken:
+                partners[id(variant)] = partner
+    return [(variant, partners[id(variant)]) for variant in branch if id(variant) in partners]
 
 
-def _known_as(variant: Variant) -> tuple[str, str]:
-    """Model and name of a variant; an unchanged model that is named like its file counts as the baseline."""
+def _by_unique_key(variants: list[Variant], key: Callable[[Variant], Hashable]) -> dict[Hashable, Variant]:
+    """The variants by their key, without those whose key another one has too: these could be confused."""
+    counts = Counter(map(key, variants))
+    return {key(variant): variant for variant in variants if counts[key(variant)] == 1}
+
+
+def _model_and_name(variant: Variant) -> tuple[str, str]:
+    return schema.model_name(variant.model), variant.name
+
+
+def _model_and_role(variant: Variant) -> tuple[str, str]:
+    """Model and name; an unchanged model that is named like its file has the role of the baseline."""
     untouched = not variant.recipe and variant.name == Path(variant.model.path).name
     return schema.model_name(variant.model), "baseline" if untouched else variant.name
+
+
+def _name(variant: Variant) -> str:
+    return variant.name
 
 
 def _protocol_differences(a: Protocol, b: Protocol) -> list[ContextDifference]:

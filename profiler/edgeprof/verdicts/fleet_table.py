@@ -131,7 +131,10 @@ def _energy_origin(energy: Energy) -> Origin:
 def _work_done(result: Result) -> tuple[object, ...]:
     """Everything that must agree for the joules per inference of two results to be of the same work."""
     first, protocol = result.variants[0], result.protocol
-    return first.model.sha256 or model_name(first.model), protocol.scenario, protocol.batch, protocol.rate_hz
+    # The callables of one program have its hash.
+    attribute = first.model.path.rpartition(":")[2] if first.model.format == "python" else None
+    model = first.model.sha256 or model_name(first.model)
+    return model, attribute, protocol.scenario, protocol.batch, protocol.rate_hz
 
 
 def _result_identity(device: str, result: Result) -> tuple[object, ...]:

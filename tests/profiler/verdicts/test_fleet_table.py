@@ -52,6 +52,15 @@ def test_devices_whose_joules_cover_the_same_are_ordered_by_them() -> None:
     assert "ordered by joules of" in text([group])
 
 
+def test_callables_of_one_program_are_different_models_though_its_hash_is_one() -> None:
+    results = [result(0.03), result(0.01)]
+    for made, attribute in zip(results, ("small", "large"), strict=True):
+        made.variants[0].model.format, made.variants[0].model.path = "python", f"detect.py:{attribute}"
+    (group,) = fleet_table(list(zip("ab", results, strict=True)))
+    assert not group.is_ordered
+    assert devices(group) == ["a", "b"]
+
+
 def test_devices_whose_joules_cover_different_things_stand_apart_with_the_reason_and_the_way_out() -> None:
     groups = fleet_table([("a", result(0.03, covers="board")), ("b", result(0.01))])
     assert [devices(group) for group in groups] == [["a"], ["b"]]

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from edgeprof_exporters.server import Request, Response, Server, listen, parse_head
+from edgeprof_exporters.http_request import Request, parse_head
+from edgeprof_exporters.server import Response, Server, listen
 
 
 class Hello:
