@@ -146,13 +146,15 @@ def stage_rows(name: str, variants: dict[str, Variant]) -> Iterator[str]:
 
 
 def read_agreement(folder: Path) -> dict[str, str]:
-    """Return for each pipeline what ``variants.py`` found in its judgement; empty if it has not run."""
+    """Return for each pipeline what ``variants.py`` found in all frames; empty if it has not run."""
     try:
         rows = json.loads((folder / "variants.json").read_text("utf-8"))
     except FileNotFoundError:
         return {}
     words = {"baseline": "agrees", "labels": "verifies"}
-    return {row["pipeline"]: f"{words[row['reference']]} {row['value']:.2f}" for row in rows}
+    return {
+        row["pipeline"]: f"{words[row['reference']]} {row['value']:.2f}" for row in rows if row.get("source") is None
+    }
 
 
 def main() -> None:

@@ -180,7 +180,7 @@ def export_onnx(network: nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     program = torch.onnx.export(network, network.example_inputs, input_names=["images"], dynamo=True, verbose=False)
     program.save(path, external_data=False)
-    print(path, f"{sum(weights.numel() for weights in network.parameters()) / 1e6:.1f} million parameters, random")
+    print(path, f"{sum(weights.numel() for weights in network.parameters()) / 1e6:.1f} million parameters")
 
 
 if __name__ == "__main__":

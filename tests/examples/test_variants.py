@@ -158,6 +158,9 @@ def test_a_variant_is_made_and_judged(applications, shared_data, tmp_path, monke
     assert all(0.0 <= row["value"] <= 1.0 for row in rows[3:])
     assert [row["samples"].split(" frames")[0] for row in rows] == ["4", "2", "2"] * 2
     assert "agreement with the baseline's boxes" in (tmp_path / "build/variants.md").read_text()
+    assert applications.table.read_agreement(tmp_path / "build") == {
+        row["pipeline"]: f"agrees {row['value']:.2f}" for row in rows if row["source"] is None
+    }
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

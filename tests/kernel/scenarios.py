@@ -264,11 +264,15 @@ def bench(
     }
 
 
-def proof(board: str, shares: dict[str, float], idle_w: float, load_w: float) -> dict[str, Any]:
-    """``doctor --prove`` with a load that moves the rails: each draws its share of what the load makes of the power."""
+def proof(board: str, shares: dict[str, float], idle_w: float, load_w: float, rate_hz: float = 100.0) -> dict[str, Any]:
+    """``doctor --prove`` with a load that moves the rails: each draws its share of what the load makes of the power.
+
+    At half of its rate: reading is most of what the guest computes.
+    """
     from edgeprof.calibration import prove as proving
     from edgeprof.sensing.proofs import Proofs
 
+    proving._RATE_HZ = rate_hz
     _settings(board)
     player = Player(board)
     load = SwitchedLoad()

@@ -242,9 +242,12 @@ def test_a_whole_bench_gives_the_true_joules_per_inference() -> None:
 SHORT = ["--windows", "2", "--window", "0.5", "--warmup", "0.1", "--idle", "0.2", "--sensor", "ina3221"]
 
 
-@pytest.mark.parametrize("board", [name for name, (rails, _) in TOTALS.items() if rails])
-def test_a_short_bench_on_every_board_quotes_its_total(board: str) -> None:
-    """Each rail of the total at a power of its own, those inside others too: the joules are the total's alone."""
+@pytest.mark.parametrize("board", ["jetson-nano", "jetson-agx-orin", "jetson-thor"])
+def test_a_short_bench_quotes_the_boards_total(board: str) -> None:
+    """Each rail of the total at a power of its own, those inside others too: the joules are the total's alone.
+
+    One rail, a sum over two chips and an INA238; what the total of every other board is, its survey says.
+    """
     rails, covers = TOTALS[board]
     watts = {
         rail.label: round((10.0 if rail.label in rails else 1.0) + 0.5 * number, 1)  # a whole draws more than its parts

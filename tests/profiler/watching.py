@@ -33,6 +33,9 @@ class Watcher:
         if self._at is not None:
             self._at(text)
 
+    def extend(self, text, seconds):
+        self.notes.append(text)
+
     def note(self, text):
         self.notes.append(text)
 

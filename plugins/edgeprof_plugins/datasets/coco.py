@@ -14,7 +14,7 @@ from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import Boxes, detection
 from edgeprof.evaluation.preprocess import from_options
 from edgeprof.evaluation.samples import COMMON, Samples, split_options
-from edgeprof_plugins.datasets.images import is_file, read_image
+from edgeprof_plugins.datasets.images import image_kind, image_reader, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,16 +66,17 @@ def open_coco(spec: str, options: Mapping[str, str]) -> Dataset:
         crowd = np.array([bool(annotation.get("iscrowd")) for annotation in mine], np.bool_)
         labels.append(Boxes(boxes[visible], classes[visible], crowd[visible], seen))
 
+    files = [folder / image["file_name"] for image in images]
+    pixels_of = image_reader(path.name, files, colour=True)  # some COCO images are grey
+
     def read(position: int) -> npt.NDArray[Any]:
-        image = images[position]
-        file = folder / image["file_name"]
-        pixels = read_image(file, colour=True)  # some COCO images are grey
+        image, file, pixels = images[position], files[position], pixels_of(position)
         height, width = image["size"]
         if pixels.shape[:2] != (height, width):
             raise InputError(f"{file} is {pixels.shape[1]} x {pixels.shape[0]}, but {path} says {width} x {height}")
         return pixels
 
-    return Samples(path.name, detection(labels), read, rest)
+    return Samples(path.name, detection(labels), read, rest, kind=image_kind(files, rest))
 
 
 def _annotation_file(path: Path, split: str | None) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from edgeprof import hookimpl, whole_files
 from edgeprof.errors import InputError
 from edgeprof.evaluation.samples import Samples, split_options
-from edgeprof_plugins.datasets.images import is_file, read_image
+from edgeprof_plugins.datasets.images import image_reader, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,9 +64,11 @@ def open_gtsrb(spec: str, options: Mapping[str, str]) -> Dataset:
     if missing:
         raise InputError(f"{chosen[0]} names {len(missing)} images that do not exist, as {missing[0]}")
 
+    pixels_of = image_reader(root.name, [file for file, _, _ in rows], colour=True)
+
     def read(number: int) -> npt.NDArray[Any]:
         file, _, (left, top, right, bottom) = rows[number]
-        pixels = read_image(file, colour=True)
+        pixels = pixels_of(number)
         if roi == "full":
             return pixels
         if not (0 <= left < right <= pixels.shape[1] and 0 <= top < bottom <= pixels.shape[0]):

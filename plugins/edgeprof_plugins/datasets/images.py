@@ -7,6 +7,8 @@ import csv
 import functools
 import io
 import os
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from edgeprof.evaluation.samples import Samples, split_options
 from edgeprof.worker.arrays import LIMIT_BYTES, LIMIT_RATIO, map_array, read_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -35,6 +37,10 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", 
 TABLE = "labels.csv"
 #: Pillow mode of grey images → their values.
 _RANGES = {"L": "8 bits", "I;16": "16 bits", "I": "32 bits", "F": "floats"}
+#: Colours of 16 bits per channel, for which Pillow has no mode.
+_DEEP = "RGB;16"
+#: A raw mode of Pillow that takes one byte of each 16-bit value → the one that takes the other byte.
+_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def open_folders(spec: str, options: Mapping[str, str]) -> Dataset:
@@ -170,22 +176,39 @@ def _is_number(row: Sequence[str], column: int) -> bool:
 
 
 def image_samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], options: Mapping[str, str]) -> Samples:
-    """Create a dataset of image files, each as ``read_image`` returns it.
+    """Create a dataset of image files, each as ``image_reader`` reads it."""
+    return Samples(name, labels, image_reader(name, files), options, kind=image_kind(files, options))
+
+
+def image_kind(files: Sequence[Path], options: Mapping[str, str]) -> Callable[[int], Hashable]:
+    """Return a function from the number of a file to its mode, and to its size if no option resizes the images."""
+    sized = any(key in options for key in ("resize", "resize_short", "letterbox"))
+
+    def kind(number: int) -> Hashable:
+        mode, size = _looked_at(files[number])
+        return mode if sized else (mode, size)
+
+    return kind
+
+
+def image_reader(name: str, files: Sequence[Path], *, colour: bool = False) -> Callable[[int], npt.NDArray[Any]]:
+    """Return a function from the number of a file to its pixels, as ``read_image`` returns them.
 
     Grey images among coloured ones get three equal channels, as in the conversions of Pillow, torchvision and Keras.
-    Where all images are grey, their shape stays (height, width).
+    Where all images are grey, their shape stays (height, width) unless ``colour`` is set.
 
     Raises:
         InputError: on reading a sample, if grey images have values of different ranges, such as 8 and 16 bits.
     """
 
     @functools.cache
-    def coloured() -> bool:
+    def colours() -> str | None:
         first: dict[str, Path] = {}
+        mode = ""
         for file in files:
             mode = _looked_at(file)[0]
-            if mode == "RGB":
-                return True
+            if mode in {"RGB", _DEEP}:
+                return mode
             if mode in _RANGES:
                 first.setdefault(_RANGES[mode], file)
         if len(first) > 1:
@@ -193,22 +216,13 @@ def image_samples(name: str, files: Sequence[Path], labels: npt.NDArray[Any], op
             raise InputError(
                 f"the grey images of {name} have different ranges: {listed}", remedy="Convert them to one form."
             )
-        return False
+        return (_DEEP if mode == "I;16" else "RGB") if colour else None
 
-    def read(number: int) -> npt.NDArray[Any]:
-        return read_image(files[number], colour=coloured())
-
-    sized = any(key in options for key in ("resize", "resize_short", "letterbox"))
-
-    def kind(number: int) -> Hashable:
-        mode, size = _looked_at(files[number])
-        return mode if sized else (mode, size)
-
-    return Samples(name, labels, read, options, kind=kind)
+    return lambda number: read_image(files[number], colours())
 
 
 def _looked_at(path: Path) -> tuple[str, tuple[int, ...]]:
-    """Return the mode (L, I;16, I, F or RGB) and size from a file's header; for an .npy file, its dtype and shape."""
+    """Return the mode (as ``_pillow_mode``) and size from a file's header; for an .npy file, its dtype and shape."""
     with _reading(path):
         if path.suffix == ".npy":
             array = map_array(os.fspath(path))
@@ -244,25 +258,74 @@ def _require_bounds(path: Path, image: Any) -> None:
 
 
 def _pillow_mode(image: Any) -> str:
-    """Return the Pillow mode in which an image is read."""
+    """Return the Pillow mode in which an image is read, or RGB;16 for 16 bits per colour."""
     mode = str(image.mode)
-    if mode in {"1", "L", "LA", "La"}:
-        return "L"
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):  # older versions of Pillow widen 16-bit PNGs
         return "I;16"
-    return mode if mode in {"I", "F"} else "RGB"
+    if mode in {"I", "F"}:
+        return mode
+    if _is_deep(image):
+        return _DEEP
+    return "L" if mode in {"1", "L", "LA", "La"} else "RGB"
 
 
-def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
+def _raw_arguments(image: Any) -> tuple[Any, ...]:
+    """Return the arguments of an image's decoder in Pillow, the raw mode first; empty if it has none."""
+    arguments = image.tile[0][3] if image.tile else ()
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether the values of a file with several channels have more than the 8 bits to which Pillow cuts them."""
+    if image.format == "TIFF":
+        return bool(max(image.tag_v2.get(258, (8,))) > 8)  # BitsPerSample
+    arguments = _raw_arguments(image)
+    if image.format == "PPM":
+        return isinstance(arguments[-1], int) and arguments[-1] > 255  # the largest value
+    return image.format == "PNG" and ";16" in str(arguments[0])
+
+
+def _read_deep(path: Path, image: Any) -> npt.NDArray[Any]:
+    """Read all bits of an image with 16 bits per colour.
+
+    Pillow decodes one byte of each value, the first or the second according to the raw mode; both are read in turn.
+
+    Raises:
+        InputError: Pillow has no raw mode for the other byte, as with grey and alpha.
+    """
+    codec, extents, offset, _ = image.tile[0]
+    raw, *rest = _raw_arguments(image)
+    largest = 0xFFFF
+    if codec == "ppm":
+        largest, codec, raw, rest = rest[0], "raw", "RGB;16B", [0, 1]
+    deep = re.fullmatch(r"(RGB[AX]?;16)([BLN])", str(raw))
+    if deep is None or len(image.tile) > 1:
+        raise InputError(
+            f"{path} has 16 bits per channel in a form of which Pillow reads only 8 ({image.format}, {raw})",
+            remedy="Save it as a 16-bit PNG in RGB, or as grey without alpha, or with 8 bits.",
+        )
+    planes = []
+    for last in (deep[2], _OTHER_BYTE[deep[2]]):
+        with pillow().open(path) as opened:
+            tile = (codec, extents, offset, (deep[1] + last, *rest) if rest else deep[1] + last)
+            # The type of the tile is a plain tuple before Pillow 11.
+            opened.tile = [type(opened.tile[0])(*tile) if hasattr(opened.tile[0], "_fields") else tile]
+            opened.load()  # np.asarray would hide its errors
+            planes.append(np.asarray(opened)[..., :3].astype(np.uint16))
+    pixels = planes[0] << 8 | planes[1]
+    return pixels if largest == 0xFFFF else np.rint(pixels * (0xFFFF / largest)).astype(np.uint16)
+
+
+def read_image(path: Path, colours: str | None = None) -> npt.NDArray[Any]:
     """Read an image with the bit depth of its file, or an .npy file unchanged.
 
     Args:
         path: The file.
-        colour: Whether a grey image gets three equal channels.
+        colours: The mode of the coloured images beside it, RGB or RGB;16, if a grey image gets three equal channels.
 
     Returns:
-        A uint8 array ``(height, width, 3)``; for a grey image ``(height, width)``, as uint8, or as uint16, int32 or
-        float32 where the file has more bits.
+        A uint8 or uint16 array ``(height, width, 3)``; for a grey image ``(height, width)``, as uint8, or as uint16,
+        int32 or float32 where the file has more bits.
 
     Raises:
         InputError: the file cannot be read.
@@ -275,15 +338,17 @@ def read_image(path: Path, *, colour: bool = False) -> npt.NDArray[Any]:
         with pillow().open(path) as image:
             _require_bounds(path, image)
             mode = _pillow_mode(image)
-            if mode in {"L", "RGB"}:
+            if mode == _DEEP:
+                pixels = _read_deep(path, image)
+            elif mode in {"L", "RGB"}:
                 pixels = np.asarray(image.convert(mode))
             else:
                 pixels = np.asarray(image).astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
-    if not colour or pixels.ndim == 3:
+    if colours is None or pixels.ndim == 3:
         return pixels
-    if pixels.dtype == np.uint16:
+    if pixels.dtype == np.uint16 and colours != _DEEP:
         pixels = (pixels >> 8).astype(np.uint8)  # the coloured images of the dataset have 8 bits
-    if pixels.dtype != np.uint8:
+    if pixels.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
         raise InputError(
             f"{path} has {pixels.dtype} values, and the images beside it are coloured",
             remedy="Prepare the images in one form.",

@@ -208,45 +208,70 @@ def _video(path: str, most: int) -> Clip:
     return Clip(os.path.basename(path), list(range(count)), None, lambda: VideoDecoder(path, count), rate_hz)
 
 
+class _Recorder:
+    """Records what a camera or a stream sends, in a thread: one that stalls blocks inside its driver, even when opened.
+
+    Args:
+        source: The camera or the stream.
+        most: The largest number of frames.
+    """
+
+    def __init__(self, source: str, most: int) -> None:
+        self._cv2 = _opencv("a camera or a stream")
+        self._source, self._most = source, most
+        self.frames: List[Any] = []
+        self.times: List[float] = []
+        self.is_open = False
+        self.has_stalled = False
+        self.finished = threading.Event()
+        self.is_abandoned = False
+        threading.Thread(target=self._record, name="edgeprof-camera", daemon=True).start()
+
+    def _record(self) -> None:
+        try:
+            capture = self._cv2.VideoCapture(int(self._source) if self._source.isdigit() else self._source)
+            self.is_open = capture.isOpened()
+            while self.is_open and len(self.frames) < self._most and not self.is_abandoned:
+                began = time.monotonic()
+                read, image = capture.read()
+                now = time.monotonic()
+                if not read:
+                    # OpenCV waits itself, for about as long; the end of a stream is known at once.
+                    self.has_stalled = now - began > STALL_S / 2
+                    break
+                self.frames.append(image)
+                self.times.append(now)
+                if sum(frame.nbytes for frame in self.frames) > MOST_BYTES:
+                    break
+            capture.release()
+        finally:
+            self.finished.set()
+
+    def wait(self) -> None:
+        """Wait until all frames are recorded, the source has ended, or no frame has come for STALL_S."""
+        while not self.finished.wait(STALL_S):
+            before = len(self.frames)
+            if not self.finished.wait(STALL_S) and len(self.frames) == before:
+                self.is_abandoned = self.has_stalled = True
+                return
+
+
 def _live(source: str, most: int) -> Clip:
     """Record the frames that a camera or a stream sends now."""
-    cv2 = _opencv("a camera or a stream")
-    capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
-    if not capture.isOpened():
-        capture.release()
-        raise LoadError("{} cannot be opened".format(source), "Look whether another program holds it, or its address.")
-    frames: List[Any] = []
-    times: List[float] = []
-    ended = threading.Event()
-
-    def record() -> None:
-        for _ in range(most):
-            read, image = capture.read()
-            if not read or ended.is_set():
-                break
-            frames.append(image)
-            times.append(time.monotonic())
-            if sum(frame.nbytes for frame in frames) > MOST_BYTES:
-                break
-        finished.set()
-
-    finished = threading.Event()
-    thread = threading.Thread(target=record, daemon=True)  # a camera that stalls blocks inside the driver
-    thread.start()
-    while not finished.wait(STALL_S):
-        before = len(frames)
-        if finished.wait(STALL_S) or len(frames) > before:
-            continue
-        ended.set()
+    recorder = _Recorder(source, most)
+    recorder.wait()
+    frames = recorder.frames
+    if recorder.has_stalled:
         raise LoadError(
-            "{} stalled after {} frames: none came for {:g} s".format(source, before, STALL_S),
+            "{} stalled after {} frames: none came for {:g} s".format(source, len(frames), STALL_S),
             "Look at its cable and its other readers.",
         )
-    capture.release()
+    if not recorder.is_open:
+        raise LoadError("{} cannot be opened".format(source), "Look whether another program holds it, or its address.")
     if not frames:
         raise LoadError("{} gave no frame".format(source), "Look at it with another program first.")
     note = None if len(frames) == most else "{} ended after {} frames".format(source, len(frames))
-    return Clip(source, frames, note, rate_hz=_rate_of(times))
+    return Clip(source, frames, note, rate_hz=_rate_of(recorder.times))
 
 
 def _rate_of(times: List[float]) -> Optional[float]:

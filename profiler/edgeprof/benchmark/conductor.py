@@ -291,7 +291,7 @@ class _Run:
         """Announce the additional time of several workloads; their number is known only when a model is loaded."""
         if members > variants:
             seconds = (members - variants) * self.plan.windows * (self.plan.window_s + self.plan.pause_s)
-            self.progress.note(f"{members} workloads to measure: about {duration(seconds)} longer")
+            self.progress.extend(f"{members} workloads to measure: about {duration(seconds)} longer", seconds)
 
     def _load(
         self, stack: contextlib.ExitStack, candidate: Candidate, record: VariantRecord, names: Sequence[str] = ()

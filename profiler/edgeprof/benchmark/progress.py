@@ -21,6 +21,9 @@ class Progress(Protocol):
     def stage(self, text: str, seconds: float) -> None:
         """A step begins that takes about ``seconds``."""
 
+    def extend(self, text: str, seconds: float) -> None:
+        """Show why the run takes ``seconds`` longer than it was expected to take at its beginning."""
+
     def note(self, text: str) -> None:
         """Show a sentence on a separate line."""
 

@@ -59,6 +59,11 @@ class Bar:
         if not self.quiet and not self.is_terminal:
             self._say(f"{text} · {duration(max(0.0, self._total_s - self._done_s))} left\n")
 
+    def extend(self, text: str, seconds: float) -> None:
+        with self._lock:
+            self._total_s += seconds
+        self.note(text)
+
     def note(self, text: str) -> None:
         with self._lock:
             self._clear()

@@ -137,13 +137,17 @@ def _quantise_more(e: Evidence, floats: Sequence[Layer], chain: str | None) -> s
 
 
 def _unknown_share(graph: Graph) -> Finding:
-    uncounted = [f"{layer.name} ({layer.op})" for layer in graph.unsized[:3]]
-    why = f", as it is not known how much {', '.join(uncounted)} multiply" if uncounted else ""
     return Finding(
         "int8-share", "unknown", None, "ratio", None,
-        f"which part of the arithmetic runs in integers cannot be told{why}",
+        f"which part of the arithmetic runs in integers cannot be told{_uncounted(graph)}",
         "Give the sizes of open inputs with --input, --input-data or --dataset." if graph.note else None, 2.0,
     )  # fmt: skip
+
+
+def _uncounted(graph: Graph) -> str:
+    """Return the end of a sentence that names layers whose arithmetic is not known; "" if there are none."""
+    named = [f"{layer.name} ({layer.op})" for layer in graph.unsized[:3]]
+    return f", as it is not known how much {', '.join(named)} multiply" if named else ""
 
 
 def _means_int8(e: Evidence) -> bool:
@@ -291,6 +295,13 @@ def _check_shape(e: Evidence) -> Iterator[Finding]:
             with_chain("Prune to multiples.", chain) if chain
             else f"Choose multiples of {step} where the network is defined.", 1.0, chain=chain,
         )  # fmt: skip
+    if graph.unsized:
+        if not graph.note:  # which says it of a model with open sizes
+            yield Finding(
+                "launch-bound", "unknown", None, "", None,
+                f"whether its nodes are too small to be started efficiently cannot be told{_uncounted(graph)}",
+            )  # fmt: skip
+        return
     small = graph.macs / graph.nodes
     took = None if e.latency_s is None else e.latency_s / graph.nodes
     if graph.macs and took is not None and took < _SHORT_NODE:

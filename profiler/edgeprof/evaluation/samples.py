@@ -13,7 +13,7 @@ from edgeprof.evaluation.labels import are_absent
 from edgeprof.evaluation.preprocess import KEYS, digest, from_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -111,16 +111,29 @@ class Samples(Dataset):
                     f" {', '.join(map(str, sorted(shapes)))}",
                     remedy="Make them one size: --preprocess resize=HxW",
                 )
+            self._require_one_type(samples)
             yield {"": self.preprocess.batch(np.stack(samples), self.name)}
+
+    def _require_one_type(self, samples: Sequence[npt.NDArray[Any]]) -> None:
+        """Reject samples of different types, such as images of 8 and 16 bits, whose values have different ranges."""
+        types = {sample.dtype.newbyteorder("=") for sample in samples if sample.dtype.kind in "biuf"}
+        if len(types) > 1:
+            raise InputError(
+                f"samples of {self.name} have different types: {', '.join(sorted(map(str, types)))}",
+                remedy="Convert them to one type, so that their values have one range.",
+            )
 
     def representatives(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         seen = set()
+        first = None
         for number in range(len(self)):
             kind = None if self._kind is None else self._kind(self.first + number)
             if kind in seen:
                 continue
             seen.add(kind)
             sample = self.preprocess.sample(self._read(number), f"sample {number} of {self.name}")
+            first = sample if first is None else first
+            self._require_one_type((first, sample))
             yield {"": self.preprocess.batch(sample[None], self.name)}
             if self._kind is None:
                 return

@@ -33,6 +33,11 @@ class OneLine:
         """Show the current step and the time left."""
         self._draw(f"{text} · {duration(max(0.0, self._end_s - time.monotonic()))} left")
 
+    def extend(self, text: str, seconds: float) -> None:
+        """Show why the run takes longer, and allow for it in the time left."""
+        self._end_s += seconds
+        self.note(text)
+
     def note(self, text: str) -> None:
         """Show a sentence that is not overwritten."""
         self._draw("")

@@ -321,7 +321,7 @@ def _hint(title: str) -> str:
 
 def _workloads(rows: Sequence[Row]) -> str:
     """Write a second table with each workload of each variant; empty if no variant has several."""
-    names, columns = view.workload_table([row.variant for row in rows])
+    names, columns = view.workload_table((row.label, row.variant) for row in rows)
     if not names:
         return ""
     titles = [column.title for column in columns]
@@ -386,15 +386,16 @@ def _traces(result: Result, rows: Sequence[Row], *, several: bool) -> str:
 
 def _stages(rows: Sequence[Row]) -> str:
     """Write the section with one frame of each pipeline as a timeline of its stages."""
+    colors = stages.stage_colors(rows)
     rows, others = _drawn(rows)
-    drawn = _figure(lambda width: stages.draw(rows, width))
+    drawn = _figure(lambda width: stages.draw(rows, colors, width))
     lead = (
         "One frame: each stage with its median time, and the mean power of the device while the stage runs, with its "
         "95 % interval. The area is the energy of the stage, the most that a cheaper variant of it can save."
     )
     results = list({row.result.id: row.result for row in rows}.values())
     labels = {id(row.variant): row.label for row in rows}
-    saved = _figure(lambda width: savings.draw(savings_of(results), labels, width))
+    saved = _figure(lambda width: savings.draw(savings_of(results), labels, colors, width))
     if saved:
         lead += (
             " Below: what a frame would save with each variant, with its 95 % interval, and the stages whose joules "

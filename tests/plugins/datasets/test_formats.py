@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from edgeprof.errors import InputError
 from edgeprof.evaluation.labels import are_absent, require_some
-from edgeprof_plugins.datasets import cifar, idx, images, mlperf_tiny, npz
+from edgeprof_plugins.datasets import cifar, coco, idx, images, mlperf_tiny, npz
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -399,6 +401,93 @@ def test_deep_grey_images_among_coloured_ones_are_scaled_to_their_8_bits(tmp_pat
     samples = all_samples(images.open_table(str(_pictures(tmp_path, ["RGB", "I;16"])), options))
     assert samples.dtype == np.uint8
     assert samples[1, ..., 0].reshape(-1).tolist() == [k * 5000 >> 8 for k in range(12)]
+
+
+def _deep_png(path, values):
+    """Write values of 16 bits, as Pillow cannot: in grey with alpha, RGB or RGBA."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in parts
+        )
+    )
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_coloured_images_keep_16_bits(tmp_path, channels):
+    pytest.importorskip("PIL.Image")
+    values = RNG.integers(0, 1 << 16, (5, 7, channels), dtype=np.uint16)
+    _deep_png(tmp_path / "a.png", values)
+    (sample,) = all_samples(images.open_folders(str(tmp_path), {}))
+    assert sample.dtype == np.uint16
+    np.testing.assert_array_equal(sample, values[..., :3])
+
+
+@pytest.mark.parametrize("largest", [65535, 1023])
+def test_the_16_bits_of_a_ppm_are_scaled_to_their_whole_range(tmp_path, largest):
+    pytest.importorskip("PIL.Image")
+    values = RNG.integers(0, largest + 1, (5, 7, 3), dtype=np.uint16)
+    (tmp_path / "a.ppm").write_bytes(b"P6 7 5 %d\n" % largest + values.astype(">u2").tobytes())
+    (sample,) = all_samples(images.open_folders(str(tmp_path), {}))
+    np.testing.assert_array_equal(sample, np.rint(values * (65535 / largest)))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_16_bits_of_a_tiff_are_kept(tmp_path, compressed):
+    pytest.importorskip("PIL.Image")
+    values = RNG.integers(0, 1 << 16, (5, 7, 3), dtype=np.uint16)
+    data = zlib.compress(values.astype("<u2").tobytes()) if compressed else values.astype("<u2").tobytes()
+    tags = [(256, 7), (257, 5), (258, 122), (259, 8 if compressed else 1), (262, 2), (273, 128), (277, 3), (278, 5)]
+    entries = [struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags]
+    entries.append(struct.pack("<HHII", 279, 4, 1, len(data)))
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+    assert len(head) == 122  # where the sizes of the channels stand
+    (tmp_path / "a.tif").write_bytes(head + struct.pack("<3H", 16, 16, 16) + data)
+    (sample,) = all_samples(images.open_folders(str(tmp_path), {}))
+    np.testing.assert_array_equal(sample, values)
+
+
+def test_16_bits_that_pillow_cannot_read_are_refused(tmp_path):
+    """Grey and alpha of 16 bits: Pillow gives 8 of them without a word."""
+    pytest.importorskip("PIL.Image")
+    _deep_png(tmp_path / "a.png", RNG.integers(0, 1 << 16, (5, 7, 2), dtype=np.uint16))
+    with pytest.raises(InputError, match=r"a\.png has 16 bits per channel in a form of which Pillow reads only 8"):
+        all_samples(images.open_folders(str(tmp_path), {}))
+
+
+def test_deep_grey_images_among_deep_colours_keep_16_bits(tmp_path):
+    folder = _pictures(tmp_path, ["I;16"])
+    _deep_png(folder / "1.png", RNG.integers(0, 1 << 16, (3, 4, 3), dtype=np.uint16))
+    samples = all_samples(images.open_folders(str(folder), {}))
+    assert samples.dtype == np.uint16
+    assert samples[0].reshape(-1, 3).tolist() == [[k * 5000] * 3 for k in range(12)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("read", [all_samples, lambda dataset: list(dataset.representatives())])
+def test_images_of_8_and_16_bits_are_refused_rather_than_mixed(tmp_path, mode, read):
+    folder = _pictures(tmp_path, [mode])
+    _deep_png(folder / "1.png", RNG.integers(0, 1 << 16, (3, 4, 3), dtype=np.uint16))
+    with pytest.raises(InputError, match="different types: uint16, uint8"):
+        read(images.open_folders(str(folder), {}))
+
+
+def test_deep_grey_images_of_detection_keep_16_bits(tmp_path):
+    folder = _pictures(tmp_path, ["I;16"])
+    annotations = {
+        "images": [{"id": 1, "file_name": "0.png", "width": 4, "height": 3}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}],
+        "categories": [{"id": 1}],
+    }
+    (folder / "instances.json").write_text(json.dumps(annotations))
+    (sample,) = all_samples(coco.open_coco(str(folder / "instances.json"), {}))
+    assert sample.dtype == np.uint16
+    assert sample.reshape(-1, 3).tolist() == [[k * 5000] * 3 for k in range(12)]
 
 
 def test_a_folder_with_a_table_is_the_tables(tmp_path):

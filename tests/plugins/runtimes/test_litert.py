@@ -142,7 +142,7 @@ def test_tensorflows_own_operators_are_looked_for_where_tensorflow_is(tmp_path, 
         ),
     )
     session = LiteRT().load(str(path), CPU)
-    assert session.facts["library"] == "tensorflow 2.99"
+    assert session.version == session.facts["library"] == "tensorflow 2.99"
     assert session.run({"x": X})["y"].tolist() == (2 * X).tolist()
 
 
@@ -203,3 +203,12 @@ def test_inputs_of_which_the_graph_shows_what_they_are_get_values_that_suit(tmp_
     if wanted[0] == "below":
         assert 0 <= feeds["i"].min() <= feeds["i"].max() < wanted[1]
         assert feeds["i"].size < 10 or feeds["i"].max() > wanted[1] // 2
+
+
+def test_the_signature_that_runs_is_named_among_several(tmp_path):
+    pytest.importorskip("ai_edge_quantizer")
+    from tests.plugins.compressors.tflite import test_unusual
+
+    path = test_unusual.two_graphs(1).save(tmp_path / "two.tflite")
+    assert LiteRT().load(str(path), CPU).facts["signature"] == "entry0 (of entry0, entry1)"
+    assert "signature" not in LiteRT().load(str(models.tflite_double(tmp_path / "one.tflite")), CPU).facts

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import textwrap
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edgeprof.worker.pipeline import PipelineError, check_stages, pipeline
 from edgeprof.worker.runtime import LoadError, LoadOptions
-from edgeprof_plugins.runtimes import pipelines
+from edgeprof_plugins.runtimes import frames, pipelines
 from edgeprof_plugins.runtimes.frames import read_clip
 from edgeprof_plugins.runtimes.python import Python
 
@@ -219,3 +222,83 @@ def test_a_video_gives_its_frames_at_the_rate_that_it_states(tmp_path):
 def test_frames_without_times_have_no_rate(tmp_path):
     np.save(tmp_path / "frames.npy", np.zeros((3, 2, 2)))
     assert read_clip(str(tmp_path / "frames.npy"), 3).rate_hz is None
+
+
+class Camera:
+    """OpenCV's ``VideoCapture`` of a camera that behaves as ``behaviour`` says."""
+
+    behaviour = ""
+    released = threading.Event()
+
+    def __init__(self, source):
+        self.source = source
+        self._sent = 0
+        if self.behaviour == "stalls when opened":
+            self.released.wait()
+
+    def isOpened(self):  # noqa: N802 - OpenCV's name
+        return self.behaviour != "is missing"
+
+    def read(self):
+        if self.behaviour == "stalls" and self._sent == 2:
+            self.released.wait()
+        self._sent += 1
+        is_sent = self._sent <= {"sends": 9, "sends nothing": 0}.get(self.behaviour, 2)
+        return is_sent, np.zeros((4, 4, 3), np.uint8) if is_sent else None
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    """``camera(behaviour, seconds)``: a camera, and a clock that each look at advances by so many seconds."""
+
+    def plug_in(behaviour, seconds=1.0):
+        monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(VideoCapture=Camera))
+        monkeypatch.setattr(Camera, "behaviour", behaviour)
+        monkeypatch.setattr(Camera, "released", threading.Event())
+        looks = itertools.count(0.0, seconds)
+        monkeypatch.setattr(frames, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+
+    yield plug_in
+    Camera.released.set()
+    for thread in threading.enumerate():
+        if thread.name == "edgeprof-camera":
+            thread.join()
+
+
+def test_a_camera_is_recorded_with_the_rate_that_it_gives(camera):
+    camera("sends", 0.05)
+    clip = read_clip("/dev/video0", 4)
+    assert (len(clip.frames), clip.note) == (4, None)
+    assert clip.rate_hz == pytest.approx(10.0)  # two looks at the clock for each frame
+
+
+def test_a_camera_that_is_unplugged_gives_what_came_before(camera):
+    camera("is unplugged")
+    clip = read_clip("/dev/video0", 9)
+    assert (len(clip.frames), clip.note) == (2, "/dev/video0 ended after 2 frames")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "says"), [("is missing", "cannot be opened"), ("sends nothing", "0 gave no frame")]
+)
+def test_a_camera_without_frames_is_one_sentence(camera, behaviour, says):
+    camera(behaviour)
+    with pytest.raises(LoadError, match=says):
+        read_clip("0", 3)
+
+
+@pytest.mark.parametrize("behaviour", ["stalls when opened", "stalls"])
+def test_a_camera_that_blocks_in_its_driver_has_stalled(camera, monkeypatch, behaviour):
+    camera(behaviour)
+    monkeypatch.setattr(frames, "STALL_S", 0.05)
+    with pytest.raises(LoadError, match=r"/dev/video0 stalled after [012] frames: none came for 0\.05 s"):
+        read_clip("/dev/video0", 9)
+
+
+def test_a_camera_for_which_opencv_waited_in_vain_has_stalled(camera):
+    camera("sends nothing", seconds=frames.STALL_S)
+    with pytest.raises(LoadError, match="stalled after 0 frames"):
+        read_clip("/dev/video0", 9)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import lfilter
 
 from edgeprof.calibration.levels import fit_levels
 from edgeprof.energy.integrate import ChannelSeries
@@ -52,6 +51,8 @@ def test_one_that_sticks_while_the_meter_sees_the_load_move_has_none(stuck):
 @settings(max_examples=8, deadline=None)
 def test_a_load_may_change_at_any_time_in_holds_that_follow_each_other(phase):
     """A sensor behind a filter repeats one value before and after each step, but it does respond."""
+    from scipy.signal import lfilter  # seconds, which a process that runs other tests need not take
+
     times = np.arange(0.0, 26.0, 0.01)
     power = np.array([4.0, 8.0, 12.0, 14.0, 10.0, 6.0])[((times + phase) // 4).astype(int) % 6]
     filtered = lfilter([0.01 / 0.43], [1, 0.01 / 0.43 - 1], power, zi=[power[0] * (1 - 0.01 / 0.43)])[0]

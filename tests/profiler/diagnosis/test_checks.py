@@ -83,6 +83,7 @@ def test_what_was_pruned_to_death_is_not_called_a_configuration_error() -> None:
         (Evidence(graph=Graph([layer("c", 10**8, channels=13), layer("d", 9)], 9)), "channels", "warn"),
         (Evidence(graph=Graph([layer("c", 1000)], 9)), "launch-bound", "warn"),
         (Evidence(graph=Graph([layer("c", 10**6)], 9), latency_s=40e-6), "launch-bound", "warn"),
+        (Evidence(graph=Graph([layer("c", 1000), layer("d", None)], 9)), "launch-bound", "unknown"),
         (Evidence(costly={"dtype=float32": ("computing in float32", 1.0, 2.0)}), "library-call", "warn"),
         (Evidence(costly={"dtype=float32": ("computing in float32", 1.0, 0.25)}), "library-call", "warn"),
         (Evidence(costly={"dtype=float32": ("computing in float32", 1.0, 0.99)}), "library-call", "ok"),

@@ -216,7 +216,7 @@ def test_a_compressor_makes_its_variants_without_one(onnx_model, stranger):
 
 def test_a_sweep_makes_and_measures_without_one(onnx_model, stranger):
     study = stranger / "study.toml"
-    recipes = '[recipes]\nexplicit = ["fp16"]\n[protocol]\nwindows = 2\nwindow = 0.2\n'
+    recipes = '[recipes]\nexplicit = ["fp16"]\n[protocol]\nwindows = 2\nwindow = 0.2\nwarmup = 0.1\nidle = 0.0\n'
     study.write_text(f'model = "{onnx_model.name}"\n{recipes}')
     check(stranger, calls_of(stranger, "sweep", "study.toml"), {onnx_model, study, stranger / "study.study"})
 

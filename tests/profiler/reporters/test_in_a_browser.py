@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeprof.reporters import html_page, view
+from edgeprof.results import schema
 from tests.browser import Page, browsing, needs_browser
 from tests.profiler.results import samples
 
@@ -74,7 +75,43 @@ def long_names() -> Result:
     return result
 
 
-PAGES = {"study": [samples.study], "eight": [long_names], "estimated": [samples.estimated], "failed": [samples.failed]}
+def pipelines() -> Result:
+    """A frame of eight stages, most of them short, with a detector that a variant makes cheaper."""
+    names = ("decode", "resize", "detect", "boxes", "align", "embed", "match", "draw")
+    detectors = {"baseline": 0.2, "faces.py:inception_resnet_pruned": 0.1, "faces.py:student": 0.02}
+    variants = []
+    for number, (name, detect_j) in enumerate(detectors.items()):
+        joules = dict.fromkeys(names, 0.01) | {"detect": detect_j}
+        calls = {stage: samples.energy(value) for stage, value in joules.items()}
+        stages = [
+            schema.Stage(
+                stage,
+                1.0,
+                seconds=samples.latency(value / 5),
+                energy_j_per_call=schema.StageEnergy(
+                    "measured", "VDD_IN", "module", calls[stage].gross, calls[stage].net
+                ),
+            )
+            for stage, value in joules.items()
+        ]
+        frame_j, frame_s = sum(joules.values()), sum(joules.values()) / 5
+        frame = samples.energy(frame_j)
+        workloads = [schema.Workload("frame", "frame", 1, 300, frame, samples.latency(frame_s), 20.0)]
+        for stage, value in joules.items():
+            workloads.append(schema.Workload(stage, "call", 1, 300, calls[stage], samples.latency(value / 5), 20.0))
+        variants.append(samples.variant(name, frame_j, frame_s, stages=stages, workloads=workloads, order=[number]))
+    result = samples.result(variants)
+    result.comparisons = [samples.comparison(variant.name, 0.5, 0.5) for variant in variants[1:]]
+    return result
+
+
+PAGES = {
+    "study": [samples.study],
+    "eight": [long_names],
+    "estimated": [samples.estimated],
+    "failed": [samples.failed],
+    "pipelines": [pipelines],
+}
 
 
 @pytest.fixture(scope="module")

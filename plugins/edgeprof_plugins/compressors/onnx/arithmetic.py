@@ -48,13 +48,13 @@ def work(model: OnnxFile) -> list[Work]:
     """Return every node that multiplies, including nodes of inner graphs.
 
     Only one branch of an If runs: the branch with the most MACs counts, and the nodes of the others have 0. The body of
-    a loop counts as often as it runs where that is a constant or the length of the scanned input; else once.
+    a loop counts as often as it runs where that is a constant or the length of the scanned input; else it is not known.
     """
     sources = Sources(model)
     return _visit_nodes(model.model.graph, 0, 1, _Sizes(model, infer_shapes(model), sources))
 
 
-def _visit_nodes(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Work]:
+def _visit_nodes(graph: Any, number: int, times: int | None, sizes: _Sizes) -> list[Work]:
     """Visit the nodes of a graph and of the graphs inside it, which have the next numbers."""
     works = []
     following = number + 1
@@ -65,7 +65,8 @@ def _visit_nodes(graph: Any, number: int, times: int, sizes: _Sizes) -> list[Wor
         branches = []
         inner = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
         for subgraph in inner:
-            branches.append(_visit_nodes(subgraph, following, times * _body_repetitions(node, sizes), sizes))
+            repeated = _size_product((times, _body_repetitions(node, sizes)))
+            branches.append(_visit_nodes(subgraph, following, repeated, sizes))
             following += sum(1 for _ in graphs(subgraph))
         largest = max(range(len(branches)), key=lambda k: _branch_macs(branches[k]), default=0)
         for k, branch in enumerate(branches):
@@ -79,15 +80,19 @@ def _branch_macs(branch: list[Work]) -> float:
     return math.inf if total is None else total
 
 
-def _body_repetitions(node: Any, sizes: _Sizes) -> int:
-    """How often a node runs its body, where that is known in advance; else 1."""
-    if node.op_type == "Loop" and node.input[0]:
-        return sizes.number(node.input[0]) or 1
+def _body_repetitions(node: Any, sizes: _Sizes) -> int | None:
+    """How often a node runs its body; None if only the data decide."""
+    if node.op_type == "Loop":
+        from edgeprof_plugins.runtimes.onnxruntime.layers import never_ends
+
+        body = next(a.g for a in node.attribute if a.name == "body")
+        return sizes.number(node.input[0]) if node.input[0] and never_ends(body) else None
     if node.op_type == "Scan":
         count = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
+        axes = next((list(a.ints) for a in node.attribute if a.name == "scan_input_axes"), [0])
         first = sizes.of(node.input[len(node.input) - count]) if count else None
-        return (first[0] if first else None) or 1
-    return 1
+        return first[axes[0]] if first else None
+    return 1 if node.op_type == "If" else None
 
 
 class _Sizes:

@@ -70,7 +70,9 @@ def coverage(
     unknown = [part.name for part in parts if part.macs is None]
     work = _share_facts(families, "macs")
     if unknown:
-        work = {"changed": None, "total": None, "share": None, "reason": _open_sizes_sentence(unknown)}
+        shares = {changed.get(part.name, Fraction(0)) for part in parts if part.macs != 0}
+        known = float(shares.pop()) if shares in ({Fraction(0)}, {Fraction(1)}) else None  # of whatever it is in all
+        work = {"changed": None, "total": None, "share": known, "reason": _unknown_sentence(unknown)}
     return {"weights": _share_facts(families, "weights"), "macs": work, "families": families, "left": left}
 
 
@@ -104,6 +106,6 @@ def _share_facts(families: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {"changed": changed, "total": total, "share": changed / total if total else None}
 
 
-def _open_sizes_sentence(names: list[str]) -> str:
+def _unknown_sentence(names: list[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"the sizes of {names[0]}{more} are open"
+    return f"the arithmetic of {names[0]}{more} is not known: sizes are open, or the data decide how often a loop runs"

@@ -6,6 +6,7 @@ Layout: tensorflow/lite/schema/schema.fbs, read with the generated classes of ai
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import shutil
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from edgeprof.worker.runtime import install_command
 from edgeprof.worker.tensors import unique_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
+
+    Place = tuple[int, int]  # number of a subgraph, index of a tensor or an operator in it
 
 _LSTM = (*range(1, 9), 16)
 #: Operator → positions of the weights that it multiplies with.
@@ -167,22 +170,74 @@ class TfliteFile:
         operators = list(self.all_operators())
         # A weight-only model stores integers and converts them to floats in front of the operator.
         stored = {
-            (subgraph, operator.Outputs(0)): operator.Inputs(0)
+            (subgraph, operator.Outputs(0)): (subgraph, operator.Inputs(0))
             for subgraph, _, name, operator in operators
             if name in _HANDED_ON and operator.InputsLength() and operator.OutputsLength()
         }
+        stored.update(self._passed_constants(operators))
         by_operator: dict[tuple[int, int], list[TfliteWeight]] = {}
         for subgraph, index, name, operator in operators:
             for position in WEIGHTED.get(name, ()):
-                tensor = operator.Inputs(position) if position < operator.InputsLength() else -1
-                for _ in range(len(operators)):  # each step goes back through another operator
-                    tensor = stored.get((subgraph, tensor), tensor)
-                    if (subgraph, tensor) not in stored:
+                place = (subgraph, operator.Inputs(position) if position < operator.InputsLength() else -1)
+                for _ in range(len(operators) + len(stored)):  # each step goes back through another operator
+                    if place not in stored:
                         break
-                weight = None if tensor < 0 else self._constant_values(subgraph, tensor, name)
+                    place = stored[place]
+                weight = None if place[1] < 0 else self._constant_values(*place, name)
                 if weight is not None:
                     by_operator.setdefault((subgraph, index), []).append(weight)
         return by_operator
+
+    def _passed_constants(self, operators: Sequence[tuple[int, int, str, Any]]) -> dict[Place, Place]:
+        """Return input of a branch or body → the tensor that its caller passes for it, in every run the same one.
+
+        TensorFlow's converter passes weights to branches and bodies in this way.
+        """
+        from edgeprof_plugins.runtimes.litert.graph import called_subgraphs
+
+        passed: dict[Place, set[Place]] = {}
+        for caller, _, name, operator in operators:
+            given = [(caller, operator.Inputs(k)) for k in range(operator.InputsLength())]
+            for number in called_subgraphs(name, operator):
+                graph = self.model.Subgraphs(number)
+                sources = given[1:] if name == "IF" else given
+                for k, source in enumerate(sources[: graph.InputsLength()]):
+                    target = graph.Inputs(k)
+                    changes = name == "WHILE" and k < graph.OutputsLength() and graph.Outputs(k) != target
+                    passed.setdefault((number, target), set()).add((-1, -1) if changes else source)
+        return {target: next(iter(sources)) for target, sources in passed.items() if len(sources) == 1}
+
+    def macs_of_runs(self, macs: Mapping[Place, int | None]) -> dict[Place, int | None]:
+        """Return operator → its multiply-accumulates for one sample, from those of one run of its subgraph.
+
+        Only the branch of an IF with the most counts, the others have 0. How often a loop runs is not known.
+
+        Args:
+            macs: (number of the subgraph, index of the operator) → its multiply-accumulates.
+        """
+        from edgeprof_plugins.runtimes.litert.graph import called_subgraphs
+
+        calls: dict[int, list[tuple[str, list[int]]]] = {}
+        for subgraph, _, name, operator in self.all_operators():
+            calls.setdefault(subgraph, []).append((name, called_subgraphs(name, operator)))
+
+        def visit(subgraph: int, around: frozenset[int]) -> dict[Place, int | None]:
+            all_counts = {place: count for place, count in macs.items() if place[0] == subgraph}
+            for name, callees in calls.get(subgraph, []):
+                inner = [visit(k, around | {subgraph}) for k in callees if k not in around and k != subgraph]
+                largest = max(inner, key=_total, default={})
+                for counts in inner:
+                    if name == "WHILE":
+                        all_counts.update(dict.fromkeys(counts))
+                    elif name == "IF" and counts is not largest:
+                        all_counts.update(dict.fromkeys(counts, 0))
+                    else:
+                        all_counts.update(counts)
+            return all_counts
+
+        called = {k for steps in calls.values() for _, callees in steps for k in callees}
+        roots = {0, *range(self.model.SubgraphsLength())} - (called - {0})  # the graphs of all signatures
+        return {place: count for root in roots for place, count in visit(root, frozenset()).items()}
 
     def constants(self) -> Iterator[tuple[tuple[int, int], TfliteWeight]]:
         """Iterate over every tensor whose values are in the file, as ((subgraph, index), tensor)."""
@@ -281,6 +336,11 @@ class TfliteFile:
             tensor = self.graph.Tensors(entry.TensorIndex())
             names[(tensor.Name() or b"").decode("utf-8", "replace")] = entry.Name().decode()
         return first.SignatureKey().decode(), names
+
+
+def _total(counts: Mapping[Place, int | None]) -> float:
+    """The sum; infinite where a part is not known, because it may be the most."""
+    return sum(math.inf if count is None else count for count in counts.values())
 
 
 def modern(source: Path, target: Path) -> None:

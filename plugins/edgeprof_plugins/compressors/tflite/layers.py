@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgeprof_plugins.compressors.tflite.file import TfliteFile, TfliteWeight
 
     Place = tuple[int, int]  # number of the subgraph, index of the tensor
-    Shape = tuple[int, ...]
 
 #: Operators that look values up in a table.
 _LOOKUPS = frozenset({"GATHER", "EMBEDDING_LOOKUP", "GATHER_ND", "HASHTABLE_LOOKUP"})
@@ -49,6 +48,13 @@ class Inventory:
         self.weights: dict[str, list[TfliteWeight]] = {}
         self.outputs: dict[str, Place] = {}
         owners = model.weights_by_operator()
+        macs = model.macs_of_runs(
+            {
+                (subgraph, index): _operator_macs(op, operator, model, subgraph)
+                for subgraph, index, op, operator in model.all_operators()
+                if op in WEIGHTED
+            }
+        )
         taken: set[int] = set()
         for subgraph, index, op, operator in model.all_operators():
             if op not in WEIGHTED:
@@ -60,11 +66,8 @@ class Inventory:
                     require_finite(str(model.source), constant.name or op, model.values(constant))
             taken.update(constant.buffer for constant in constants)
             name = self._unique(model.tensor_name(subgraph, operator.Outputs(0)) or f"{op}_{index}")
-            macs = _operator_macs(
-                op, operator, [model.shape(subgraph, i) for i in _operator_inputs(operator)], model, subgraph
-            )
-            reason = "" if constants else _ACTIVATIONS
-            self.parts.append(Part(name, op if constants else f"{op} of activations", size, macs, reason))
+            family, reason = (op, "") if constants else (f"{op} of activations", _ACTIVATIONS)
+            self.parts.append(Part(name, family, size, macs.get((subgraph, index)), reason))
             self.weights[name], self.outputs[name] = constants, (subgraph, operator.Outputs(0))
         self._add_constants(model, taken)
 
@@ -135,8 +138,9 @@ def _operator_inputs(operator: Any) -> list[int]:
     return [operator.Inputs(index) for index in range(operator.InputsLength())]
 
 
-def _operator_macs(op: str, operator: Any, shapes: list[Shape | None], model: TfliteFile, subgraph: int) -> int | None:
+def _operator_macs(op: str, operator: Any, model: TfliteFile, subgraph: int) -> int | None:
     """The multiply-accumulate operations, from the shapes that the file declares; None where they are not known."""
+    shapes = [model.shape(subgraph, index) for index in _operator_inputs(operator)]
     output = model.shape(subgraph, operator.Outputs(0))
     weights = [shapes[k] for k in WEIGHTED[op] if k < len(shapes) and shapes[k] is not None]
     sizes = sum(math.prod(shape) for shape in weights if shape is not None)

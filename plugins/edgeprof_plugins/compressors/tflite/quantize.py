@@ -81,7 +81,7 @@ class _Recipe(Compressor):
                 ) from error
             with TfliteFile(quantised) as model:
                 after = model.dtypes()
-                account = inventory.by_types(model, _layers_left(inventory, parameters, facts), _NOT_COVERED)
+                account = inventory.by_types(model, self._layers_left(inventory, parameters, facts), _NOT_COVERED)
             shutil.copyfile(quantised, target)
         return {
             "quantizer": library_version("ai_edge_quantizer", "ai-edge-quantizer"),
@@ -93,6 +93,12 @@ class _Recipe(Compressor):
     def _quantised(self, job: _Job, parameters: Mapping[str, Any], data: Dataset | None) -> tuple[Path, dict[str, Any]]:
         del data
         return job.make(self._recipe(job.aeq, parameters) + _exclusion_rows(parameters["exclude"].split("|"))), {}
+
+    def _layers_left(
+        self, inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Layer → why it was left unchanged, where that is not up to the recipe."""
+        return _layers_excluded(inventory, parameters, facts)
 
     def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [dict(row) for row in _recipe_named(aeq, self.recipe)()]
@@ -219,6 +225,12 @@ class Int8Static(_Recipe):
         *exclusion.PARAMETERS,
     )
 
+    def _layers_left(
+        self, inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]
+    ) -> dict[str, str]:
+        outside = [name for name, (subgraph, _) in inventory.outputs.items() if subgraph]
+        return {**dict.fromkeys(outside, _NO_SAMPLES), **super()._layers_left(inventory, parameters, facts)}
+
     def _recipe(self, aeq: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         self.recipe = "static_wi8_ai16" if parameters["activations"] == "int16" else "static_wi8_ai8"
         rows = super()._recipe(aeq, parameters)
@@ -267,9 +279,10 @@ def _with_one_scale(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _NOT_COVERED = "ai-edge-quantizer's recipe does not cover it"
+_NO_SAMPLES = "it is in a branch, a body or another signature, which no samples reach"
 
 
-def _layers_left(inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
+def _layers_excluded(inventory: Inventory, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
     """Layer → why a parameter excludes it."""
     patterns = [re.compile(layer(name)) for name in facts.get("excluded", [])]
     if parameters["exclude"] != exclusion.AUTO:

@@ -6,7 +6,7 @@ Layout: tensorflow/lite/schema/schema.fbs, read by the classes of ai-edge-litert
 import contextlib
 import functools
 import re
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -54,10 +54,11 @@ def read(path: str, inputs: Optional[Mapping[str, Any]] = None) -> Optional[Grap
     layers = [
         layer._replace(macs=None) if unsized else layer for layer in _all_layers(places, 0, 1, shapes, frozenset())
     ]
+    names = [name for k in sorted(_reached(places, 0)) for name, _ in _named_operators(places[k])]
     return Graph(
         layers=layers,
-        nodes=sum(1 for place in places for _ in _named_operators(place)),
-        conversions=sum(name in _CONVERSIONS for place in places for name, _ in _named_operators(place)),
+        nodes=len(names),
+        conversions=sum(name in _CONVERSIONS for name in names),
         ranges=dict(_value_ranges(places[0])),
         note=unsized,
         tensors=[layer.name for layer in _all_layers(places[:1], 0, 1, {}, frozenset())],
@@ -161,7 +162,7 @@ def _all_layers(
             yield layer._replace(macs=None if times is None or layer.macs is None else layer.macs * times)
         elif name not in _NAMES.values() and _MULTIPLIES.search(name):
             yield Layer(_operator_name(place, operator), name, None, "float32", "computed", 0)
-        inner = [k for k in _called_subgraphs(name, operator) if k < len(places) and k not in around and k != number]
+        inner = [k for k in called_subgraphs(name, operator) if k < len(places) and k not in around and k != number]
         branches = [
             # The number of a loop's runs is known only at run time; other subgraphs have the shapes that the file
             # declares.
@@ -175,7 +176,20 @@ def _all_layers(
                 yield layer._replace(macs=0) if skipped else layer
 
 
-def _called_subgraphs(name: str, operator: Any) -> List[int]:
+def _reached(places: List["_Place"], start: int) -> Set[int]:
+    """A subgraph and all that it calls, directly or not; other signatures of a file are not among them."""
+    reached = set()  # type: Set[int]
+    ahead = [start]
+    while ahead:
+        number = ahead.pop()
+        if number < len(places) and number not in reached:
+            reached.add(number)
+            for name, operator in _named_operators(places[number]):
+                ahead += called_subgraphs(name, operator)
+    return reached
+
+
+def called_subgraphs(name: str, operator: Any) -> List[int]:
     """The subgraphs that an operator runs."""
     kinds = {
         "IF": ("IfOptions", ("ThenSubgraphIndex", "ElseSubgraphIndex")),

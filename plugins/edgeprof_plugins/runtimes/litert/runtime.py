@@ -116,12 +116,15 @@ class LiteRT(Runtime):
             raise
         except Exception as error:
             raise load_error(path, error, options, library) from None
+        session.version = library  # which may be another than the first installed one
         session.facts = {
             "library": library,
             "threads": str(options.threads or "default"),
             "delegate": delegate[0] if delegate else "none" if options.options.get("xnnpack") == "0" else "XNNPACK",
             "timed": "invoke(); inputs are set once, before the windows",
         }
+        if session.signature:
+            session.facts["signature"] = session.signature
         session.profiled = path
         if options.device.partition(":")[0] == "edgetpu":
             session.facts["on the CPU"] = _left_behind_text(path)
@@ -189,6 +192,7 @@ class LiteRTSession(Session):
             resolve_shapes([_tensor_spec(d) for d in details], options.shapes, options.batch)
             raise
         self._keeps_resources = _keeps_resources(self._interpreter)
+        self.signature = _signature(self._interpreter)
         self.inputs = tuple(_tensor_spec(d) for d in self._inputs(options))
         self.fits = fits(self._interpreter, {index: name for name, index in self._index.items()})
         self.outputs = tuple(
@@ -318,6 +322,17 @@ def _keeps_resources(interpreter: Any) -> bool:
         operators = interpreter._get_ops_details()  # noqa: SLF001 - there is no public way
         return any(operator["op_name"] == "VAR_HANDLE" for operator in operators)
     return False
+
+
+def _signature(interpreter: Any) -> str:
+    """The signature of the graph that runs, the first one, among several, as ``decode (of decode, encode)``."""
+    try:
+        names = sorted(interpreter.get_signature_list())
+        graph_of = interpreter._interpreter.GetSubgraphIndexFromSignature  # noqa: SLF001 - there is no public way
+        first = [name for name in names if not graph_of(name)]
+    except Exception:  # older libraries have no signatures
+        return ""
+    return "{} (of {})".format(", ".join(first) or "none", ", ".join(names)) if len(names) > 1 else ""
 
 
 def _load_library(among: Sequence[Tuple[str, Tuple[str, ...]]] = ()) -> Tuple[str, Any, Any, Any]:

@@ -305,7 +305,7 @@ def _body_repetitions(node: Any, held: Optional[Mapping[str, Array]], weights: M
         # A body may end a loop early, unless its condition is always true.
         count = _known_value(node.input[0], held, weights) if node.input[0] else None
         body = next(a.g for a in node.attribute if a.name == "body")
-        return int(np.asarray(count).reshape(-1)[0]) if count is not None and _never_ends(body) else None
+        return int(np.asarray(count).reshape(-1)[0]) if count is not None and never_ends(body) else None
     if node.op_type == "Scan":
         scanned = _int_attribute(node, "num_scan_inputs")
         axes = next((list(a.ints) for a in node.attribute if a.name == "scan_input_axes"), [0])
@@ -314,7 +314,7 @@ def _body_repetitions(node: Any, held: Optional[Mapping[str, Array]], weights: M
     return 1 if node.op_type == "SequenceMap" else None
 
 
-def _never_ends(body: Any) -> bool:
+def never_ends(body: Any) -> bool:
     """Whether a loop's condition is always true: it is passed on unchanged, or a constant."""
     name = body.output[0].name
     makers = {out: node for node in body.node for out in node.output}

@@ -38,6 +38,7 @@ from ..nvidia.cuda import CudaError
 from ..nvidia.driver import ask_driver
 from .cuda import PROVIDERS as CUDA_PROVIDERS
 from .cuda import Gpu, captures
+from .optimisation import LEVELS, milder
 from .refusals import first_line, load_error
 from .values import as_array, as_fed, from_bits, spec_of
 
@@ -53,12 +54,6 @@ DISTRIBUTIONS = (
     "ort-nightly",
 )
 OPTIONS = ("graph_optimization", "inter_op_threads", "spinning", "custom_ops", "provider.KEY")
-OPTIMIZATIONS = {
-    "disable": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
 #: Provider → the providers that run the nodes that it cannot run, in order of preference.
 FALLBACKS = {"TensorrtExecutionProvider": ("CUDAExecutionProvider",)}
 #: Providers whose tensors are in the host's memory, so that outputs can be allocated in advance.
@@ -171,9 +166,25 @@ class OnnxSession(Session):
         foreign = self._run_foreign(fed) if self._foreign else {}
         names = [name for name in self._names if name not in foreign]
         options = self._gpu.run_options() if self._gpu is not None else None
-        values = self._session.run(names, fed, options) if names else []
+        try:
+            values = self._session.run(names, fed, options) if names else []
+        except Exception as error:
+            self._refuse_optimisation(error, fed, names)
+            raise
         outputs = dict(zip(names, values), **foreign)
         return {spec.name: as_array(outputs[name]) for spec, name in zip(self.outputs, self._names)}
+
+    def _refuse_optimisation(self, error: Exception, fed: Dict[str, Any], names: Sequence[str]) -> None:
+        """Raise LoadError if the same inference works with less optimisation of the graph."""
+        again = self._again
+        if again is None or self._gpu is not None:  # a second session may not fit into the GPU's memory
+            return
+        level = milder(self._ort, self._options, lambda its: again(its).run(names, fed))
+        if level is not None:
+            raise LoadError(
+                "ONNX Runtime's own optimisation of the graph fails: {}".format(first_line(error)),
+                "It runs with --option graph_optimization={}.".format(level),
+            ) from None
 
     def bind(self, feeds: Dict[str, Any]) -> Callable[[], Any]:
         """Bind the inputs, and outputs whose shapes follow from the input shapes, to memory that is allocated once.
@@ -351,11 +362,13 @@ def _open_session(ort: Any, path: str, options: Any, provider: str, settings: Di
             warnings.simplefilter("ignore")
             session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        milder = _milder_optimisation(ort, path, options, providers)
-        if milder is not None:
+        level = milder(
+            ort, options, lambda its: ort.InferenceSession(path, its, providers=providers, enable_fallback=0)
+        )
+        if level is not None:
             raise LoadError(
                 "ONNX Runtime's own optimisation of {} fails: {}".format(os.path.basename(path), first_line(error)),
-                "It loads with --option graph_optimization={}.".format(milder),
+                "It loads with --option graph_optimization={}.".format(level),
             ) from None
         raise load_error(path, error, "" if provider == "CPUExecutionProvider" else _short_name(provider)) from None
     session.disable_fallback()  # otherwise it would use the CPU if an inference fails on its device
@@ -373,22 +386,6 @@ def _open_session(ort: Any, path: str, options: Any, provider: str, settings: Di
             "or an option that it does not have.",
         )
     return session
-
-
-def _milder_optimisation(ort: Any, path: str, options: Any, providers: List[Any]) -> Optional[str]:
-    """The strongest optimisation below the requested one with which a model loads; None if there is none."""
-    strengths = list(OPTIMIZATIONS)  # from none to all
-    wanted = options.graph_optimization_level
-    stronger = [name for name in strengths if getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[name]) == wanted]
-    try:
-        for name in reversed(strengths[: strengths.index(stronger[0])]):
-            options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[name])
-            with contextlib.suppress(Exception):
-                ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
-                return name
-    finally:
-        options.graph_optimization_level = wanted
-    return None
 
 
 def _missing_library(ort: Any, provider: str) -> Optional[str]:
@@ -471,8 +468,8 @@ def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
         # XNNPACK has its own pool; two pools compete for the cores (onnxruntime.ai, XNNPACK execution provider).
         result.intra_op_num_threads = 1 if provider == "XnnpackExecutionProvider" else options.threads
     for key, value in options.options.items():
-        if key == "graph_optimization" and value in OPTIMIZATIONS:
-            result.graph_optimization_level = getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[value])
+        if key == "graph_optimization" and value in LEVELS:
+            result.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[value])
         elif key == "inter_op_threads" and value.isdigit():
             result.inter_op_num_threads = int(value)
             result.execution_mode = ort.ExecutionMode.ORT_PARALLEL
@@ -486,7 +483,7 @@ def _session_options(ort: Any, options: LoadOptions, provider: str) -> Any:
         elif not key.startswith("provider."):
             raise LoadError(
                 "ONNX Runtime has no option {}={}".format(key, value),
-                "It takes {}; graph_optimization is one of {}.".format(", ".join(OPTIONS), ", ".join(OPTIMIZATIONS)),
+                "It takes {}; graph_optimization is one of {}.".format(", ".join(OPTIONS), ", ".join(LEVELS)),
             )
     return result
 

@@ -43,7 +43,8 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
     if not drawn:
         return None
     used = [key for key in TERMS if any(key in terms for _, terms in drawn)]
-    legend, below = _draw_legend(used, width)
+    legend, below = svg.legend([(TERMS[key], _css_class(key)) for key in used], LEFT, width - RIGHT)
+    below += TOP - 4.0
     several_lines = width < svg.WIDE
     step = STEP + (LINE if several_lines else 0.0)
     scale = svg.Scale(0.0, 1.0, LEFT, width - RIGHT)
@@ -56,22 +57,6 @@ def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
             parts.append(svg.text(LEFT, top - 5 - LINE * (len(words) - 1 - line), text, "start", class_))
         parts.append(_stacked_bar(terms, scale, top))
     return svg.drawing(width, below + len(drawn) * step, "uncertainty budget", *parts)
-
-
-def _draw_legend(used: Sequence[str], width: float) -> tuple[str, float]:
-    """Draw the terms with their colours, in as many lines as they need; return also where the bars begin (px)."""
-    parts = []
-    x, y = LEFT, 4.0
-    for key in used:
-        room = 34 + 6.2 * len(TERMS[key])
-        if x > LEFT and x + room - 18 > width - RIGHT:
-            x, y = LEFT, y + LINE
-        parts += [
-            svg.el("rect", x=x, y=y, width=11.0, height=11.0, rx=2.0, class_=f"share {_css_class(key)}"),
-            svg.text(x + 16, y + 10, TERMS[key], "start", "tick"),
-        ]
-        x += room
-    return "".join(parts), y + LINE + TOP - 4.0
 
 
 def _stacked_bar(terms: dict[str, float], scale: svg.Scale, top: float) -> str:

@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from edgeprof.verdicts.savings import Saved, Saving
 
 LEFT, RIGHT, TOP, BOTTOM = 16.0, 16.0, 8.0, 48.0
-TITLE, BAR, GAP = 20.0, 12.0, 14.0
+LINE, BAR, GAP = 20.0, 12.0, 14.0
 
 
-def draw(savings: Sequence[Saving], labels: Mapping[int, str], width: float = svg.WIDE) -> str | None:
+def draw(
+    savings: Sequence[Saving], labels: Mapping[int, str], colors: Mapping[str, str], width: float = svg.WIDE
+) -> str | None:
     """Draw the savings, all on one scale; None if there are none.
 
     Args:
         savings: The savings.
         labels: Identity of a variant (``id``) → its name on the page.
+        colors: Stage → the class of its colour.
         width: Width of the drawing (px).
     """
     if not savings:
@@ -31,12 +34,16 @@ def draw(savings: Sequence[Saving], labels: Mapping[int, str], width: float = sv
     low, high = min(0.0, *(a.low for a in amounts)), max(0.0, *(a.high for a in amounts))
     scale = svg.fitted(low, high, LEFT, width - RIGHT)
     factor, prefix = units.prefix_for([max(-low, high)])
-    height = TOP + sum(map(_height, savings)) + BOTTOM
+    titles = [_title(saving, labels.get(id(saving.variant), saving.variant.name), width) for saving in savings]
+    heights = [
+        LINE * len(title) + BAR * (1 + len(_shown(saving))) + GAP for title, saving in zip(titles, savings, strict=True)
+    ]
+    height = TOP + sum(heights) + BOTTOM
     parts = [svg.x_axis(scale, height - BOTTOM, TOP, f"{prefix}J saved in a frame (below 0: more is spent)", factor)]
     top = TOP
-    for saving in savings:
-        parts.append(_bars(saving, labels.get(id(saving.variant), saving.variant.name), scale, top))
-        top += _height(saving)
+    for saving, title, below in zip(savings, titles, heights, strict=True):
+        parts.append(_bars(saving, title, colors, scale, top))
+        top += below
     return svg.drawing(width, height, "what a frame saves with each variant", *parts)
 
 
@@ -45,18 +52,18 @@ def _shown(saving: Saving) -> dict[str, Saved]:
     return {name: amount for name, amount in saving.stages.items() if amount.is_certain}
 
 
-def _height(saving: Saving) -> float:
-    return TITLE + BAR * (1 + len(_shown(saving))) + GAP
+def _title(saving: Saving, label: str, width: float) -> list[str]:
+    """The variant and what it saves, in two lines on a telephone."""
+    amount = f"{amount_text(saving.frame)}, {100 * saving.frame.value / saving.baseline_j:.0f} %"
+    return [label, amount] if width < svg.WIDE else [f"{label}: {amount}"]
 
 
-def _bars(saving: Saving, label: str, scale: svg.Scale, top: float) -> str:
-    share = 100 * saving.frame.value / saving.baseline_j
-    parts = [svg.text(LEFT, top + 14, f"{label}: {amount_text(saving.frame)}, {share:.0f} %", "start", "label ink")]
-    rows: list[tuple[str, int | None, Saved]] = [("frame", None, saving.frame)]
-    order = [stage.name for stage in saving.baseline.stages]
-    rows += [(name, order.index(name), amount) for name, amount in _shown(saving).items()]
-    for n, (name, index, amount) in enumerate(rows):
-        parts.append(_bar(name, svg.color(index), amount, scale, top + TITLE + n * BAR))
+def _bars(saving: Saving, title: Sequence[str], colors: Mapping[str, str], scale: svg.Scale, top: float) -> str:
+    parts = [svg.text(LEFT, top + 14 + n * LINE, words, "start", "label ink") for n, words in enumerate(title)]
+    rows = [("frame", svg.color(None), saving.frame)]
+    rows += [(name, colors[name], amount) for name, amount in _shown(saving).items()]
+    for n, (name, color, amount) in enumerate(rows):
+        parts.append(_bar(name, color, amount, scale, top + len(title) * LINE + n * BAR))
     return svg.el("g", *parts)
 
 

@@ -8,7 +8,7 @@ from edgeprof import units
 from edgeprof.reporters.charts import svg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgeprof.reporters.charts.rows import Row
     from edgeprof.results.schema import Stage
@@ -19,21 +19,35 @@ POWER, BAR, GAP, TITLE = 92.0, 22.0, 16.0, 20.0
 _LEAST_NAMED = 48.0
 
 
-def draw(rows: Sequence[Row], width: float = svg.WIDE) -> str | None:
-    """Draw a timeline for each pipeline, all on one time scale; None if no variant is a pipeline."""
+def draw(rows: Sequence[Row], colors: Mapping[str, str], width: float = svg.WIDE) -> str | None:
+    """Draw a timeline for each pipeline, all on one time scale; None if no variant is a pipeline.
+
+    Args:
+        rows: The variants.
+        colors: Stage → the class of its colour.
+        width: Width of the drawing (px).
+    """
     drawn = [row for row in rows if _frame_seconds(row.variant.stages) > 0]
     if not drawn:
         return None
+    legend, first = svg.legend(list(colors.items()), LEFT, width - RIGHT)
+    first += TOP
     longest = max(_frame_seconds(row.variant.stages) for row in drawn)
     watts = [power[1] for row in drawn for stage in row.variant.stages if (power := stage_power(stage)) is not None]
     step = TITLE + POWER + BAR + GAP
-    height = TOP + step * len(drawn) + BOTTOM
+    height = first + step * len(drawn) + BOTTOM
     factor, prefix = units.prefix_for([longest])
     times = svg.Scale(0.0, longest, LEFT, width - RIGHT)
-    parts = [svg.x_axis(times, height - BOTTOM, TOP + TITLE, f"{prefix}s since the frame began", factor)]
+    parts = [legend, svg.x_axis(times, height - BOTTOM, first + TITLE, f"{prefix}s since the frame began", factor)]
     for n, row in enumerate(drawn):
-        parts.append(_frame_timeline(row, times, max(watts, default=0.0), TOP + n * step + TITLE))
+        parts.append(_frame_timeline(row, times, max(watts, default=0.0), first + n * step + TITLE, colors))
     return svg.drawing(width, height, "a frame as a timeline of its stages", *parts)
+
+
+def stage_colors(rows: Sequence[Row]) -> dict[str, str]:
+    """Stage → the class of its colour, the same in all pipelines."""
+    names = dict.fromkeys(stage.name for row in rows for stage in row.variant.stages)
+    return {name: svg.color(number) for number, name in enumerate(names)}
 
 
 def stage_power(stage: Stage) -> tuple[float, float] | None:
@@ -44,15 +58,15 @@ def stage_power(stage: Stage) -> tuple[float, float] | None:
     return energy.gross.value / _stage_seconds(stage), energy.gross.ci95[1] / _stage_seconds(stage)
 
 
-def _frame_timeline(row: Row, times: svg.Scale, high: float, top: float) -> str:
+def _frame_timeline(row: Row, times: svg.Scale, high: float, top: float, colors: Mapping[str, str]) -> str:
     power = svg.Scale(0.0, high * 1.08 or 1.0, top + POWER, top)
     parts = [svg.text(LEFT, top - 6, row.label, "start", "label ink"), svg.text(LEFT - 8, top - 6, "W", "end", "tick")]
     if high:
         parts.append(svg.y_axis(power, LEFT, times.end, about=3))
     start_s = 0.0
-    for index, stage in enumerate(row.variant.stages):
+    for stage in row.variant.stages:
         end_s = start_s + _stage_seconds(stage)
-        parts.append(_draw_stage(stage, svg.color(index), (times.at(start_s), times.at(end_s)), power, top))
+        parts.append(_draw_stage(stage, colors[stage.name], (times.at(start_s), times.at(end_s)), power, top))
         start_s = end_s
     return svg.el("g", *parts)
 

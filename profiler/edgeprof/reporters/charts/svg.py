@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Widths of a drawing on a page and on a telephone, where the wide one would be too small to read (px).
 WIDE, NARROW = 960.0, 350.0
+#: Height of a line of a legend (px).
+_LEGEND_LINE = 20.0
 #: Number of colours in the style sheet, without that of the baseline.
 COLORS = 8
 #: What html.escape changes. A large report escapes half a million texts, of which most have nothing to escape.
@@ -84,6 +86,28 @@ def drawing(width: float, height: float, title: str, *content: str) -> str:
 def color(index: int | None) -> str:
     """The class of a series: ``base`` for the baseline (None), ``c0`` … for the others."""
     return "base" if index is None else f"c{index % COLORS}"
+
+
+def legend(entries: Sequence[tuple[str, str]], left: float, right: float) -> tuple[str, float]:
+    """Draw names with their colours, in as many lines as they need; return also where the last line ends (px).
+
+    Args:
+        entries: Each name and the class of its colour.
+        left: Where the lines begin.
+        right: Where they have to end.
+    """
+    parts = []
+    x, y = left, 4.0
+    for name, class_ in entries:
+        room = 34 + 6.2 * len(name)
+        if x > left and x + room - 18 > right:
+            x, y = left, y + _LEGEND_LINE
+        parts += [
+            el("rect", x=x, y=y, width=11.0, height=11.0, rx=2.0, class_=f"share {class_}"),
+            text(x + 16, y + 10, name, "start", "tick"),
+        ]
+        x += room
+    return "".join(parts), y + _LEGEND_LINE
 
 
 def _shortest_number(value: object) -> object:

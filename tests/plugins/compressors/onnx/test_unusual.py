@@ -339,3 +339,30 @@ def test_a_tensor_that_is_listed_twice_stays_two_outputs(method: str, tmp_path: 
     target, _ = compress(net, method, tmp_path)
     assert [value.name for value in onnx.load(target).graph.output] == ["y", "y"]
     assert run(target, net.feeds).shape == (ROWS, OUTER)
+
+
+@pytest.mark.parametrize("count", [STEPS, 2**63 - 1])
+def test_a_loop_that_the_data_may_end_has_unknown_arithmetic(count: int, tmp_path: Path) -> None:
+    """Beside a layer that pruning changes; the weights of the body have their zeros already."""
+    net = places.loop(6)
+    model = net.model
+    (body,) = (attribute.g for attribute in model.graph.node[0].attribute)
+    (w,) = body.initializer
+    values = numpy_helper.to_array(w).copy()
+    values[np.abs(values) < np.median(np.abs(values))] = 0
+    w.CopyFrom(numpy_helper.from_array(values, "w"))
+    body.node.pop()
+    body.node.append(places.node("ReduceSum", ["ho"], ["rest"], keepdims=0))
+    body.node.append(places.node("Greater", ["rest", "limit"], ["go"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1e6, np.float32), "limit"))
+    next(t for t in model.graph.initializer if t.name == "count").CopyFrom(
+        numpy_helper.from_array(np.array(count, np.int64), "count")
+    )
+    model.graph.node.append(places.node("MatMul", ["y", "v"], ["z"]))
+    v = places.draw(7, INNER, 9)
+    model.graph.initializer.append(numpy_helper.from_array(v, "v"))
+    model.graph.output[0].CopyFrom(places.info("z", ROWS, 9))
+    _, (facts,) = compress(places.Net(model, net.feeds, {**net.weights, "v": v}, 0), "prune", tmp_path)
+    assert facts["coverage"]["weights"]["changed"] == v.size
+    assert facts["coverage"]["macs"]["share"] is None
+    assert "how often a loop runs" in facts["coverage"]["macs"]["reason"]

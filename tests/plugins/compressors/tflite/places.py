@@ -223,7 +223,7 @@ def svdf(seed: int) -> Model:
 
 def branches(seed: int) -> Model:
     """Weights in both branches of an IF: each branch is a subgraph of its own."""
-    model = Model(macs=2 * ROWS * INNER * OUTER)
+    model = Model(macs=ROWS * INNER * OUTER)
     graph = Graph(model, "main")
     x, y = graph.tensor("x", (ROWS, INNER)), graph.tensor("y", (ROWS, OUTER))
     condition = graph.tensor("condition", (), kind="bool")

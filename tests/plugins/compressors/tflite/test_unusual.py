@@ -210,3 +210,76 @@ def test_a_compressed_model_is_changed_in_place_or_refused(first: str, method: s
     assert account["weights"]["changed"] == INNER * OUTER
     before, after = places.run(tmp_path / "net.tflite"), places.run(path)
     assert np.abs(after - before).max() < np.abs(before).max()
+
+
+def passed(kind: str, seed: int) -> places.Model:
+    """An IF or a WHILE that gets the weights of its layer from outside, as TensorFlow's converter writes it."""
+    model = places.Model(macs=ROWS * INNER * INNER)
+    graph = places.Graph(model, "main")
+    x, y = graph.tensor("x", (ROWS, INNER)), graph.tensor("y", (ROWS, INNER))
+    w = graph.weight("w", places.draw(seed, INNER, INNER))
+    condition = graph.tensor("condition", (), kind="bool")
+    if kind == "IF":
+        options = schema.IfOptionsT()
+        options.thenSubgraphIndex, options.elseSubgraphIndex = 1, 2
+        graph.operator("IF", [condition, x, w], [y], options)
+    else:
+        options = schema.WhileOptionsT()
+        options.condSubgraphIndex, options.bodySubgraphIndex = 1, 2
+        ends, same = graph.tensor("ends", (), kind="bool"), graph.tensor("same", (INNER, INNER))
+        graph.operator("WHILE", [condition, x, w], [ends, y, same], options)
+    graph.graph.inputs, graph.graph.outputs = [condition, x], [y]
+    for k in (1, 2):
+        inner = places.Graph(model, f"inner{k}")
+        given = [inner.tensor(f"condition{k}", (), kind="bool")] if kind == "WHILE" else []
+        rows, weights = inner.tensor(f"x{k}", (ROWS, INNER)), inner.tensor(f"w{k}", (INNER, INNER))
+        result, stop = inner.tensor(f"y{k}", (ROWS, INNER)), inner.tensor(f"stop{k}", (), np.array([False])[0])
+        inner.graph.inputs = [*given, rows, weights]
+        inner.graph.outputs = [result] if kind == "IF" else given if k == 1 else [stop, result, weights]
+        if kind == "IF" or k == 2:
+            inner.operator("FULLY_CONNECTED", [rows, weights, -1], [result], schema.FullyConnectedOptionsT())
+    return model
+
+
+def stored(path: Path, name: str) -> Any:
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    tensor = next(tensor for tensor in model.subgraphs[0].tensors if tensor.name == name.encode())
+    return np.asarray(model.buffers[tensor.buffer].data).view({0: "float32", 1: "float16", 9: "int8"}[tensor.type])
+
+
+@pytest.mark.parametrize("kind", ["IF", "WHILE"])
+def test_weights_that_are_passed_to_branches_and_bodies_are_changed(kind: str, tmp_path: Path) -> None:
+    net = passed(kind, 6)
+    path, (facts,) = compress(net, "prune", tmp_path)
+    weights, macs = facts["coverage"]["weights"], facts["coverage"]["macs"]
+    assert (weights["changed"], weights["total"]) == (INNER * INNER, INNER * INNER)
+    assert macs["share"] == 1
+    assert macs["total"] == (net.macs if kind == "IF" else None)  # the data decide how often the loop runs
+    magnitudes = np.abs(net.weights["w"].reshape(-1))
+    np.testing.assert_array_equal(stored(path, "w") == 0, magnitudes < np.median(magnitudes))
+
+
+@pytest.mark.parametrize("kind", ["IF", "WHILE"])
+def test_a_quantiser_names_the_layers_whose_passed_weights_it_leaves(kind: str, tmp_path: Path) -> None:
+    error = refusal(passed(kind, 7), "int8-dynamic", tmp_path)
+    assert f"it leaves {'y1' if kind == 'IF' else 'y2'}" in error.message
+
+
+def test_the_arithmetic_of_a_loop_is_unknown_rather_than_that_of_one_run(tmp_path: Path) -> None:
+    """Beside a layer outside, of which pruning changes the weights: those in the body have their zeros already."""
+    net = passed("WHILE", 8)
+    w = net.weights["w"]
+    w[np.abs(w) < np.median(np.abs(w))] = 0
+    graph = net.packed.subgraphs[0]
+    net.packed.buffers[1].data = np.frombuffer(w.tobytes(), np.uint8)
+    main = places.Graph(net, "main again")
+    net.packed.subgraphs.pop()
+    main.graph = graph
+    z, v = main.tensor("z", (ROWS, OUTER)), main.weight("v", places.draw(9, OUTER, INNER))
+    main.operator("FULLY_CONNECTED", [graph.outputs[0], v, -1], [z], schema.FullyConnectedOptionsT())
+    graph.outputs = [z]
+    _, (facts,) = compress(net, "prune", tmp_path)
+    account = facts["coverage"]
+    assert account["weights"]["changed"] == INNER * OUTER
+    assert account["macs"]["share"] is None
+    assert "how often a loop runs" in account["macs"]["reason"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("torchao")
 
-from edgeprof_plugins.compressors.torch.weight_only import Int8Weight  # noqa: E402 - it needs both
+from edgeprof_plugins.compressors.torch.weight_only import Int8Weight  # noqa: E402 - it needs PyTorch
+
+# Importing it takes seconds, which a process that runs other tests need not take.
+pytestmark = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
 
 NET = """
 import torch
