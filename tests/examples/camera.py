@@ -47,8 +47,9 @@ def edgeprof(*argv: str) -> subprocess.Popen[str]:
 
 
 def bench(*flags: str, frames: str = CAMERA) -> subprocess.Popen[str]:
-    flags = (*"--windows 1 --window 2 --warmup 0.5 --idle 0 --estimate-power 4 --timeout 900".split(), *flags)
-    return edgeprof("bench", "app.py:pipeline", "--frames", frames, "-o", "result.json", *flags)
+    windows = ["--windows", "1", "--window", "2", "--warmup", "0.5", "--idle", "0", "--timeout", "900"]
+    given = ["--frames", frames, "--estimate-power", "4", "-o", "result.json", *windows, *flags]
+    return edgeprof("bench", "app.py:pipeline", *given)
 
 
 def finish(process: subprocess.Popen[str]) -> str:

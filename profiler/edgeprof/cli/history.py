@@ -215,11 +215,14 @@ def _list_runs(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
 
 
 def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
-    """Format one line for each variant; the id of a run stands before its first variant."""
+    """Format one line for each variant; the id of a run stands before its first variant.
+
+    Model and variant are part of a row's name, so that they are repeated where a narrow screen divides the columns.
+    """
     from edgeprof.reporters import view
     from edgeprof.reporters.names import short_names
-    from edgeprof.reporters.terminal import Column, table
-    from edgeprof.results.schema import EnergyFigure
+    from edgeprof.reporters.terminal import GAP, Column, table
+    from edgeprof.results.schema import EnergyFigure, variant_label
 
     first = [n == 0 for _, group in _list_runs(entries) for n in range(len(group))]
     figures = [
@@ -234,12 +237,11 @@ def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
         ("device", "device"),
         ("board", "board"),
     )
-    models, variants = short_names(e.model for e in entries), short_names(e.variant for e in entries)
+    labels = [variant_label(e.model, e.variant) for e in entries]
+    short = short_names(labels)
     calls = [_label_of(e) if f else "" for e, f in zip(entries, first, strict=True)]
     columns = [
         *([Column("name", [("", called) for called in calls])] if any(calls) else []),
-        Column("model", [("", models[e.model]) for e in entries]),
-        Column("variant", [("", variants[e.variant]) for e in entries]),
         Column(f"energy / {units.pop() if len(units) == 1 else 'unit'}", view.energy_cells(figures), "energy"),
         Column("latency p50", view.scaled([e.latency_p50_s for e in entries], "s"), "p50"),
         Column("accuracy", [view.share(e.accuracy) for e in entries]),
@@ -249,7 +251,9 @@ def _runs_table(entries: Sequence[Entry], style: Style) -> list[str]:
             if len({getattr(e, name) for e in entries}) > 1
         ),
     ]
-    names = [e.id if f else "" for e, f in zip(entries, first, strict=True)]
+    wide = max((len(e.id) for e in entries), default=0)
+    ids = [(e.id if f else "").ljust(wide) for e, f in zip(entries, first, strict=True)]
+    names = [f"{run}{GAP}{short[label]}" for run, label in zip(ids, labels, strict=True)]
     marks = ["" if e.status == "ok" else e.status for e in entries]
     return table(style, names, columns, marks)
 

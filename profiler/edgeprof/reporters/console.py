@@ -64,7 +64,7 @@ def _heading_lines(result: Result, style: Style) -> list[str]:
 
 
 def _workload_lines(result: Result, style: Style) -> list[str]:
-    rows, columns = view.workload_table(result.variants)
+    rows, columns = view.workload_table((variant.name, variant) for variant in result.variants)
     return table(style, rows, columns, [""] * len(rows)) if rows else []
 
 

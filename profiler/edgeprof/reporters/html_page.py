@@ -321,7 +321,7 @@ def _hint(title: str) -> str:
 
 def _workloads(rows: Sequence[Row]) -> str:
     """Write a second table with each workload of each variant; empty if no variant has several."""
-    names, columns = view.workload_table([row.variant for row in rows])
+    names, columns = view.workload_table((row.label, row.variant) for row in rows)
     if not names:
         return ""
     titles = [column.title for column in columns]

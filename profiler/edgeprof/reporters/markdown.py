@@ -61,7 +61,7 @@ def _render_result(result: Result) -> str:
 
 def _workload_table(result: Result) -> list[str]:
     """Write a second table with each workload of each variant; empty if no variant has several."""
-    rows, columns = view.workload_table(result.variants)
+    rows, columns = view.workload_table((variant.name, variant) for variant in result.variants)
     return _table("workload", rows, columns) if rows else []
 
 

@@ -120,13 +120,17 @@ def common_unit(variants: Sequence[Variant]) -> str:
     return units_used.pop() if len(units_used) == 1 else "call"
 
 
-def workload_table(variants: Sequence[Variant]) -> tuple[list[str], list[Column]]:
-    """Make a table of the workloads of each variant: names of rows, and columns; empty if no variant has several."""
-    rows = [(variant, workload) for variant in variants if len(variant.workloads) > 1 for workload in variant.workloads]
+def workload_table(variants: Iterable[tuple[str, Variant]]) -> tuple[list[str], list[Column]]:
+    """Make a table of the workloads of each variant: names of rows, and columns; empty if no variant has several.
+
+    Args:
+        variants: The variants, each with the name that it has in the other tables.
+    """
+    several = [(name, variant) for name, variant in variants if len(variant.workloads) > 1]
+    rows = [(name, workload) for name, variant in several for workload in variant.workloads]
     if not rows:
         return [], []
-    alone = len({variant.name for variant, _ in rows}) == 1
-    names = [workload.name if alone else f"{variant.name} · {workload.name}" for variant, workload in rows]
+    names = [workload.name if len(several) == 1 else f"{name} · {workload.name}" for name, workload in rows]
     workloads = [workload for _, workload in rows]
     energies = [workload.energy_j_per_unit for workload in workloads]
     columns = [

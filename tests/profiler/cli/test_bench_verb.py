@@ -95,6 +95,7 @@ def process(place: Path, *words: str, **extra: str) -> subprocess.CompletedProce
 def edgeprof(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """The command in this process, in ``place``."""
     monkeypatch.chdir(place)
+    monkeypatch.setattr("edgeprof.sensing.prepare.CHARACTERISE_S", 0.1)  # an unchanging device has no refresh to find
     for name in [name for name in os.environ if name.startswith("EDGEPROF")]:
         monkeypatch.delenv(name)
 

@@ -226,6 +226,16 @@ def test_several_results_share_one_page_and_keep_apart():
     assert there.id in text
 
 
+def test_workloads_of_equal_variants_of_two_results_are_told_apart():
+    here, there = samples.language(), samples.language()
+    there.id, there.host = "20261121-1500-zzz", samples.host(board="Raspberry Pi 5")
+    text = page.render([here, there])
+    workloads = re.search(r"<th[^>]*>workload</th>.*?</table>", text, re.DOTALL)[0]
+    names = re.findall(r'<th scope="row" role="rowheader">(.*?)</th>', workloads)
+    assert len(names) == 2 * sum(len(variant.workloads) for variant in here.variants)
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "log"),
     [(0.0, 1.0, False), (3.86, 12.5, False), (1e-6, 1e-3, True), (80.1, 90.2, False), (5, 5, False)],
