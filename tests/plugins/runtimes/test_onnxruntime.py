@@ -406,3 +406,17 @@ def test_inputs_that_a_model_cannot_take_are_not_blamed_on_optimisation(tmp_path
     (tmp_path / "table.onnx").write_bytes(made.SerializeToString())
     with pytest.raises(Exception, match="indices element out of data bounds"):
         OnnxRuntime().load(str(tmp_path / "table.onnx"), CPU).run({"i": np.array([0, 1, 9])})
+
+
+def test_the_graph_of_a_model_beyond_2_gib_is_said_to_be_unknown(tmp_path, monkeypatch):
+    from edgeprof_plugins.runtimes.onnxruntime import graph
+    from tests.plugins.compressors.onnx import places
+
+    net = places.NETS["a dense layer"](1)
+    path = tmp_path / "dense.onnx"
+    onnx.save(net.model, path, save_as_external_data=True, location="dense.data", size_threshold=0)
+    assert OnnxRuntime().inspect(str(path)).macs == net.macs
+    monkeypatch.setattr(graph, "_LARGEST", sum(values.nbytes for values in net.weights.values()) - 1)
+    seen = OnnxRuntime().inspect(str(path))
+    assert not seen.layers
+    assert "2 GiB" in seen.note

@@ -3,12 +3,13 @@
 It is read in the main process of edgeprof and never in the worker, because reading needs onnx as well as onnxruntime.
 """
 
+import os
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
+from onnx import external_data_helper, helper, numpy_helper
 
 from edgeprof.compression.scratch import scratch
 from edgeprof.worker.graph import Graph
@@ -37,6 +38,9 @@ _DTYPES = {
     10: "float16",
     11: "float64",
 }
+#: The most bytes of a protobuf message.
+_LARGEST = 2**31 - 1
+_TOO_LARGE = "its layers are not examined: the weights exceed 2 GiB, the most that a file without external data holds"
 
 
 def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
@@ -47,7 +51,11 @@ def read(path: str, inputs: Optional[Inputs] = None) -> Graph:
         inputs: As for ``Runtime.inspect_with_inputs``. Without inputs an open batch is 1, and if other sizes are open,
             no arithmetic is counted.
     """
-    written = onnx.load(path)
+    written = onnx.load(path, load_external_data=False)
+    if _weights_size(written.graph) > _LARGEST:
+        # The optimised graph could not be written, and a graph that is changed to show its tensors not be run.
+        return Graph([], len(list(_all_nodes(written.graph))), note=_TOO_LARGE)
+    external_data_helper.load_external_data_for_model(written, os.path.dirname(path))
     training = [
         node.name or node.output[0]
         for node in written.graph.node
@@ -121,6 +129,14 @@ def _make_feeds(graph: Any, given: Inputs) -> Tuple[Optional[Dict[str, Array]], 
             )
         feeds[tensor.name] = _draw_input(draw, [size or 1 for size in sizes] if value is None else list(value), dtype)
     return feeds, ""
+
+
+def _weights_size(graph: Any) -> int:
+    """The bytes of the weights, in the file or outside."""
+    return sum(
+        int(np.prod(tensor.dims, dtype=np.int64)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in graph.initializer
+    )
 
 
 def _declared_sizes(tensor: Any) -> List[Optional[int]]:
