@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ def ask(path: Path, command: str, timeout_s: float = SILENCE_S) -> Any:
     Raises:
         UnavailableError: no daemon answers, or it refuses the command.
     """
+    import socket  # noqa: PLC0415 - most machines run no daemon
+
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout_s)

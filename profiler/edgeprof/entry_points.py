@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import operator
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,12 +80,12 @@ def installed(broken: Callable[[str, str], None] = lambda _name, _reason: None) 
 def _unpacked(place: str) -> Iterator[tuple[str, _Reader]]:
     """The metadata directories in a folder that have entry points, each with a function that reads its files."""
     try:
-        directories = sorted(path for path in Path(place).iterdir() if path.suffix in _SUFFIXES)
+        names = sorted(name for name in os.listdir(place) if name.endswith(_SUFFIXES))  # noqa: PTH208 - there are hundreds
     except OSError:
         return
-    for directory in directories:
-        if (directory / _FILE).is_file():
-            yield directory.name, functools.partial(_read_file, directory)
+    for name in names:
+        if os.path.isfile(f"{place}/{name}/{_FILE}"):  # noqa: PTH113
+            yield name, functools.partial(_read_file, Path(place, name))
 
 
 def _archived(place: str) -> Iterator[tuple[str, _Reader]]:

@@ -321,7 +321,7 @@ def _call_hook(hook: str, impl: pluggy.HookImpl, **arguments: Any) -> None:
 
 def _refuse_misspelt(module: object) -> None:
     """A hook that is misspelt or not marked must not pass in silence; pluggy sees marked functions only."""
-    for name, function in inspect.getmembers(module, inspect.isroutine):
+    for name, function in _routines(module):
         mark = getattr(function, f"{GROUP}_impl", None)
         if isinstance(mark, dict):
             hook = mark.get("specname") or name
@@ -336,6 +336,14 @@ def _refuse_misspelt(module: object) -> None:
             near = _nearest(name, KINDS, 0.85)
             if near:
                 raise _RefusedError(f"{name} is no hook; did you mean {near[0]}, marked with @hookimpl?")
+
+
+def _routines(module: object) -> Iterator[tuple[str, Any]]:
+    """The functions of a module by name. What cannot be called is passed over before inspect looks at it for long."""
+    for name in dir(module):
+        value = getattr(module, name, None)
+        if callable(value) and not isinstance(value, type) and inspect.isroutine(value):
+            yield name, value
 
 
 def _takes_a_registrar(function: Any) -> bool:

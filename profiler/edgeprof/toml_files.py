@@ -9,11 +9,6 @@ from typing import TYPE_CHECKING, Any
 from edgeprof import whole_files
 from edgeprof.errors import InputError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -83,6 +78,10 @@ def parse(text: str, path: Path, remedy: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: the text is not TOML, or is nested too deeply.
     """
+    if sys.version_info >= (3, 11):  # imported here: most commands read no TOML file
+        import tomllib  # noqa: PLC0415
+    else:
+        import tomli as tomllib  # noqa: PLC0415
     if _LONG_KEY.search(text):
         raise InputError(f"{path} has a key of more than {_MOST_PARTS} parts", remedy=remedy)
     try:

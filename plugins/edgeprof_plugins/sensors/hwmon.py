@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof import hookimpl
 from edgeprof.sensing.board.identity import identify_board
@@ -57,8 +57,7 @@ _INA = {
 _INA238_STEP_W, _INA238_SHUNT_OHM, _INA238_BLOCK_S = 2e-4, 0.020, 16 * 1052e-6 * 3
 
 
-@dataclass(frozen=True)
-class _Chip:
+class _Chip(NamedTuple):
     """One chip.
 
     Attributes:
@@ -85,8 +84,7 @@ class _Chip:
         return f"pci {self.place}" if re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:\S+", self.place) else self.place
 
 
-@dataclass(frozen=True)
-class _Power:
+class _Power(NamedTuple):
     """One power or energy of a chip.
 
     Attributes:
@@ -181,8 +179,7 @@ def _distinct_names(powers: list[_Power], roots: Roots) -> list[_Power]:
         for channel, name in zip(channels, names, strict=True)
     }
     return [
-        replace(
-            power,
+        power._replace(
             channel=replace(
                 power.channel,
                 name=renamed[id(power.channel)],
@@ -208,7 +205,7 @@ def _acpi_powers(powers: list[_Power]) -> list[_Power]:
     result = list(powers)
     for index, fact in zip(meters, facts, strict=True):
         around = channels[meters[fact["inside"]]] if "inside" in fact else None
-        result[index] = replace(powers[index], channel=channels[index], inside=around)
+        result[index] = powers[index]._replace(channel=channels[index], inside=around)
     return result
 
 
@@ -248,7 +245,7 @@ def _of_kind(chip: _Chip, kind: str) -> list[_Power]:
         for number, fact in zip(numbers, facts, strict=True)
     ]
     return [
-        power if "inside" not in fact else replace(power, inside=powers[fact["inside"]].channel)
+        power if "inside" not in fact else power._replace(inside=powers[fact["inside"]].channel)
         for power, fact in zip(powers, facts, strict=True)
     ]
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof import hookimpl
 from edgeprof.sensing.board.identity import identify_board
@@ -52,8 +52,7 @@ _WAITED_S, _READS_PER_VOLTAGE = 0.05, 10
 _SLOW_S = 0.02
 
 
-@dataclass(frozen=True)
-class _Chip:
+class _Chip(NamedTuple):
     path: Path
     place: str
     first: int  # number of the first channel
@@ -67,8 +66,7 @@ class _Chip:
         return Origin(self.label(number), f"i2c {self.place}", number - self.first + 1)
 
 
-@dataclass
-class _Connected:
+class _Connected(NamedTuple):
     """One connected channel: its properties, and the function that reads its voltage and current (V, A)."""
 
     chip: _Chip

@@ -30,7 +30,13 @@ SCHEMA = "edgeprof.choice/1"
 @click.option("--fleet", is_flag=True, help="Choose among what the fleet has measured (edgeprof fleet).")
 @click.option("--ask", is_flag=True, help="Write REQUIREMENTS.toml from eight questions first.")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), metavar="FILE.json", help="Also write the JSON to FILE."
+    "-o",
+    "--output",
+    "outputs",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE.json",
+    help="Also write the JSON to FILE; repeatable.",
 )
 @json_option
 @no_color_option
@@ -40,7 +46,7 @@ def command(
     *,
     fleet: bool,
     ask: bool,
-    output: str | None,
+    outputs: tuple[Path, ...],
     as_json: bool,
     no_color: bool,
 ) -> int:
@@ -61,10 +67,10 @@ def command(
     from edgeprof.verdicts.requirements import load
 
     path = Path(requirements)
-    if output is not None:
-        if Path(output).suffix != ".json":
+    for output in outputs:
+        if output.suffix != ".json":
             raise InputError(f"-o {output} does not end in .json", remedy="A choice is written as JSON: -o choice.json")
-        files.check_writable(Path(output))
+        files.check_writable(output)
     if ask:
         from edgeprof.cli.choose_questions import write_answers
 
@@ -75,9 +81,9 @@ def command(
     choice = choose([*of_fleet, *others], asked, of_fleet={result.id for result in of_fleet})
     text = json.dumps(_as_json(choice), indent=2, allow_nan=False)
     with Delivery() as delivery:
-        if output is not None:
+        for output in outputs:
             with delivery.step():
-                files.write(Path(output), text + "\n")
+                files.write(output, text + "\n")
         if as_json:
             click.echo(text)
         else:

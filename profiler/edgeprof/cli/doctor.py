@@ -41,9 +41,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
+    "outputs",
     type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
     metavar="FILE",
-    help="With --prove: also write the verdicts to FILE, a page (.html) or JSON (.json).",
+    help="With --prove: also write the verdicts to FILE, a page (.html) or JSON (.json); repeatable.",
 )
 @root_options
 @json_option
@@ -59,7 +61,7 @@ def command(
     sensors: tuple[str, ...],
     model: str | None,
     inputs: tuple[str, ...],
-    output: Path | None,
+    outputs: tuple[Path, ...],
     sysfs_root: str | None,
     procfs_root: str | None,
     as_json: bool,
@@ -85,12 +87,12 @@ def command(
 
         roots = resolve_roots(sysfs_root, procfs_root)
         asked = doctor_prove.Asked(rail=rail, sensors=sensors, against=against, quick=quick)
-        if not doctor_prove.run(host, roots, asked, output=output, as_json=as_json):
+        if not doctor_prove.run(host, roots, asked, outputs=outputs, as_json=as_json):
             raise click.exceptions.Exit(1)
         return
     if inputs and model is None:
         raise InputError("--input goes with --model", remedy="edgeprof doctor --model FILE --input …")
-    if against or quick or rail or output:
+    if against or quick or rail or outputs:
         raise InputError("--against, --quick, --rail and -o go with --prove", remedy="edgeprof doctor --prove")
     if bundle is not None:
         from edgeprof.cli import doctor_bundle

@@ -40,18 +40,19 @@ class Asked(NamedTuple):
     quick: bool
 
 
-def run(host: PluginHost, roots: Roots, asked: Asked, *, output: Path | None, as_json: bool) -> bool:
-    """Run the proof, print it and write it to ``output``; return whether no check failed.
+def run(host: PluginHost, roots: Roots, asked: Asked, *, outputs: Sequence[Path], as_json: bool) -> bool:
+    """Run the proof, print it and write it to ``outputs``; return whether no check failed.
 
     Raises:
         BusyError: another measurement runs on this device.
-        InputError: ``output`` does not end in .html or .json, or cannot be written.
+        InputError: one of ``outputs`` does not end in .html or .json, or cannot be written.
     """
     from edgeprof.calibration.prove import prove
     from edgeprof.launch.lock import measuring
 
-    if output is not None and output.suffix not in _OUTPUTS:
-        raise InputError(f"{output.name} does not end in .html or .json", remedy="Name it FILE.html or FILE.json.")
+    for output in outputs:
+        if output.suffix not in _OUTPUTS:
+            raise InputError(f"{output.name} does not end in .html or .json", remedy="Name it FILE.html or FILE.json.")
     with measuring(roots, "doctor --prove"):
         proof = prove(
             host,
@@ -67,7 +68,7 @@ def run(host: PluginHost, roots: Roots, asked: Asked, *, output: Path | None, as
         click.echo(document)
     else:
         say(*lines(proof))
-    if output is not None:
+    for output in outputs:
         _write(proof, document, output)
     return proof.verdict != "failed"
 

@@ -1,8 +1,8 @@
-"""The console script: ``edgeprof --help``, ``--version`` and ``door`` are answered without click.
+"""The console script: ``edgeprof --help``, ``--version``, ``door`` and ``top`` are answered without click.
 
 Importing click takes longer than starting Python. A profiler that is slow to print its version is not trusted with
-milliseconds, and a fleet's devices should answer soon, so the requests that need no parsing are answered here;
-edgeprof.cli.main handles all others. A test checks that this help text equals click's.
+milliseconds, a fleet's devices should answer soon, and ``top`` should show the machine at once, so the requests that
+need no parsing are answered here; edgeprof.cli.main handles all others. A test compares this help text with click's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from edgeprof import __version__
 from edgeprof.cli import streams
 from edgeprof.cli.verbs import ABOUT, EPILOG, VERBS
 
+TYPE_CHECKING = False  # the module typing would take longer than the rest of ``--help``
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _OPTIONS = (("--version", "Show the version and exit."), ("-h, --help", "Show this message and exit."))
 
 
@@ -24,7 +28,7 @@ def main() -> None:
 
 
 def run(argv: list[str]) -> int:
-    """Answer ``--help``, ``--version`` and ``door`` at once, and pass everything else to edgeprof.cli.main."""
+    """Answer what needs no parsing at once, and pass everything else to edgeprof.cli.main."""
     if argv in (["--help"], ["-h"]):
         text = help_text()
         if max(map(len, text.splitlines())) <= _terminal_width() - 2:  # otherwise click must wrap it
@@ -32,7 +36,9 @@ def run(argv: list[str]) -> int:
     if argv == ["--version"]:
         return _print_text(f"edgeprof, version {__version__}\n")
     if argv == ["door"] or (argv[:2] == ["door", "--config"] and len(argv) == 3):
-        return _open_door(*argv[2:])
+        return _without_click(lambda: _open_door(*argv[2:]))
+    if argv == ["top"]:
+        return _without_click(_show_top)
     from edgeprof.cli import main as full
 
     return full.run(argv)
@@ -46,23 +52,39 @@ def help_text() -> str:
     )
 
 
+def _without_click(command: Callable[[], int]) -> int:
+    """Run a command; no error that a user can cause becomes a traceback."""
+    try:
+        return command()
+    except (Exception, KeyboardInterrupt) as error:
+        from edgeprof.cli.main import exit_code_of
+
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        return code
+
+
 def _open_door(config: str | None = None) -> int:
     """Serve a fleet, as sshd starts it on each of many devices at once (edgeprof.cli.door has all flags)."""
     from pathlib import Path
 
-    from edgeprof.errors import EdgeprofError
     from edgeprof.fleet.door import open_door
     from edgeprof.roots import Roots
 
-    try:
-        return open_door(Roots.resolve(), None if config is None else Path(config))
-    except EdgeprofError as error:
-        from edgeprof.cli.main import print_error
+    return open_door(Roots.resolve(), None if config is None else Path(config))
 
-        return print_error(error)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
+
+def _show_top() -> int:
+    """Show the machine live (edgeprof.cli.top has all flags)."""
+    from edgeprof.cli.relay import relayed
+    from edgeprof.roots import Roots
+
+    with relayed():
+        from edgeprof.cli.top_screen import show
+
+        show(Roots.resolve())
+    return 0
 
 
 def _verb_rows(rows: list[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:

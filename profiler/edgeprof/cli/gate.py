@@ -156,7 +156,7 @@ def _check_lines(checks: list[Check], unsure: str, style: Style) -> list[str]:
         word, color = ("FAIL", "red") if not c.passed else ("pass", "yellow" if c.unsure else "green")
         wrapped = style.wrap(word, sentence(c))
         lines += [wrapped[0].replace(word, style.paint(word, color, "bold"), 1), *wrapped[1:]]
-    if doubtful := sum(c.unsure for c in checks):
+    if doubtful := sum(c.is_open for c in checks):
         word = "check is" if doubtful == 1 else "checks are"
         lines += ["", f"  {doubtful} {word} unsure: --unsure {unsure}"]
     failed = sum(not c.passed for c in checks)

@@ -132,32 +132,40 @@ def run(argv: Sequence[str] | None = None) -> int:
     descriptors 1 and 2 are the process's own again.
     """
     from edgeprof.cli.relay import relayed
-    from edgeprof.errors import EdgeprofError
 
     try:
         words = sys.argv[1:] if argv is None else list(argv)
         is_ours = words[:1] and words[0] in VERBS  # a plugin's command may give the terminal to a program
         with relayed() if is_ours else contextlib.nullcontext():
             outcome: Any = cli.main(args=words, prog_name="edgeprof", standalone_mode=False, obj=tuple(words))
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return 130
-    except EdgeprofError as error:
-        return print_error(error)
-    except OSError as error:
-        sentence = _system_error_sentence(error)
-        if sentence is None:
+    except (Exception, KeyboardInterrupt) as error:
+        code = exit_code_of(error)
+        if code is None:
             raise
-        say(f"edgeprof: {sentence}", err=True)
-        return 2
+        return code
     if callable(outcome):
         outcome()
     return outcome if isinstance(outcome, int) else 0
+
+
+def exit_code_of(error: BaseException) -> int | None:
+    """Print what stopped a command, and return its exit code; None: the error is a defect of edgeprof."""
+    from edgeprof.errors import EdgeprofError
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        click.echo("interrupted", err=True)
+        return 130
+    if isinstance(error, EdgeprofError):
+        return print_error(error)
+    if isinstance(error, OSError) and (sentence := _system_error_sentence(error)) is not None:
+        say(f"edgeprof: {sentence}", err=True)
+        return 2
+    return None
 
 
 def print_error(error: EdgeprofError) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -12,9 +13,11 @@ import click
 @click.option(
     "-o",
     "--output",
+    "outputs",
     type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
     metavar="FILE",
-    help="The picture, a .svg or .png (default: edgeprof-CHART.svg).",
+    help="The picture, a .svg or .png (default: edgeprof-CHART.svg). Repeatable.",
 )
 @click.option(
     "--chart",
@@ -24,15 +27,17 @@ import click
     help="Which chart of the report.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing where all is well.")
-def command(results: tuple[str, ...], output: Path | None, chart: str, *, quiet: bool) -> None:
+def command(results: tuple[str, ...], outputs: tuple[Path, ...], chart: str, *, quiet: bool) -> None:
     """Draw one chart of the report as a picture: SVG, or PNG (which needs resvg-py).
 
     RESULT is a result file or a stored result, as for report. To draw runs over time, use edgeprof history --plot FILE.
     """
+    from edgeprof.cli.delivery import Delivery
     from edgeprof.reporters import picture
     from edgeprof.results import files
 
-    path = output or Path(f"edgeprof-{chart}.svg")
-    picture.write(picture.draw([result for name in results for result in files.read(name)], chart), path)
-    if not quiet:
-        click.echo(f"wrote {path}: {picture.CHARTS[chart]}")
+    drawn = picture.draw([result for name in results for result in files.read(name)], chart)
+    with Delivery() as delivery:
+        for path in outputs or (Path(f"edgeprof-{chart}.svg"),):
+            if delivery.attempt(functools.partial(picture.write, drawn, path)) and not quiet:
+                click.echo(f"wrote {path}: {picture.CHARTS[chart]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -67,6 +66,8 @@ def _relay_lines(reading: int, writing: int, output: Output) -> None:
     terminal, edgeprof's progress line is erased.
     """
     try:
+        import signal  # here, since its enumerations take longer to make than the rest of this process
+
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)  # the end of the pipe ends it
         os.close(writing)

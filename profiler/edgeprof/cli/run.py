@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,7 +66,15 @@ if TYPE_CHECKING:
     metavar="[NAME=]LIBRARY:FUNCTION",
     help="Take each call of an exported function as a stage (root).",
 )
-@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Also write the JSON to FILE.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Also write the JSON to FILE; repeatable.",
+)
 @root_options
 @json_option
 def command(argv: tuple[str, ...], **flags: Any) -> int:
@@ -76,7 +85,6 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     measured for --idle seconds before and after.
     """
     import json
-    from pathlib import Path
 
     from edgeprof.benchmark.command import measure_command
     from edgeprof.cli import streams
@@ -87,8 +95,8 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     from edgeprof.results.files import check_writable, write
 
     require_range("--estimate-power", flags["estimate_power_w"], 1e-3, 1e4)
-    if flags["output"]:
-        check_writable(Path(flags["output"]))
+    for path in flags["outputs"]:
+        check_writable(path)
     outcome = measure_command(
         argv,
         PluginHost.from_environment(),
@@ -105,9 +113,9 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     )
     text = json.dumps(outcome.as_json(), indent=2)
     with Delivery() as delivery:
-        if flags["output"]:
+        for path in flags["outputs"]:
             with delivery.step():
-                write(Path(flags["output"]), text + "\n")
+                write(path, text + "\n")
         if flags["as_json"]:
             click.echo(text)
         else:

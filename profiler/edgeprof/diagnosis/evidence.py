@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import math
 import platform
 import re
@@ -19,6 +20,7 @@ from edgeprof.diagnosis.graph import inspect_with
 from edgeprof.diagnosis.inputs import Inputs
 from edgeprof.diagnosis.running import run
 from edgeprof.errors import EdgeprofError
+from edgeprof.installation import install_command
 from edgeprof.launch.choose import own_formats
 from edgeprof.reasons import Code
 from edgeprof.results import schema
@@ -145,6 +147,8 @@ def _graph_notes(variant: Artifact, graph: Graph | None, inputs: Inputs) -> list
     """Say what is not known of a graph; nothing of a pipeline, which has none."""
     if graph is None:
         what = f"the graph of {variant.spec} ({variant.format}) cannot be read here: checks of layers are left out"
+        if variant.format == "onnx" and importlib.util.find_spec("onnx") is None:  # ONNX Runtime works without it
+            what += f" → {install_command(['edgeprof[onnx-compress]'])}"
         return [what] if inputs.frames is None else []
     return [graph.note] if graph.note else []
 

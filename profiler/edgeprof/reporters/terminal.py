@@ -6,8 +6,7 @@ import os
 import re
 import sys
 import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from edgeprof.reporters.plain import ASCII, to_ascii
 
@@ -21,17 +20,15 @@ PROSE_WIDTH = 120
 MIN_WIDTH = 40
 GAP = "  "
 #: A command that adds packages (edgeprof.installation): its flags, quoted requirements and plain names. Or a program of
-#: one line, as shlex.quote writes it.
-_COPIED = re.compile(
+#: one line, as shlex.quote writes it. Not compiled here, like the next one: a live display starts sooner without them.
+_COPIED = (
     r"(?:(?:\S+ -m |uv )?pip|pipx) (?:install|inject)(?: -[-\w]+| '[^']+'| [\w./-]+(?=[,;)\s]|$))+"
     r"|python3? -c '(?:[^']|'\"'\"')+'"
 )
 
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 #: Spaces at which a line must not end: before a unit, around the sign of a p-value.
-_TOGETHER = re.compile(
-    r"(?<=\d) (?=(?:[kmµn]?(?:J|W|s|Hz|V|A)|%|×|x|pt|[KMG]iB|°C)\b|[%×])|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)"
-)
+_TOGETHER = r"(?<=\d) (?=(?:[kmµn]?(?:J|W|s|Hz|V|A)|%|×|x|pt|[KMG]iB|°C)\b|[%×])|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)"
 #: Latin letters, punctuation, arrows, signs and blocks, of which none is wide and none combines.
 _NARROW = re.compile("[\x00-\u02ff\u2010-\u2027\u2190-\u22ff\u2500-\u259f]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -39,7 +36,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u206
 
 def together(text: str) -> str:
     """Put no-break spaces where a line should not end."""
-    return _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+    return re.sub(_TOGETHER, "\N{NO-BREAK SPACE}", text)
 
 
 def terminal_size(columns: int = 80, lines: int = 24, environ: Mapping[str, str] | None = None) -> tuple[int, int]:
@@ -56,8 +53,7 @@ def terminal_size(columns: int = 80, lines: int = 24, environ: Mapping[str, str]
     return asked[0] or size.columns or columns, asked[1] or size.lines or lines
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """What one stream can show.
 
     Attributes:
@@ -140,7 +136,7 @@ class Style:
 
 def _unbroken_commands(text: str) -> str:
     """Put no-break spaces into commands that are broken if they are copied from two lines."""
-    return _COPIED.sub(lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+    return re.sub(_COPIED, lambda command: command[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
 
 
 def _broken(text: str, columns: int, lead: str, rest: str) -> list[str]:
@@ -158,8 +154,7 @@ def _broken(text: str, columns: int, lead: str, rest: str) -> list[str]:
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One column of a table.
 
     Attributes:

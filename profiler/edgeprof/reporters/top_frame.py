@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeprof.energy.online.production import ModelInProduction
-    from edgeprof.energy.online.watch import Marked, RailReading
+    from edgeprof.energy.online.rails import Marked, RailReading
     from edgeprof.reporters.terminal import Style
     from edgeprof.sensing.sensor import Channel
 

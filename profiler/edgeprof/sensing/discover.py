@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from contextlib import suppress
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from edgeprof.plugins import PluginHost
     from edgeprof.roots import Roots
+    from edgeprof.sensing.board.evidence import Looks
     from edgeprof.sensing.board.files import Board
     from edgeprof.sensing.characteristic import Characteristic
     from edgeprof.sensing.sensor import Channel, Sensor
@@ -68,6 +68,7 @@ def discover(
     calibrations: corrections.Calibrations | None = None,
     study: Callable[[Sequence[Sensor]], Mapping[Key, Characteristic]] | None = None,
     among: Collection[str] | None = None,
+    preview: Callable[[Topology, Looks], None] | None = None,
 ) -> Discovery:
     """Ask every source for its sensors, and read each channel once.
 
@@ -80,6 +81,7 @@ def discover(
         calibrations: The calibrations that correct the channels; by default those of the data directory.
         study: Measures the characteristics of each channel (see ``prepare``); None: those that the sources declare.
         among: Only these sources may be asked; None: all.
+        preview: Is called with what one reading of each channel tells, before counters are read again.
 
     Raises:
         InputError: a name in ``only``, or ``rail``, does not exist, or a board file does not follow the form.
@@ -97,9 +99,12 @@ def discover(
     candidates = corrections.apply_calibrations(rename_duplicates(candidates), board, roots, calibrations)
     # An instrument that was named with its address is opened only once, as that may start a program or take seconds.
     instruments = {name for name, places in addresses.items() if places}
-    channels, looks = _first_looks(board, candidates, instruments, failures)
+    channels, looks, working = _first_looks(candidates, instruments, failures)
     if roots.is_simulated:
         channels = [replace(channel, provenance="simulated") for channel in channels]
+    if preview is not None:
+        preview(arrange(board, channels, rail, looks=looks), looks)
+    _look_at_doubts(board, channels, working, looks)
     channels = corrections.apply_filters(channels, board, roots, calibrations)
     characteristics = study(candidates) if study is not None else {}
     topology = arrange(board, channels, rail, looks=looks, characteristics=characteristics)
@@ -120,6 +125,8 @@ def instruments(host: PluginHost) -> list[str]:
 
 
 def _takes_address(factory: Callable[..., Iterable[Sensor]]) -> bool:
+    import inspect  # noqa: PLC0415 - only for a sensor that is named
+
     return len(inspect.signature(factory).parameters) > 1
 
 
@@ -162,13 +169,9 @@ def _parse_addresses(
 
 
 def _first_looks(
-    board: Board, sensors: Sequence[Sensor], instruments: Collection[str], failures: list[Failure]
-) -> tuple[list[Channel], dict[Key, list[tuple[float, float]]]]:
-    """Read all channels once, and counters several times; return the channels and their readings.
-
-    If a channel stands still while others move, or does not add up, all are read again for longer before they are
-    judged.
-    """
+    sensors: Sequence[Sensor], instruments: Collection[str], failures: list[Failure]
+) -> tuple[list[Channel], dict[Key, list[tuple[float, float]]], list[Sensor]]:
+    """Read all channels once; return the channels, their readings, and the sensors that can be read again."""
     channels: list[Channel] = []
     looks: dict[Key, list[tuple[float, float]]] = {}
     working: list[Sensor] = []
@@ -178,11 +181,17 @@ def _first_looks(
         channels += [replace(channel, available=False) for channel in sensor.unavailable]
         if any(channel.available for channel in readable) and sensor.name not in instruments:
             working.append(sensor)
+    return channels, looks, working
+
+
+def _look_at_doubts(
+    board: Board, channels: Sequence[Channel], working: Sequence[Sensor], looks: dict[Key, list[tuple[float, float]]]
+) -> None:
+    """Read counters several times more; all sensors for longer if a channel stands still or does not add up."""
     counting = [sensor for sensor in working if any(is_power(c) and c.kind == "counter" for c in sensor.channels)]
     _look_again(counting, [_pause_between_looks(counting)] * _QUICK_LOOKS, looks)
     if is_doubtful(place_channels(board, channels), looks):
         _look_again(working, _LONG_LOOKS_S, looks)
-    return channels, looks
 
 
 def _pause_between_looks(sensors: Sequence[Sensor]) -> float:

@@ -63,7 +63,8 @@ class Check:
         variant: Label of the variant.
         quantity: The limited quantity, in words.
         passed: Whether it passes, with ``strict`` taken into account.
-        unsure: Whether the interval contains the limit, so that the verdict is open.
+        unsure: Whether the interval contains the limit, so that the verdict is open; or, without a figure, whether only
+            ``strict`` fails it.
         value: The figure, in ``unit``; a ratio for a regression or a drop (0.03 is 3 %).
         ci95: The 95 % interval of the figure.
         limit: The limit, in ``unit``.
@@ -82,6 +83,11 @@ class Check:
     unit: Unit = ""
     provenance: str | None = None
     reason: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether ``--unsure`` decides it: it has a figure whose interval contains the limit."""
+        return self.unsure and self.value is not None
 
     @property
     def is_about_accuracy(self) -> bool:
@@ -326,9 +332,10 @@ def _check_regression(
             name, quantity, None, limit, "1", reason="only the baseline has this figure, or there are too few windows"
         )
     value, low, high = (each - 1 for each in (ratio.value, *ratio.ci95))
-    matters = value > limits.min_effect
-    beyond, unsure = matters and low > limit, matters and low <= limit < high
-    small = f"not above --min-effect {100 * limits.min_effect:g} %" if low > limit and not matters else None
+    # Without --min-effect even a figure that fell is unsure where its interval contains the limit.
+    is_small = limits.min_effect > 0 and value <= limits.min_effect
+    beyond, unsure = not is_small and low > limit, not is_small and low <= limit < high
+    small = f"not above --min-effect {100 * limits.min_effect:g} %" if low > limit and is_small else None
     return Check(
         name,
         quantity,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,6 +107,18 @@ def test_a_format_without_a_reader_says_so(edgeprof: Verb, tmp_path: Path) -> No
     path.write_bytes(readers.torchscript())
     done = edgeprof("diagnose", path, "-q")
     assert "cannot be read here" in " ".join(done.stdout.split())
+
+
+def test_without_the_package_onnx_it_says_how_to_get_it(
+    edgeprof: Verb, net: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "edgeprof_plugins.runtimes.onnxruntime.graph", raising=False)
+    monkeypatch.delattr("edgeprof_plugins.runtimes.onnxruntime.graph", raising=False)
+    said = " ".join(edgeprof("diagnose", net, "-q").stdout.split())
+    assert "cannot be read here" in said
+    assert "install" in said
+    assert "onnx>=" in said
 
 
 def test_with_and_baseline_exclude_each_other(edgeprof: Verb, net: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from edgeprof import __version__
-from edgeprof.cli import entry, main
+from edgeprof.cli import entry, main, verbs
 
 HEAVY = {"numpy", "psutil", "msgspec", "pluggy", "sqlite3", "asyncio", "onnxruntime", "torch"}
 
@@ -74,6 +75,15 @@ def test_every_verb_of_the_help_exists_and_has_a_help_of_its_own(capsys: pytest.
     for verb in entry.VERBS:
         assert main.run([verb, "--help"]) == 0, verb
         assert f"Usage: edgeprof {verb}" in capsys.readouterr().out
+
+
+def test_no_output_that_is_asked_for_is_dropped() -> None:
+    """Of an option that is not repeatable, click takes the last value and says nothing of the others."""
+    for verb in sorted(entry.VERBS.keys() - verbs.BUNDLED.keys()):
+        command = importlib.import_module(f"edgeprof.cli.{verb}").command
+        for option in command.params:
+            if "-o" in option.opts and option.type.file_okay:
+                assert option.multiple, verb
 
 
 @pytest.mark.parametrize("verb", sorted(entry.VERBS))

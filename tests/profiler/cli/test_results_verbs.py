@@ -234,6 +234,11 @@ class TestPlot:
         assert "edgeprof-pareto.svg" in out
         assert "int8-static" in (place / "edgeprof-pareto.svg").read_text()
 
+    def test_each_file_is_written(self, edgeprof, place):
+        Store().save(samples.study())
+        assert edgeprof("plot", "last", "-o", "a.svg", "-o", "b.svg")[0] == 0
+        assert (place / "a.svg").read_text() == (place / "b.svg").read_text()
+
     def test_runs_over_time_as_a_picture_and_as_a_page(self, edgeprof, place):
         Store().save(samples.study())
         assert edgeprof("history", "--plot", "trend.svg")[0] == 2

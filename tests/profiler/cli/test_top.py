@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,6 @@ from tests.processes import ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -66,10 +66,11 @@ class Screen:
 
 
 @contextlib.contextmanager
-def screen(board: Path) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
+def screen(board: Path, *flags: str) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "edgeprof", "top", "--sysfs-root", str(board), "--every", "0.1"]
+    command = [sys.executable, "-m", "edgeprof", "top", *flags]
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30", "LANG": "C.UTF-8"}
+    environ["EDGEPROF_SYSFS_ROOT"] = str(board)
     process = subprocess.Popen(
         command,
         stdin=slave,
@@ -89,7 +90,7 @@ def screen(board: Path) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
 
 
 def test_the_space_bar_marks_a_window_and_q_gives_the_terminal_back(board: Path) -> None:
-    with screen(board) as (terminal, process):
+    with screen(board, "--every", "0.1") as (terminal, process):
         terminal.wait_for(r"\x1b\[\?1049h.*VDD_IN.*5\.00 W.*space: mark · q: quit")
         first = terminal.wait_for(r"since mark +(\d+\.\d+) ± \d.*? in (\d+\.\d) s.*since mark.*in (?!\2)\d+\.\d s")
         assert float(first[1]) >= 0
@@ -100,12 +101,40 @@ def test_the_space_bar_marks_a_window_and_q_gives_the_terminal_back(board: Path)
         assert process.wait(30) == 0
 
 
-def test_ctrl_c_gives_the_terminal_back_too(board: Path) -> None:
-    with screen(board) as (terminal, process):
+@pytest.mark.parametrize("flags", [(), ("--every", "1")])
+def test_ctrl_c_gives_the_terminal_back_too(board: Path, flags: tuple[str, ...]) -> None:
+    with screen(board, *flags) as (terminal, process):
         terminal.wait_for("q: quit")
         terminal.press("\x03")
         terminal.wait_for(r"\x1b\[\?25h\x1b\[\?1049l")
         assert process.wait(30) == 130
+
+
+def test_the_first_frame_shows_what_the_rails_measure(board: Path) -> None:
+    with screen(board) as (terminal, _process):
+        (frame,) = terminal.wait_for(r"\x1b\[\?1049h(.*?)\x1b\[J").groups()
+        assert re.search(r"VDD_IN.*5\.00 W", frame)
+        assert re.search(r"VDD_SOC.*5\.00 W.*inside VDD_IN", frame)
+        terminal.press("q")
+
+
+def test_without_flags_it_needs_no_click_and_says_the_same(board: Path, tmp_path: Path) -> None:
+    environ = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(board), "COLUMNS": "100"}
+
+    def printed(*command: str) -> list[str]:
+        command = (sys.executable, *command)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+        return [re.sub(r"(?<=itself |. mark ).*| +[\d.]+ m?J(?= since)", "", line) for line in done.stdout.splitlines()]
+
+    code = "import sys; from edgeprof.cli import entry; entry.run(['top']); print('click' in sys.modules)"
+    *lines, click = printed("-c", code)
+    assert click == "False"
+    assert lines == printed("-m", "edgeprof", "top", "--every", "2")
+    environ["EDGEPROF_SYSFS_ROOT"] = str(tmp_path / "nowhere")
+    command = [sys.executable, "-m", "edgeprof", "top"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False, env={**environ, "COLUMNS": "300"})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"edgeprof: --sysfs-root {tmp_path / 'nowhere'} is not a directory")
 
 
 def test_a_pipe_gets_one_plain_frame(board: Path) -> None:
@@ -117,6 +146,24 @@ def test_a_pipe_gets_one_plain_frame(board: Path) -> None:
     (part,) = [line for line in lines if line.startswith("   VDD_SOC")]
     assert "5.00 W" in total
     assert "inside VDD_IN" in part
+
+
+def test_the_page_on_sensors_shows_what_is_printed(board: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/sensors.md").read_text(encoding="utf-8")
+    shown = re.search(r"edgeprof top --once\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    environ = {**os.environ, "EDGEPROF_SYSFS_ROOT": str(board), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "edgeprof", "top", "--once"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout
+
+    def rows(text: str) -> list[tuple[str, ...]]:
+        return re.findall(r"^( +VDD\w+) +[█-▏]+ +[\d.]+ m?W +(\w.*)$", text, re.MULTILINE)
+
+    assert len(rows(printed)) == 3
+    assert rows(shown[1]) == rows(printed)
+    for words in ("NVIDIA Jetson Orin Nano   25W", "J since start", "edgeprof itself", "since mark  "):
+        assert words in shown[1]
+        assert words in printed
 
 
 def test_json_has_the_same_numbers_in_si_units(board: Path) -> None:

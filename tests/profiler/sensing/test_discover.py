@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeprof import hookimpl
+from edgeprof.energy.online.rails import Preview
 from edgeprof.errors import InputError, UnavailableError
 from edgeprof.installation import install_command
 from edgeprof.plugins import PluginHost, PluginInfo
@@ -21,6 +22,9 @@ from edgeprof.simulation.layouts import build
 if TYPE_CHECKING:
     from collections.abc import MutableSequence, Sequence
     from pathlib import Path
+
+    from edgeprof.sensing.board.evidence import Looks
+    from edgeprof.sensing.board.topology import Topology
 
 
 class Meter(Sensor):
@@ -117,6 +121,35 @@ def test_only_asks_only_those(roots: Roots) -> None:
     found = discover(PluginHost(), roots, only=["thermal"])
     assert {channel.sensor for channel in found.topology.channels} == {"thermal"}
     assert found.topology.headline.channels == ()
+
+
+class Counter(Meter):
+    """A counter that rises by one joule at each reading."""
+
+    readings = 0
+
+    def __init__(self) -> None:
+        self._channel = Channel("counter", "input", "energy", kind="counter", update_interval_s=0.001)
+
+    def read(self, values: MutableSequence[float], times: MutableSequence[float]) -> None:
+        self.readings += 1
+        values[0] = float(self.readings)
+
+
+def test_a_preview_comes_before_counters_are_read_again(roots: Roots) -> None:
+    counter, previews = Counter(), []
+
+    def preview(topology: Topology, looks: Looks) -> None:
+        previews.append((counter.readings, Preview(topology, dict(looks))))
+
+    found = discover(host(counter=lambda _: [counter], gauge=lambda _: [Meter(5.0)]), roots, preview=preview)
+    ((readings, shown),) = previews
+    assert readings == 1 < counter.readings
+    assert shown.topology.by_key().keys() == found.topology.by_key().keys()
+    watts = {(rail.channel.sensor, rail.channel.name): rail.watts for rail in shown.rails()}
+    assert watts["counter", "input"] is None  # the power of a counter is the difference of two readings
+    assert watts["meter", "input"] == 5.0
+    assert shown.marked().joules is None
 
 
 def test_an_unknown_source_offers_the_nearest(roots: Roots) -> None:

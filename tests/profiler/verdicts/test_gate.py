@@ -119,6 +119,7 @@ def branch_with(ratio, low, high):
         ((1.010, 1.005, 1.015), True, False, True),  # worse, but within the allowed change
         ((1.010, 0.990, 1.030), True, True, False),  # within it, but the interval extends beyond
         ((0.900, 0.880, 0.920), True, False, True),  # better
+        ((0.752, 0.442, 1.280), True, True, False),  # perhaps better, but nothing is proven
     ],
 )
 def test_a_regression_fails_where_its_whole_interval_is_beyond_the_limit(ratio, passed, unsure, strict):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeprof.energy.online.rails import Marked, RailReading, is_electric, power_rails, sum_of_headline
 from edgeprof.energy.online.running_sum import Meter
 from edgeprof.sensing.limits import why_impossible
 from edgeprof.sensing.sampler import Sampler
@@ -28,39 +28,6 @@ _UNIFORM = 1 / math.sqrt(3)
 _COVERAGE_FACTOR = 2.0
 
 
-@dataclass(frozen=True)
-class RailReading:
-    """One rail at one moment.
-
-    Attributes:
-        channel: The channel, as annotated by the topology.
-        watts: The power at the last reading (W); None if there is none.
-        joules: The energy since the watch began (J), without gaps.
-        gap_s: How many seconds are missing from ``joules``.
-    """
-
-    channel: Channel
-    watts: float | None
-    joules: float
-    gap_s: float
-
-
-@dataclass(frozen=True)
-class Marked:
-    """The energy of the headline between a mark and now.
-
-    Attributes:
-        seconds: The length of that time.
-        joules: Its energy (J); None where a part of the headline has no reading.
-        expanded_uncertainty: U = 2·u of ``joules`` (J), from the stated limits of gain and offset, and from the two
-            ends, each of which lies anywhere between two readings; None where no limits are stated.
-    """
-
-    seconds: float
-    joules: float | None
-    expanded_uncertainty: float | None
-
-
 class Watch:
     """Samples every source that was discovered, and adds up the energy of each power rail.
 
@@ -72,10 +39,8 @@ class Watch:
     def __init__(self, discovery: Discovery, rate_hz: float = 10.0) -> None:
         self.topology = discovery.topology
         known = self.topology.by_key()
-        rails = [c for c in self.topology.channels if c.quantity in {"power", "energy"} and c.available]
-        counted = {(c.sensor, c.name) for c in rails if c.quantity == "energy"}
         #: One meter for each rail: of its counter where it has one, otherwise of its power.
-        self._meters = {c.key: Meter(c) for c in rails if c.quantity == "energy" or (c.sensor, c.name) not in counted}
+        self._meters = {channel.key: Meter(channel) for channel in power_rails(self.topology)}
         self._lock = threading.Lock()
         self._period_s = 1 / rate_hz
         self._marks: dict[Key, tuple[float, float]] = {}
@@ -99,18 +64,7 @@ class Watch:
 
     def total(self) -> RailReading | None:
         """The sum of the headline; None if nothing measures a total. Its watts are None while a part has no reading."""
-        headline = self.topology.headline.channels
-        readings = {reading.channel.key: reading for reading in self.rails()}
-        parts = [readings[channel.key] for channel in headline if channel.key in readings]
-        if not parts or len(parts) < len(headline):
-            return None
-        watts = [part.watts for part in parts]
-        return RailReading(
-            parts[0].channel,
-            None if None in watts else math.fsum(w for w in watts if w is not None),
-            math.fsum(part.joules for part in parts),
-            max(part.gap_s for part in parts),
-        )
+        return sum_of_headline(self.topology, self.rails())
 
     def others(self) -> list[tuple[Channel, float]]:
         """The newest readings of temperatures, clocks, loads, memory and all other channels that are no power."""
@@ -118,8 +72,7 @@ class Watch:
         return [
             (channel, latest[channel.key][1])
             for channel in self.topology.channels
-            if channel.quantity not in {"power", "energy", "voltage", "current"}
-            and math.isfinite(latest.get(channel.key, (math.nan, math.nan))[1])
+            if not is_electric(channel) and math.isfinite(latest.get(channel.key, (math.nan, math.nan))[1])
         ]
 
     def mark(self) -> None:

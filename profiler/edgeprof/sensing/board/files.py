@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeprof.errors import unknown
 from edgeprof.sensing.board.blocks import load_blocks
@@ -24,8 +24,7 @@ SCOPES = ("wall", "board", "module", "soc", "package", "cpu", "gpu", "memory", "
 _AT = re.compile(r"[0-9a-f]{2}\.[0-9]+")
 
 
-@dataclass(frozen=True)
-class Rail:
+class Rail(NamedTuple):
     """One rail of a board.
 
     Attributes:
@@ -45,8 +44,7 @@ class Rail:
     shunt_uohm: float | None = None
 
 
-@dataclass(frozen=True)
-class Total:
+class Total(NamedTuple):
     """Rails that add up to something worth quoting.
 
     Attributes:

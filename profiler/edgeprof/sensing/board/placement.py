@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -23,8 +22,7 @@ Reading = TypeVar("Reading", bound="Hashable")
 _I2C = re.compile(r"i2c (\d+)-([0-9a-f]{4})")
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a reading comes from.
 
     Attributes:

@@ -7,8 +7,8 @@ is never added to it; a total with a missing part is unavailable, not smaller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeprof.sensing.board.evidence import judge_channels
 from edgeprof.sensing.board.files import Board, Rail, Total
@@ -33,8 +33,7 @@ _RAIL_QUANTITIES = ("power", "energy", "voltage", "current")
 UNKNOWN_PARENT = "unknown"
 
 
-@dataclass(frozen=True)
-class Topology:
+class Topology(NamedTuple):
     """The board, all channels with their place on it, and the headline."""
 
     board: Board

@@ -11,8 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import select
-import shlex
-import socket
 import stat
 import sys
 import termios
@@ -184,6 +182,8 @@ def _make_opener(address: str) -> Callable[[Link], int]:
     if address == "-":
         return lambda _link: sys.stdin.fileno()
     if address.startswith("command:"):
+        import shlex  # noqa: PLC0415 - only for a meter behind a program
+
         try:
             argv = shlex.split(address.removeprefix("command:"))
         except ValueError as error:
@@ -206,6 +206,8 @@ def _make_opener(address: str) -> Callable[[Link], int]:
 
 
 def _connect_tcp(host: str, port: int) -> int:
+    import socket  # noqa: PLC0415 - only for a meter behind a network
+
     connection = socket.create_connection((host, port), timeout=_CONNECT_S)
     connection.settimeout(None)
     return connection.detach()
