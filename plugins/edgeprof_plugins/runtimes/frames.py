@@ -221,6 +221,7 @@ class _Recorder:
         self._source, self._most = source, most
         self.frames: List[Any] = []
         self.times: List[float] = []
+        self.stamps: List[float] = []
         self.is_open = False
         self.has_stalled = False
         self.finished = threading.Event()
@@ -241,6 +242,7 @@ class _Recorder:
                     break
                 self.frames.append(image)
                 self.times.append(now)
+                self.stamps.append(capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1e3)
                 if sum(frame.nbytes for frame in self.frames) > MOST_BYTES:
                     break
             capture.release()
@@ -271,14 +273,17 @@ def _live(source: str, most: int) -> Clip:
     if not frames:
         raise LoadError("{} gave no frame".format(source), "Look at it with another program first.")
     note = None if len(frames) == most else "{} ended after {} frames".format(source, len(frames))
-    return Clip(source, frames, note, rate_hz=_rate_of(recorder.times))
+    return Clip(source, frames, note, rate_hz=_rate_of(recorder.stamps) or _rate_of(recorder.times))
 
 
 def _rate_of(times: List[float]) -> Optional[float]:
-    """Frames per second from the median interval, because the first frames may have been queued in the driver."""
+    """Frames per second from the median interval, because a camera may leave out frames; None unless times increase.
+
+    The times at which a camera or a server stamped the frames are better than those at which they arrived, since queues
+    in the driver and on the way let frames arrive in bursts.
+    """
     distances = np.diff(times)
-    typical = float(np.median(distances)) if len(distances) else 0.0
-    return 1.0 / typical if typical > 0 else None
+    return 1.0 / float(np.median(distances)) if len(distances) and distances.min() > 0 else None
 
 
 def _within_memory(frames: Any) -> List[Any]:

@@ -27,7 +27,7 @@ from edgeprof.worker.span import COMMAND, PHASE, Span
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgeprof.energy.figures import Quote
     from edgeprof.launch.command import CommandRun
@@ -167,8 +167,18 @@ def measure_command(
     marked = report_stages(recording, [*watch.spans, *_called(calls, watch)], watch.rings)
     _, filter_reasons = recording.fitted_filters()
     shared = [Reason(code=Code.SHARED_DEVICE, message=f"another measurement ran on this device: {o}") for o in others]
-    reasons = [*quote.reasons, *marked.reasons, *filter_reasons, *shared]
+    reasons = [*quote.reasons, *marked.reasons, *_interrupted_stages(runs, marked.stages), *filter_reasons, *shared]
     return Outcome(argv, runs, replace(quote, reasons=reasons), marked.stages, quotes)
+
+
+def _interrupted_stages(runs: Sequence[CommandRun], stages: Sequence[Stage]) -> Iterator[Reason]:
+    """Yield the reason that a signal which ended the program left stages unfinished; which ones, no record says."""
+    killed = [run.exit_code - 128 for run in runs if run.exit_code > 128]
+    if killed and stages:
+        yield Reason(
+            code=Code.STAGES_UNFINISHED,
+            message=f"the program was ended by signal {killed[-1]}: stages that had begun then are not counted",
+        )
 
 
 def _called(calls: UprobeWatch | None, watch: StageWatch) -> list[StageSpan]:

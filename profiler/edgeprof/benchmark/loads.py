@@ -63,7 +63,9 @@ def _find_saturation(streams: int, measured: Sequence[WorkloadRecord]) -> schema
     """Return which rates this number of streams sustained."""
     kept_hz = max((_rate_hz(load) for load in measured if not _is_saturated(load)), default=None)
     saturation = schema.Saturation(streams, kept_hz)
-    lowest = min((load for load in measured if _is_saturated(load)), key=_rate_hz, default=None)
+    # A rate below one that was kept was disturbed by other programs, and not too high.
+    saturated = (load for load in measured if _is_saturated(load) and _rate_hz(load) > (kept_hz or 0.0))
+    lowest = min(saturated, key=_rate_hz, default=None)
     if lowest is not None:
         saturation.saturated_hz = _rate_hz(lowest)
         saturation.achieved_per_s = fmean(window.achieved_hz for window in lowest.windows)

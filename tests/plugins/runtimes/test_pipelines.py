@@ -228,6 +228,7 @@ class Camera:
     """OpenCV's ``VideoCapture`` of a camera that behaves as ``behaviour`` says."""
 
     behaviour = ""
+    stamp_ms = staticmethod(lambda number: 0.0)
     released = threading.Event()
 
     def __init__(self, source):
@@ -246,6 +247,9 @@ class Camera:
         is_sent = self._sent <= {"sends": 9, "sends nothing": 0}.get(self.behaviour, 2)
         return is_sent, np.zeros((4, 4, 3), np.uint8) if is_sent else None
 
+    def get(self, prop):
+        return self.stamp_ms(self._sent) if prop == "stamp" else 0.0
+
     def release(self):
         pass
 
@@ -255,7 +259,7 @@ def camera(monkeypatch):
     """``camera(behaviour, seconds)``: a camera, and a clock that each look at advances by so many seconds."""
 
     def plug_in(behaviour, seconds=1.0):
-        monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(VideoCapture=Camera))
+        monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(VideoCapture=Camera, CAP_PROP_POS_MSEC="stamp"))
         monkeypatch.setattr(Camera, "behaviour", behaviour)
         monkeypatch.setattr(Camera, "released", threading.Event())
         looks = itertools.count(0.0, seconds)
@@ -273,6 +277,12 @@ def test_a_camera_is_recorded_with_the_rate_that_it_gives(camera):
     clip = read_clip("/dev/video0", 4)
     assert (len(clip.frames), clip.note) == (4, None)
     assert clip.rate_hz == pytest.approx(10.0)  # two looks at the clock for each frame
+
+
+def test_frames_that_arrive_in_a_burst_have_the_rate_of_their_time_stamps(camera, monkeypatch):
+    camera("sends", 0.001)
+    monkeypatch.setattr(Camera, "stamp_ms", staticmethod(lambda number: 40.0 * number))
+    assert read_clip("rtsp://camera/stream", 6).rate_hz == pytest.approx(25.0)
 
 
 def test_a_camera_that_is_unplugged_gives_what_came_before(camera):

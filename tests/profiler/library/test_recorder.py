@@ -310,6 +310,20 @@ def test_a_command_tells_the_stages_that_it_marks(board) -> None:
     assert "detect  9 calls" in sentence(outcome)
 
 
+def test_a_program_that_is_killed_keeps_the_stages_that_had_ended_and_says_so(board) -> None:
+    program = """
+import edgeprof, os, signal
+for number in range(9):
+    with edgeprof.stage("detect"):
+        if number == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+    roots = Roots.resolve(board)
+    outcome = measure_command([sys.executable, "-c", program], PluginHost.from_environment(), roots, idle_s=0.0)
+    assert [(stage.name, stage.calls) for stage in outcome.stages] == [("detect", 8)]
+    assert "ended by signal 9: stages that had begun then are not counted" in " ".join(sentence(outcome).split())
+
+
 PHASES = """
 import time
 print("loading the model")
