@@ -117,7 +117,6 @@ def llama(
     keys = {
         "general.architecture": ("str", "llama"),
         "general.name": ("str", "random"),
-        "general.file_type": ("u32", int(half)),
         "llama.block_count": ("u32", layers),
         "llama.context_length": ("u32", context),
         "llama.embedding_length": ("u32", width),
@@ -128,6 +127,8 @@ def llama(
         "llama.vocab_size": ("u32", vocabulary),
         "tokenizer.ggml.model": ("str", "none"),
     }
+    if half:
+        keys["general.file_type"] = ("u32", 1)
     if tokenizer:
         keys |= _byte_tokenizer()
     kinds = [int(half and len(shape) == 2) for shape in shapes.values()]
