@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, no_color_option
+from edgeprof.cli.options import json_option, no_color_option, output_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,15 +29,7 @@ SCHEMA = "edgeprof.choice/1"
 @click.argument("results", nargs=-1, metavar="[RESULT...]")
 @click.option("--fleet", is_flag=True, help="Choose among what the fleet has measured (edgeprof fleet).")
 @click.option("--ask", is_flag=True, help="Write REQUIREMENTS.toml from eight questions first.")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    type=click.Path(dir_okay=False, path_type=Path),
-    multiple=True,
-    metavar="FILE.json",
-    help="Also write the JSON to FILE; repeatable.",
-)
+@output_files("Also write the JSON to FILE; repeatable.", "FILE.json")
 @json_option
 @no_color_option
 def command(
@@ -46,7 +38,7 @@ def command(
     *,
     fleet: bool,
     ask: bool,
-    outputs: tuple[Path, ...],
+    output: tuple[Path, ...],
     as_json: bool,
     no_color: bool,
 ) -> int:
@@ -67,10 +59,10 @@ def command(
     from edgeprof.verdicts.requirements import load
 
     path = Path(requirements)
-    for output in outputs:
-        if output.suffix != ".json":
-            raise InputError(f"-o {output} does not end in .json", remedy="A choice is written as JSON: -o choice.json")
-        files.check_writable(output)
+    for target in output:
+        if target.suffix != ".json":
+            raise InputError(f"-o {target} does not end in .json", remedy="A choice is written as JSON: -o choice.json")
+        files.check_writable(target)
     if ask:
         from edgeprof.cli.choose_questions import write_answers
 
@@ -81,9 +73,9 @@ def command(
     choice = choose([*of_fleet, *others], asked, of_fleet={result.id for result in of_fleet})
     text = json.dumps(_as_json(choice), indent=2, allow_nan=False)
     with Delivery() as delivery:
-        for output in outputs:
+        for target in output:
             with delivery.step():
-                files.write(output, text + "\n")
+                files.write(target, text + "\n")
         if as_json:
             click.echo(text)
         else:

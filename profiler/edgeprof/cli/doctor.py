@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprof.cli.options import json_option, resolve_roots, root_options
+from edgeprof.cli.options import json_option, output_files, resolve_roots, root_options
 from edgeprof.cli.verbs import RESERVED
 
 if TYPE_CHECKING:
@@ -38,15 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=SHAPE[:DTYPE]", help="Shape of an input that --model leaves open."
 )
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    type=click.Path(dir_okay=False, path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="With --prove: also write the verdicts to FILE, a page (.html) or JSON (.json); repeatable.",
-)
+@output_files("With --prove: also write the verdicts to FILE, a page (.html) or JSON (.json); repeatable.")
 @root_options
 @json_option
 def command(
@@ -61,7 +53,7 @@ def command(
     sensors: tuple[str, ...],
     model: str | None,
     inputs: tuple[str, ...],
-    outputs: tuple[Path, ...],
+    output: tuple[Path, ...],
     sysfs_root: str | None,
     procfs_root: str | None,
     as_json: bool,
@@ -87,12 +79,12 @@ def command(
 
         roots = resolve_roots(sysfs_root, procfs_root)
         asked = doctor_prove.Asked(rail=rail, sensors=sensors, against=against, quick=quick)
-        if not doctor_prove.run(host, roots, asked, outputs=outputs, as_json=as_json):
+        if not doctor_prove.run(host, roots, asked, outputs=output, as_json=as_json):
             raise click.exceptions.Exit(1)
         return
     if inputs and model is None:
         raise InputError("--input goes with --model", remedy="edgeprof doctor --model FILE --input …")
-    if against or quick or rail or outputs:
+    if against or quick or rail or output:
         raise InputError("--against, --quick, --rail and -o go with --prove", remedy="edgeprof doctor --prove")
     if bundle is not None:
         from edgeprof.cli import doctor_bundle

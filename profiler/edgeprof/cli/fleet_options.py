@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from edgeprof.cli.options import output_files
 from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
@@ -48,15 +49,8 @@ def inventory_option(command: F) -> F:
 
 
 def table_output_option(command: F) -> F:
-    """Add ``-o FILE`` for the table, repeatable; the command gets ``output`` as a tuple of paths."""
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Path(dir_okay=False, path_type=Path),
-        multiple=True,
-        metavar="FILE",
-        help="Write the table to FILE; its suffix gives the format: .html .csv .json. Repeatable.",
-    )(command)
+    """Add ``-o FILE`` for the table (``output_files``)."""
+    return output_files("Write the table to FILE; its suffix gives the format: .html .csv .json. Repeatable.")(command)
 
 
 def is_inventory_named() -> bool:

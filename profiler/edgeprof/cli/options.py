@@ -90,17 +90,24 @@ def _require_sandbox() -> None:
         )
 
 
-def output_option(command: F) -> F:
-    """Add ``-o FILE``, repeatable; the command gets ``output`` as a tuple of paths, each once."""
+def output_files(help_text: str, metavar: str = "FILE") -> Callable[[F], F]:
+    """Return a decorator that adds ``-o FILE``, repeatable; the command gets ``output``, paths, each once."""
     return click.option(
         "-o",
         "--output",
         type=click.Path(dir_okay=False, path_type=Path),
         multiple=True,
         callback=lambda _context, _option, paths: tuple(dict.fromkeys(paths)),
-        metavar="FILE",
-        help="Write to FILE; its suffix gives the format: .json .jsonl .csv .md .html"
-        " .card.md .spdx3.json .github-benchmark.json. Repeatable.",
+        metavar=metavar,
+        help=help_text,
+    )
+
+
+def output_option(command: F) -> F:
+    """Add ``-o FILE`` for results (``output_files``)."""
+    return output_files(
+        "Write to FILE; its suffix gives the format: .json .jsonl .csv .md .html"
+        " .card.md .spdx3.json .github-benchmark.json. Repeatable."
     )(command)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprof.cli.options import json_option, resolve_roots, root_options
+from edgeprof.cli.options import json_option, output_files, resolve_roots, root_options
 from edgeprof.cli.prose import say
 
 if TYPE_CHECKING:
@@ -66,15 +65,7 @@ if TYPE_CHECKING:
     metavar="[NAME=]LIBRARY:FUNCTION",
     help="Take each call of an exported function as a stage (root).",
 )
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    type=click.Path(dir_okay=False, path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Also write the JSON to FILE; repeatable.",
-)
+@output_files("Also write the JSON to FILE; repeatable.")
 @root_options
 @json_option
 def command(argv: tuple[str, ...], **flags: Any) -> int:
@@ -95,7 +86,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     from edgeprof.results.files import check_writable, write
 
     require_range("--estimate-power", flags["estimate_power_w"], 1e-3, 1e4)
-    for path in flags["outputs"]:
+    for path in flags["output"]:
         check_writable(path)
     outcome = measure_command(
         argv,
@@ -113,7 +104,7 @@ def command(argv: tuple[str, ...], **flags: Any) -> int:
     )
     text = json.dumps(outcome.as_json(), indent=2)
     with Delivery() as delivery:
-        for path in flags["outputs"]:
+        for path in flags["output"]:
             with delivery.step():
                 write(path, text + "\n")
         if flags["as_json"]:
