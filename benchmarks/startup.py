@@ -129,17 +129,16 @@ def main() -> None:
         walls: dict[str, list[float]] = {label: [] for label in commands}
         cpus: dict[str, list[float]] = {label: [] for label in commands}
         failed: dict[str, int] = {}
+        timers = {label: first_frame if label == TOP else once for label in commands}
         for label, started in commands.items():
-            (first_frame if label == TOP else once)(
-                started, environ
-            )  # loads files into the page cache and writes byte code
+            timers[label](started, environ)  # loads files into the page cache and writes byte code
         for number in range(rounds):
             labels = list(commands)
             turn = number % len(labels)
             for label in labels[turn:] + labels[:turn]:
                 if label == first and number % 4:
                     continue
-                wall, cpu, code = (first_frame if label == TOP else once)(commands[label], environ)
+                wall, cpu, code = timers[label](commands[label], environ)
                 walls[label].append(wall)
                 cpus[label].append(cpu)
                 if code:

@@ -232,6 +232,7 @@ class _Recorder:
         try:
             capture = self._cv2.VideoCapture(int(self._source) if self._source.isdigit() else self._source)
             self.is_open = capture.isOpened()
+            size = 0
             while self.is_open and len(self.frames) < self._most and not self.is_abandoned:
                 began = time.monotonic()
                 read, image = capture.read()
@@ -243,7 +244,8 @@ class _Recorder:
                 self.frames.append(image)
                 self.times.append(now)
                 self.stamps.append(capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1e3)
-                if sum(frame.nbytes for frame in self.frames) > MOST_BYTES:
+                size += image.nbytes
+                if size > MOST_BYTES:
                     break
             capture.release()
         finally:

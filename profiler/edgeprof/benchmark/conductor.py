@@ -448,7 +448,7 @@ class _Run:
         except (VariantError, InputError) as error:
             record.failure = VariantError.of(error)
             # The error of the only device, without a window, becomes that of the command.
-            if not (self.is_elsewhere and self.is_alone and not record.main.windows):
+            if not (self.is_elsewhere and self.is_alone and microcontrollers.silence(record)):
                 self.progress.note(about(record.name, error.message))
 
     def _record(self, candidate: Candidate) -> VariantRecord:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgeprof.benchmark.records import VariantRecord
     from edgeprof.benchmark.request import BenchRequest, Candidate
+    from edgeprof.errors import VariantError
     from edgeprof.plugins import PluginHost
     from edgeprof.sensing.discover import Discovery
     from edgeprof.worker.scenario import Window
@@ -135,8 +136,14 @@ def refuse_silent(records: Sequence[VariantRecord]) -> None:
     Raises:
         InputError: It failed before its first window: it is something else, restarts, or answers out of step.
     """
-    if len(records) == 1 and records[0].failure is not None and not records[0].main.windows:
-        raise InputError(records[0].failure.message, remedy=records[0].failure.remedy)
+    failure = silence(records[0]) if len(records) == 1 else None
+    if failure is not None:
+        raise InputError(failure.message, remedy=failure.remedy)
+
+
+def silence(record: VariantRecord) -> VariantError | None:
+    """Return the failure of a device that gave no window; None if it gave one."""
+    return None if record.main.windows else record.failure
 
 
 def is_clock_wrong(windows: Sequence[Window]) -> bool:

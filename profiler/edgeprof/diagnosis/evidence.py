@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import math
 import platform
 import re
@@ -20,8 +19,8 @@ from edgeprof.diagnosis.graph import inspect_with
 from edgeprof.diagnosis.inputs import Inputs
 from edgeprof.diagnosis.running import run
 from edgeprof.errors import EdgeprofError
-from edgeprof.installation import install_command
-from edgeprof.launch.choose import own_formats
+from edgeprof.installation import mended_here
+from edgeprof.launch.choose import own_formats, runtimes_for
 from edgeprof.reasons import Code
 from edgeprof.results import schema
 from edgeprof.verdicts.accuracy import drop_scale
@@ -100,7 +99,7 @@ def explain(
     given = inputs.for_graph()
     runtime, graph = inspect_with(variant, host, given)
     before = inspect_with(baseline, host, given)[1] if baseline is not None else None
-    notes += _graph_notes(variant, graph, inputs)
+    notes += _graph_notes(variant, graph, inputs, host)
     evidence = Evidence(
         graph=graph,
         baseline=before,
@@ -143,12 +142,13 @@ def explain(
     return Diagnosis(findings, predicted, evidence.speed_up, _diagnosis_facts(evidence), notes, assumed)
 
 
-def _graph_notes(variant: Artifact, graph: Graph | None, inputs: Inputs) -> list[str]:
+def _graph_notes(variant: Artifact, graph: Graph | None, inputs: Inputs, host: PluginHost) -> list[str]:
     """Say what is not known of a graph; nothing of a pipeline, which has none."""
     if graph is None:
         what = f"the graph of {variant.spec} ({variant.format}) cannot be read here: checks of layers are left out"
-        if variant.format == "onnx" and importlib.util.find_spec("onnx") is None:  # ONNX Runtime works without it
-            what += f" → {install_command(['edgeprof[onnx-compress]'])}"
+        remedy = next(filter(None, (runtime.inspect_remedy() for runtime in runtimes_for(host, variant))), None)
+        if remedy is not None:
+            what += f" → {mended_here(remedy)}"
         return [what] if inputs.frames is None else []
     return [graph.note] if graph.note else []
 

@@ -437,6 +437,10 @@ class Runtime(ABC):
         """
         return self.inspect(path)
 
+    def inspect_remedy(self) -> Optional[str]:
+        """How to get the library that ``inspect`` needs beyond the runtime's own; None if it is there."""
+        return None
+
     def microcontroller_need(self, path: str) -> Optional[MicrocontrollerNeed]:  # noqa: ARG002 - likewise
         """What a model needs of a microcontroller; None if this runtime does not know. Called in the same process as
         ``inspect``.

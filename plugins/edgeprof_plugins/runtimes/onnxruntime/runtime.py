@@ -9,6 +9,7 @@ Options: ``graph_optimization`` (disable, basic, extended, all), ``inter_op_thre
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import os
 import re
 import warnings
@@ -111,6 +112,9 @@ class OnnxRuntime(Runtime):
         from . import graph
 
         return graph.read(path, inputs)
+
+    def inspect_remedy(self) -> Optional[str]:
+        return install_command("onnx-compress", "onnx") if importlib.util.find_spec("onnx") is None else None
 
     def taps(self, path: str, names: Sequence[str], feeds: Iterable[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
         from . import graph
