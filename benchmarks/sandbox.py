@@ -51,10 +51,10 @@ def measure(target: str, sessions: int, rounds: int, seconds: float) -> dict[str
     """Return quantity → condition → the ratios to the worker without a sandbox, one for each session."""
     ratios: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in CONDITIONS} for kind in QUANTITIES}
     for number in range(sessions):
-        found = session(target, number, rounds, seconds)
+        compared = session(target, number, rounds, seconds)
         for kind in QUANTITIES:
             for name in CONDITIONS:
-                ratios[kind][name].append(statistics.median(found[kind][name]))
+                ratios[kind][name].append(statistics.median(compared[kind][name]))
         print(f"  {target.rpartition(':')[2]}, session {number + 1} of {sessions}", file=sys.stderr)
     return ratios
 

@@ -363,7 +363,7 @@ class Server:
             connection, head = item
             try:
                 connection.keep = self._answer_request(connection, head) and not self._stopping.is_set()
-            except Exception:
+            except Exception:  # whatever goes wrong with one request, this thread answers others
                 connection.keep = False
                 logging.getLogger("edgeprof.exporter").exception("a connection failed")
             if not connection.keep:

@@ -120,9 +120,9 @@ def compile_modules() -> None:
     subprocess.run(
         [sys.executable, "-c", "import numpy; numpy.save('frames', numpy.ones((4, 64, 64, 3), 'u1'))"], check=True
     )
-    said = finish(bench("--scenario", "periodic", "--rate", "10", frames="frames.npy"))
-    if "exit 2" in said:
-        raise SystemExit(said)
+    report = finish(bench("--scenario", "periodic", "--rate", "10", frames="frames.npy"))
+    if "exit 2" in report:
+        raise SystemExit(report)
 
 
 CHECKS = (missing, stall, stall_later, frames)
@@ -137,10 +137,10 @@ def main(opencv: str, *chosen: str) -> None:
     for check in [check for check in CHECKS if check.__name__ in chosen] or CHECKS:
         began = time.monotonic()
         try:
-            said = check()
+            report = check()
         except Exception:  # noqa: BLE001 - the other checks follow
-            said = traceback.format_exc()
-        print(f"== {check.__name__} ({time.monotonic() - began:.0f} s)\n{said}", flush=True)
+            report = traceback.format_exc()
+        print(f"== {check.__name__} ({time.monotonic() - began:.0f} s)\n{report}", flush=True)
 
 
 if __name__ == "__main__":

@@ -120,9 +120,9 @@ def test_only_requests_that_have_arrived_have_threads() -> None:
 @contextlib.contextmanager
 def places(most: int) -> Iterator[Places]:
     with selectors.DefaultSelector() as selector:
-        made = Places(selector, most)
-        yield made
-        made.close_waiting()
+        places = Places(selector, most)
+        yield places
+        places.close_waiting()
 
 
 def newcomer(address: str = "192.0.2.1", state: str = "late") -> Connection:

@@ -362,12 +362,12 @@ def _scaled_norm(path):
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3, size])
         for name, size in (("x", 1), ("y", 2))
     )
-    made = onnx.helper.make_model(
+    model = onnx.helper.make_model(
         onnx.helper.make_graph(nodes, "norm", [x], [y], tensors),
         opset_imports=[onnx.helper.make_opsetid("", 17)],
         ir_version=8,
     )
-    path.write_bytes(made.SerializeToString())
+    path.write_bytes(model.SerializeToString())
     return path
 
 
@@ -398,12 +398,12 @@ def test_inputs_that_a_model_cannot_take_are_not_blamed_on_optimisation(tmp_path
         onnx.helper.make_tensor_value_info(*of)
         for of in (("i", onnx.TensorProto.INT64, [3]), ("y", onnx.TensorProto.FLOAT, [3, 2]))
     )
-    made = onnx.helper.make_model(
+    model = onnx.helper.make_model(
         onnx.helper.make_graph([node], "table", [i], [y], tensors),
         opset_imports=[onnx.helper.make_opsetid("", 17)],
         ir_version=8,
     )
-    (tmp_path / "table.onnx").write_bytes(made.SerializeToString())
+    (tmp_path / "table.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(Exception, match="indices element out of data bounds"):
         OnnxRuntime().load(str(tmp_path / "table.onnx"), CPU).run({"i": np.array([0, 1, 9])})
 

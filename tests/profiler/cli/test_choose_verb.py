@@ -60,12 +60,12 @@ def test_none_that_fits_ends_with_1_and_only_unknowns_with_3(choose):
 
 
 def test_rows_of_one_program_are_told_apart_by_its_callables(choose):
-    made = study()
-    for number, variant in enumerate(made.variants):
+    result = study()
+    for number, variant in enumerate(result.variants):
         variant.name, variant.model.path, variant.model.name = f"detect.py:net{number}", "detect.py", None
-    Store().save(made)
+    Store().save(result)
     out = choose(write(FITS)).stdout
-    assert all(out.count(f"{variant.name} ") >= 1 for variant in made.variants), out
+    assert all(out.count(f"{variant.name} ") >= 1 for variant in result.variants), out
 
 
 def test_the_json_is_whole_and_o_writes_the_same(choose):

@@ -115,10 +115,10 @@ def test_without_the_package_onnx_it_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "edgeprof_plugins.runtimes.onnxruntime.graph", raising=False)
     monkeypatch.delattr("edgeprof_plugins.runtimes.onnxruntime.graph", raising=False)
-    said = " ".join(edgeprof("diagnose", net, "-q").stdout.split())
-    assert "cannot be read here" in said
-    assert "install" in said
-    assert "onnx>=" in said
+    printed = " ".join(edgeprof("diagnose", net, "-q").stdout.split())
+    assert "cannot be read here" in printed
+    assert "install" in printed
+    assert "onnx>=" in printed
 
 
 def test_with_and_baseline_exclude_each_other(edgeprof: Verb, net: Path) -> None:

@@ -82,9 +82,9 @@ def test_a_full_disk_ends_a_fetch_in_a_sentence_and_nothing_is_lost(fleet, measu
         filler = tmp_path / "filler"
         with contextlib.suppress(OSError):
             filler.write_bytes(bytes(1 << 20))
-        told = fleet("fetch", "--on", "kind:nano", code=3).stderr
-        assert told.count("database or disk is full") == 2
-        assert "Free some space" in told
+        printed = fleet("fetch", "--on", "kind:nano", code=3).stderr
+        assert printed.count("database or disk is full") == 2
+        assert "Free some space" in printed
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=4m", tmp_path], check=True)
         assert sorted(fleet("fetch", "--on", "kind:nano").stdout.split()[::3]) == ["nano-1:", "nano-2:"]

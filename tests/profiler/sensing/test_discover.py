@@ -142,10 +142,10 @@ def test_a_preview_comes_before_counters_are_read_again(roots: Roots) -> None:
     def preview(topology: Topology, looks: Looks) -> None:
         previews.append((counter.readings, Preview(topology, dict(looks))))
 
-    found = discover(host(counter=lambda _: [counter], gauge=lambda _: [Meter(5.0)]), roots, preview=preview)
+    discovery = discover(host(counter=lambda _: [counter], gauge=lambda _: [Meter(5.0)]), roots, preview=preview)
     ((readings, shown),) = previews
     assert readings == 1 < counter.readings
-    assert shown.topology.by_key().keys() == found.topology.by_key().keys()
+    assert shown.topology.by_key().keys() == discovery.topology.by_key().keys()
     watts = {(rail.channel.sensor, rail.channel.name): rail.watts for rail in shown.rails()}
     assert watts["counter", "input"] is None  # the power of a counter is the difference of two readings
     assert watts["meter", "input"] == 5.0

@@ -129,15 +129,15 @@ def test_the_same_variant_of_another_model_is_no_counterpart_where_it_is_ambiguo
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_untouched_models_of_one_name_are_each_paired_with_themselves(paths, order):
     def result(numbers):
-        made = samples.one()
-        made.variants = [samples.variant(name=Path(paths[k]).name, recipe=[]) for k in numbers]
-        for variant, number in zip(made.variants, numbers, strict=True):
+        study = samples.one()
+        study.variants = [samples.variant(name=Path(paths[k]).name, recipe=[]) for k in numbers]
+        for variant, number in zip(study.variants, numbers, strict=True):
             variant.model.path, variant.model.name = paths[number], None
-        return made
+        return study
 
-    found = across(result(range(3)), result(order))
-    assert [(p.variant.name, p.baseline.name) for p in found.pairs] == [(Path(paths[k]).name,) * 2 for k in order]
-    assert found.only_baseline == found.only_branch == []
+    comparison = across(result(range(3)), result(order))
+    assert [(p.variant.name, p.baseline.name) for p in comparison.pairs] == [(Path(paths[k]).name,) * 2 for k in order]
+    assert comparison.only_baseline == comparison.only_branch == []
     either = result(range(2))  # where one of them was benched beside its variants, it could be either of these
     branch = result([0, 2])
     branch.variants[0].name = "baseline"
@@ -150,25 +150,25 @@ def test_untouched_models_of_one_name_are_each_paired_with_themselves(paths, ord
 )
 def test_no_variant_is_the_counterpart_of_two_and_whatever_is_the_same_is_paired(before, after):
     def result(rows):
-        made = samples.one()
-        made.variants = [samples.variant(name=name, recipe=[]) for _, name in rows]
-        for variant, (path, _) in zip(made.variants, rows, strict=True):
+        study = samples.one()
+        study.variants = [samples.variant(name=name, recipe=[]) for _, name in rows]
+        for variant, (path, _) in zip(study.variants, rows, strict=True):
             variant.model.path, variant.model.name = path, None
-        return made
+        return study
 
     def known(variant):
         return Path(variant.model.path).stem, variant.name
 
     baseline, branch = result(before), result(after)
-    found = across(baseline, branch)
-    for side in ([p.variant for p in found.pairs], [p.baseline for p in found.pairs]):
+    comparison = across(baseline, branch)
+    for side in ([p.variant for p in comparison.pairs], [p.baseline for p in comparison.pairs]):
         assert len({id(variant) for variant in side}) == len(side)
     if len(before) == len(after) == 1:
         return
     for variant in branch.variants:
         same = [v for v in baseline.variants if known(v) == known(variant)]
         if len(same) == 1 and sum(known(v) == known(variant) for v in branch.variants) == 1:
-            assert [p.baseline for p in found.pairs if p.variant is variant] == same
+            assert [p.baseline for p in comparison.pairs if p.variant is variant] == same
 
 
 def test_a_context_that_differs_can_be_forced_and_is_still_told():

@@ -172,7 +172,7 @@ class OnnxSession(Session):
         options = self._gpu.run_options() if self._gpu is not None else None
         try:
             values = self._session.run(names, fed, options) if names else []
-        except Exception as error:
+        except Exception as error:  # the library has no class of its own for these
             self._refuse_optimisation(error, fed, names)
             raise
         outputs = dict(zip(names, values), **foreign)

@@ -147,13 +147,13 @@ print(json.dumps({
 }))
 """
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
-    if told is None:
+    answer = json.loads(done.stdout)
+    if answer is None:
         pytest.skip("no libcudart.so on this machine (pip install nvidia-cuda-runtime brings one)")
-    assert told["missing"] == []
-    assert told["asked"] == 0
-    assert told["version"] >= 10000
-    assert told["errors"] == ["CUDA driver version is insufficient for CUDA runtime version", "out of memory"]
+    assert answer["missing"] == []
+    assert answer["asked"] == 0
+    assert answer["version"] >= 10000
+    assert answer["errors"] == ["CUDA driver version is insufficient for CUDA runtime version", "out of memory"]
 
 
 def test_without_any_library_all_three_are_named(monkeypatch):
